@@ -1,0 +1,129 @@
+//! What every input is: batches of events with their positions.
+
+use std::future::Future;
+
+use qualm_model::event::{EventBatch, Position, Positions};
+use tokio::sync::oneshot;
+
+/// An input. One task owns it; nothing is read ahead of what its queue may hold.
+pub trait Source: Send {
+    /// The next thing that happened. Cancel-safe: a dropped future loses nothing.
+    fn next(&mut self) -> impl Future<Output = Result<Incoming, SourceError>> + Send;
+
+    /// Tells the origin that everything before `positions` is covered by a snapshot. Inputs that keep no
+    /// positions ignore it.
+    fn commit(&mut self, positions: &Positions) -> impl Future<Output = Result<(), SourceError>> + Send;
+}
+
+/// What a source has to say.
+#[derive(Debug)]
+pub enum Incoming {
+    /// Records, in the order of their positions.
+    Batch(Batch),
+    /// Partitions were assigned; the source waits for the positions to start from. A partition that is not in the
+    /// answer starts where the group last committed, or else at the configured start of history.
+    Assigned(Vec<(u16, i32)>, oneshot::Sender<Positions>),
+    /// Partitions are being taken away; dropping or answering the sender lets them go.
+    Revoking(Vec<(u16, i32)>, oneshot::Sender<()>),
+    /// The input has ended for good.
+    End,
+}
+
+/// Records read together.
+#[derive(Debug)]
+pub struct Batch {
+    /// What could be understood.
+    pub events: EventBatch,
+    /// What could not, or is no event of its own; ordered by position.
+    pub rejected: Vec<Rejected>,
+    /// Where to go on after this batch, for the partitions it touches.
+    pub positions: Positions,
+    /// Records that the origin says are still to be read, where it can say.
+    pub lag: Option<u64>,
+}
+
+/// A record that became no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rejected {
+    /// Where it stood.
+    pub position: Position,
+    /// Why.
+    pub why: Rejection,
+}
+
+/// Why a record became no event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Rejection {
+    /// It could not be understood.
+    Invalid(Invalid),
+    /// It is plainly no access log: an application line, a proxy's own diagnostics.
+    Foreign,
+    /// Its record id was seen before.
+    Duplicate,
+    /// One of several lines of one event, not the last of them.
+    Part,
+}
+
+/// What is wrong with an invalid record; the label of its counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Invalid {
+    /// Not UTF-8.
+    Encoding,
+    /// Longer than the configured bound.
+    TooLong,
+    /// Not well-formed (JSON, CSV, text layout), truncated, or nested too deeply.
+    Syntax,
+    /// A field has another type than the format says.
+    WrongType,
+    /// A required field is missing.
+    MissingField,
+    /// No identity of the caller.
+    MissingIdentity,
+    /// A date that does not exist.
+    ImpossibleTime,
+    /// More than 5 minutes ahead of its arrival.
+    FutureTime,
+    /// A reporter that may not report this call.
+    NotItsOwn,
+}
+
+impl Invalid {
+    /// The label of its counter.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Encoding => "encoding",
+            Self::TooLong => "too_long",
+            Self::Syntax => "syntax",
+            Self::WrongType => "wrong_type",
+            Self::MissingField => "missing_field",
+            Self::MissingIdentity => "missing_identity",
+            Self::ImpossibleTime => "impossible_time",
+            Self::FutureTime => "future_time",
+            Self::NotItsOwn => "not_its_own",
+        }
+    }
+}
+
+impl Rejection {
+    /// The word of the `detector` column of `scores.parquet`, and the label of its counter.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Foreign => "foreign",
+            Self::Duplicate => "duplicate",
+            Self::Part => "part",
+        }
+    }
+}
+
+/// A source that cannot go on. What is wrong with single records is never an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{origin}: {problem}; {remedy}")]
+pub struct SourceError {
+    /// File, topic or address.
+    pub origin: String,
+    /// What happened.
+    pub problem: String,
+    /// What to do about it.
+    pub remedy: String,
+}

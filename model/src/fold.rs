@@ -1,0 +1,1 @@
+//! Folding paths to templates (see the ingest formats).
