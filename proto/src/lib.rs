@@ -1,1 +1,20 @@
-//! What is said on the wire: Qualm's own protobuf messages and services
+//! What is said on the wire: Qualm's own protobuf messages and services.
+//!
+//! # Layout
+//! - [`trust::v1`]: the trust stream, from `proto/qualm/trust/v1/trust.proto`
+//!
+//! The code under `src/generated` is checked in, so that a build needs no protoc and no build script. After a change
+//! of a `.proto`, `QUALM_REGENERATE=1 cargo test --release -p qualm-proto` writes it anew; without the variable the
+//! same test fails while the two differ.
+//!
+//! **Invariant:** no logic, and no other crate of the workspace.
+
+/// Who is trusted how far, told to enforcement points.
+pub mod trust {
+    /// Version 1: fields are added, never renumbered or re-used.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications)]
+    #[allow(clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!("generated/qualm.trust.v1.rs");
+    }
+}
