@@ -1,0 +1,189 @@
+//! One question a file, all through [`Detector`].
+//!
+//! A detector is the state of one question about one key (a source, an edge, a destination). It answers with a
+//! surprise; the mesh-wide [`Calibration`](crate::stats::Calibration) of its question turns that into a p-value,
+//! and nothing else crosses the border, so that a new detector needs no re-tuning of the others.
+
+mod failing;
+mod novelty;
+mod rarity;
+mod rate;
+mod silence;
+mod size;
+mod spread;
+
+pub use failing::{Failing, Refused};
+pub use novelty::Novelty;
+pub use rarity::Rarity;
+pub use rate::Rate;
+pub use silence::Silence;
+pub use size::{Bigger, Longer};
+pub use spread::Spread;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{event::Outcome, stats::Exposure, time::Span};
+
+/// What the detectors see of one event.
+#[derive(Debug, Clone, Copy)]
+pub struct Observation {
+    /// The event's report time and the birth of the mesh.
+    pub exposure: Exposure,
+    /// How far the event is to be learned, 0 to 1: [`trust`](crate::stats::trust) of its source's running rate.
+    pub weight: f64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Whether this source and this destination meet for the first time.
+    pub first_contact: bool,
+    /// Whether the attribute that a [`Novelty`] detector looks at is new; `None` where the event has none.
+    pub novel: Option<bool>,
+    /// Bytes in both directions.
+    pub bytes: Option<u64>,
+    /// Duration in nanoseconds.
+    pub duration_ns: Option<i64>,
+    /// How often like this has been seen before, by the counts kept outside (trusted volume).
+    pub more: f64,
+}
+
+impl Observation {
+    /// An observation of nothing but a time.
+    pub fn at(exposure: Exposure) -> Self {
+        Self {
+            exposure,
+            weight: 1.0,
+            outcome: Outcome::Unknown,
+            first_contact: false,
+            novel: None,
+            bytes: None,
+            duration_ns: None,
+            more: 1.0,
+        }
+    }
+}
+
+/// What a detector has to say about one event.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Deviation {
+    /// `1 + surprise`, at least 1; its rank over the mesh is the p-value.
+    pub x: f64,
+    /// What was seen.
+    pub observed: f64,
+    /// What was expected.
+    pub expected: f64,
+    /// How much the expectation rests on: windows, calls or observations.
+    pub n: f64,
+}
+
+/// One question about one key.
+pub trait Detector {
+    /// What this event would mean if it were the next. Changes nothing. `None` is "no opinion yet", which is not
+    /// "normal".
+    fn score_one(&self, seen: &Observation) -> Option<Deviation>;
+
+    /// Learns the event. Returns `1 + surprise` of the window that this event closed, if it closed one: a sample
+    /// for the mesh's histogram, odd ones included.
+    fn learn_one(&mut self, seen: &Observation) -> Option<f64>;
+}
+
+/// The questions, in the order of the chain *who · to whom · what · how · how much*.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Question {
+    /// Does this caller call at all, as a rule?
+    RareSource,
+    /// Is this peer new or rare for this caller?
+    RarePeer,
+    /// Is this destination rarely called by anybody?
+    RareDestination,
+    /// Does this caller use operations that it did not use before?
+    NewOperation,
+    /// Does it show a credential not seen before?
+    NewCredential,
+    /// Does it speak with a TLS stack not seen before?
+    NewFingerprint,
+    /// Do its calls fail unlike before?
+    Failing,
+    /// Is it refused (401, 403) unlike before?
+    Refused,
+    /// Calls of this source in a minute.
+    Rate1m,
+    /// Calls of this source in ten minutes.
+    Rate10m,
+    /// Calls of this source in an hour.
+    Rate1h,
+    /// Calls on this edge in ten minutes.
+    EdgeRate,
+    /// Calls of this destination in a minute.
+    DestinationRate,
+    /// New peers of this source in ten minutes.
+    Spread10m,
+    /// New peers of this source in an hour.
+    Spread1h,
+    /// New callers of this destination in ten minutes.
+    FanIn,
+    /// Is the call bigger than usual on this edge?
+    Bigger,
+    /// Does it last longer than usual on this edge?
+    Longer,
+    /// Has this caller fallen silent?
+    Silence,
+}
+
+impl Question {
+    /// All questions, in order.
+    pub const ALL: [Self; 19] = [
+        Self::RareSource,
+        Self::RarePeer,
+        Self::RareDestination,
+        Self::NewOperation,
+        Self::NewCredential,
+        Self::NewFingerprint,
+        Self::Failing,
+        Self::Refused,
+        Self::Rate1m,
+        Self::Rate10m,
+        Self::Rate1h,
+        Self::EdgeRate,
+        Self::DestinationRate,
+        Self::Spread10m,
+        Self::Spread1h,
+        Self::FanIn,
+        Self::Bigger,
+        Self::Longer,
+        Self::Silence,
+    ];
+
+    /// The name in every output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RareSource => "rare-source",
+            Self::RarePeer => "new-peer",
+            Self::RareDestination => "rare-destination",
+            Self::NewOperation => "new-operation",
+            Self::NewCredential => "new-credential",
+            Self::NewFingerprint => "new-fingerprint",
+            Self::Failing => "failing",
+            Self::Refused => "refused",
+            Self::Rate1m => "rate-1m",
+            Self::Rate10m => "rate-10m",
+            Self::Rate1h => "rate-1h",
+            Self::EdgeRate => "edge-rate",
+            Self::DestinationRate => "destination-rate",
+            Self::Spread10m => "spread-10m",
+            Self::Spread1h => "spread-1h",
+            Self::FanIn => "fan-in",
+            Self::Bigger => "bigger",
+            Self::Longer => "longer",
+            Self::Silence => "silence",
+        }
+    }
+}
+
+/// The windows that counting detectors use.
+pub(crate) const fn window(seconds: i64) -> Span {
+    Span::seconds(seconds)
+}
+
+#[cfg(test)]
+mod conformance;

@@ -1,0 +1,156 @@
+//! What every detector must hold to, whatever its question.
+
+use std::fmt::Debug;
+
+use proptest::prelude::*;
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::*;
+use crate::time::Timestamp;
+
+/// One call of a made-up stream.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    gap_s: i64,
+    outcome: u8,
+    bytes: u64,
+    novel: bool,
+    weight: f64,
+}
+
+fn calls() -> impl Strategy<Value = Vec<Call>> {
+    let call = (0_i64..200, 0_u8..4, 0_u64..1 << 40, prop::bool::weighted(0.05), 0.0..=1.0_f64)
+        .prop_map(|(gap_s, outcome, bytes, novel, weight)| Call { gap_s, outcome, bytes, novel, weight });
+    prop::collection::vec(call, 1..300)
+}
+
+fn observations(calls: &[Call]) -> Vec<Observation> {
+    let mut now = Timestamp::from_seconds(1_000_000);
+    calls
+        .iter()
+        .map(|call| {
+            now = now + Span::seconds(call.gap_s);
+            let outcome = [Outcome::Unknown, Outcome::Success, Outcome::Failure, Outcome::Refused];
+            Observation {
+                exposure: Exposure { birth: Timestamp::from_seconds(1_000_000), now },
+                weight: call.weight,
+                outcome: outcome[usize::from(call.outcome)],
+                first_contact: call.novel,
+                novel: Some(call.novel),
+                bytes: Some(call.bytes),
+                duration_ns: Some(call.bytes as i64),
+                more: 1.0,
+            }
+        })
+        .collect()
+}
+
+fn conforms<D>(calls: &[Call])
+where
+    D: Detector + Default + Clone + PartialEq + Debug + Serialize + DeserializeOwned,
+{
+    let stream = observations(calls);
+    let (mut detector, mut twin) = (D::default(), D::default());
+    for (step, seen) in stream.iter().enumerate() {
+        let before = detector.clone();
+        let answer = detector.score_one(seen);
+        assert_eq!(detector, before, "scoring changes nothing");
+        assert_eq!(answer.map(|d| d.x.to_bits()), detector.score_one(seen).map(|d| d.x.to_bits()), "twice the same");
+        if let Some(deviation) = answer {
+            assert!(deviation.x >= 1.0 && deviation.x.is_finite(), "x = {} at {step}", deviation.x);
+            assert!(deviation.n >= 0.0, "the ground of an opinion is never negative");
+        }
+        let sample = detector.learn_one(seen);
+        assert!(sample.is_none_or(|x| x >= 1.0 && x.is_finite()), "sample {sample:?}");
+        assert_eq!(twin.learn_one(seen).map(f64::to_bits), sample.map(f64::to_bits), "the same stream, the same state");
+        if step == stream.len() / 2 {
+            let bytes = postcard::to_allocvec(&twin).expect("a state can be written");
+            assert!(bytes.len() < 2048, "memory is bounded: {} bytes", bytes.len());
+            twin = postcard::from_bytes(&bytes).expect("and read again");
+        }
+    }
+    assert_eq!(detector, twin, "a restart in the middle changes nothing");
+}
+
+macro_rules! conformance {
+    ($($name:ident: $detector:ty),* $(,)?) => {
+        $(
+            proptest! {
+                #![proptest_config(ProptestConfig::with_cases(64))]
+                #[test]
+                fn $name(calls in calls()) {
+                    conforms::<$detector>(&calls);
+                }
+            }
+        )*
+    };
+}
+
+conformance! {
+    rate_of_a_minute_conforms: Rate<60>,
+    rate_of_an_hour_conforms: Rate<3600>,
+    spread_conforms: Spread<600>,
+    rarity_conforms: Rarity,
+    novelty_conforms: Novelty,
+    failing_conforms: Failing,
+    refused_conforms: Refused,
+    bigger_conforms: Bigger,
+    longer_conforms: Longer,
+    silence_conforms: Silence,
+}
+
+/// A stationary stream: 20 calls a minute, 2 % failing, constant size, nothing new.
+fn stationary<D: Detector + Default>(minutes: i64, mut each: impl FnMut(i64, Option<Deviation>)) {
+    let birth = Timestamp::from_seconds(0);
+    let mut detector = D::default();
+    for i in 0..minutes * 20 {
+        let seen = Observation {
+            outcome: if i % 50 == 7 { Outcome::Failure } else { Outcome::Success },
+            novel: Some(false),
+            bytes: Some(5000 + (i % 2) as u64),
+            duration_ns: Some(2_000_000),
+            ..Observation::at(Exposure { birth, now: Timestamp::from_seconds(i * 3) })
+        };
+        each(i / 20, detector.score_one(&seen));
+        detector.learn_one(&seen);
+    }
+}
+
+/// A bound on the surprise that a detector may show on such a stream once it has learned for fifteen hours.
+fn is_calm<D: Detector + Default>() {
+    let mut worst: f64 = 1.0;
+    stationary::<D>(1400, |minute, deviation| {
+        if let (true, Some(deviation)) = (minute > 900, deviation) {
+            worst = worst.max(deviation.x);
+        }
+    });
+    assert!(worst < 6.0, "x = {worst} on a stationary stream");
+}
+
+#[test]
+fn a_stationary_stream_is_no_deviation_for_anybody() {
+    is_calm::<Rate<60>>();
+    is_calm::<Rate<600>>();
+    is_calm::<Rate<3600>>();
+    is_calm::<Spread<600>>();
+    is_calm::<Novelty>();
+    is_calm::<Failing>();
+    is_calm::<Refused>();
+    is_calm::<Bigger>();
+    is_calm::<Longer>();
+}
+
+#[test]
+fn a_silence_is_seen_when_its_window_has_ended_and_not_before_there_was_noise() {
+    let birth = Timestamp::from_seconds(0);
+    let at = |seconds| Observation::at(Exposure { birth, now: Timestamp::from_seconds(seconds) });
+    let mut silence = Silence::default();
+    for second in 0..199_800 {
+        silence.learn_one(&at(second));
+    }
+    let full = Observation { more: 0.0, ..at(199_799) };
+    assert!(silence.score_one(&full).expect("600 calls are expected").x < 2.0);
+    let empty = Observation { more: 0.0, ..at(200_399) };
+    assert!(silence.score_one(&empty).expect("600 calls are expected").x > 10.0);
+    assert_eq!(Silence::default().score_one(&ended), None);
+}

@@ -1,0 +1,112 @@
+//! Is it failing, or refused, unlike before?
+
+use serde::{Deserialize, Serialize};
+
+use super::{Detector, Deviation, Observation, window};
+use crate::{
+    event::Outcome,
+    stats::{Exposure, trust},
+};
+
+const MINUTE: i64 = 60;
+/// Correlation of outcomes within a minute: calls of one minute share their cause, so that a thousand failures of
+/// one outage are the evidence of `1/ρ = 20`, not of a thousand.
+const WITHIN: f64 = 0.05;
+
+/// Bad outcomes among the calls of a minute.
+///
+/// With a trusted share `π = (F + ½)/(N + 1)` and `f` bad of `m` calls so far this minute, the surprise is
+/// `m' · KL(f/m ‖ π)` nats (Chernoff's bound of the binomial tail) with the effective number of calls
+/// `m' = m/(1 + ρ(m − 1))`, Kish's design effect for clustered samples.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct BadShare {
+    minute: i64,
+    calls: f32,
+    bad: f32,
+    all_calls: f64,
+    all_bad: f64,
+}
+
+impl BadShare {
+    fn share(&self) -> f64 {
+        (self.all_bad + 0.5) / (self.all_calls + 1.0)
+    }
+
+    fn surprise(&self, calls: f64, bad: f64) -> f64 {
+        let expected = self.share();
+        let observed = bad / calls;
+        if calls < 1.0 || observed <= expected {
+            return 0.0;
+        }
+        let ratio = |p: f64, q: f64| if p > 0.0 { p * libm::log(p / q) } else { 0.0 };
+        let divergence = ratio(observed, expected) + ratio(1.0 - observed, 1.0 - expected);
+        calls / (1.0 + WITHIN * (calls - 1.0)) * divergence
+    }
+
+    fn open(&self, exposure: Exposure) -> (f64, f64) {
+        if exposure.now.window(window(MINUTE)) > self.minute {
+            return (0.0, 0.0);
+        }
+        (f64::from(self.calls), f64::from(self.bad))
+    }
+
+    fn score(&self, seen: &Observation, bad: Outcome) -> Option<Deviation> {
+        if seen.outcome == Outcome::Unknown {
+            return None;
+        }
+        let (calls, open_bad) = self.open(seen.exposure);
+        let (calls, bad) = (calls + 1.0, open_bad + f64::from(u8::from(seen.outcome == bad)));
+        let surprise = if bad > 0.0 { self.surprise(calls, bad) } else { 0.0 };
+        Some(Deviation { x: 1.0 + surprise, observed: bad / calls, expected: self.share(), n: self.all_calls })
+    }
+
+    fn learn(&mut self, seen: &Observation, bad: Outcome) -> Option<f64> {
+        if seen.outcome == Outcome::Unknown {
+            return None;
+        }
+        let minute = seen.exposure.now.window(window(MINUTE));
+        let mut sample = None;
+        if minute > self.minute {
+            if self.calls > 0.0 {
+                let (calls, bad) = (f64::from(self.calls), f64::from(self.bad));
+                let surprise = if bad > 0.0 { self.surprise(calls, bad) } else { 0.0 };
+                let weight = trust(surprise);
+                self.all_calls += weight * calls;
+                self.all_bad += weight * bad;
+                sample = Some(1.0 + surprise);
+            }
+            (self.calls, self.bad, self.minute) = (0.0, 0.0, minute);
+        }
+        self.calls += 1.0;
+        self.bad += if seen.outcome == bad { 1.0 } else { 0.0 };
+        sample
+    }
+}
+
+/// Failures: 4xx other than refusals, 5xx, resets, TLS failures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Failing(BadShare);
+
+/// Refusals: 401, 403, gRPC 7 and 16, RBAC denials that are not ours, failed logins.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Refused(BadShare);
+
+impl Detector for Failing {
+    fn score_one(&self, seen: &Observation) -> Option<Deviation> {
+        self.0.score(seen, Outcome::Failure)
+    }
+
+    fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
+        self.0.learn(seen, Outcome::Failure)
+    }
+}
+
+impl Detector for Refused {
+    fn score_one(&self, seen: &Observation) -> Option<Deviation> {
+        self.0.score(seen, Outcome::Refused)
+    }
+
+    fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
+        self.0.learn(seen, Outcome::Refused)
+    }
+}

@@ -1,0 +1,53 @@
+//! How rare is this caller, this peer, this destination? The less trusted volume, the rarer.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Detector, Deviation, Observation, window};
+
+/// `x` of something never seen: e^20, more than any volume that a mesh will count.
+const NEVER: f64 = 485_165_195.409_790_27;
+const MINUTE: i64 = 60;
+
+/// Trusted volume `T` of a key: calls weighted by how far they were to be learned. `x = e^20/(1 + T)`, with `T` as
+/// it stood when the minute began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rarity {
+    volume: f64,
+    open: f64,
+    minute: i64,
+}
+
+impl Rarity {
+    /// Trusted volume when the minute of the last call began.
+    pub fn volume(&self) -> f64 {
+        self.volume
+    }
+
+    /// Trusted volume with the open minute.
+    pub fn total(&self) -> f64 {
+        self.volume + self.open
+    }
+}
+
+impl Detector for Rarity {
+    #[inline]
+    fn score_one(&self, seen: &Observation) -> Option<Deviation> {
+        let minute = seen.exposure.now.window(window(MINUTE));
+        let volume = if minute > self.minute { self.total() } else { self.volume };
+        Some(Deviation { x: NEVER / (1.0 + volume), observed: volume, expected: f64::NAN, n: volume })
+    }
+
+    #[inline]
+    fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
+        let minute = seen.exposure.now.window(window(MINUTE));
+        let mut sample = None;
+        if minute > self.minute {
+            self.volume += self.open;
+            self.open = 0.0;
+            self.minute = minute;
+            sample = Some(NEVER / (1.0 + self.volume));
+        }
+        self.open += seen.weight * seen.more;
+        sample
+    }
+}

@@ -1,0 +1,55 @@
+//! Too many? Calls of a key in a window against its own past.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Detector, Deviation, Observation, window};
+use crate::stats::{WindowCount, trust};
+
+/// Calls in windows of `SECONDS`. See [`WindowCount`] for the formula.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rate<const SECONDS: i64>(WindowCount);
+
+impl<const SECONDS: i64> Rate<SECONDS> {
+    /// How far an event of this key is to be learned, were it the next.
+    #[inline]
+    pub fn trust(&self, surprise: f64) -> f64 {
+        trust(surprise)
+    }
+
+    /// The counts themselves.
+    pub fn counts(&self) -> &WindowCount {
+        &self.0
+    }
+}
+
+impl<const SECONDS: i64> Detector for Rate<SECONDS> {
+    #[inline]
+    fn score_one(&self, seen: &Observation) -> Option<Deviation> {
+        let surprise = self.0.too_many(seen.exposure, window(SECONDS), seen.more);
+        Some(deviation(&self.0, seen, SECONDS, seen.more, surprise))
+    }
+
+    #[inline]
+    fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
+        self.0.add(seen.exposure, window(SECONDS), seen.more).map(|s| 1.0 + s)
+    }
+}
+
+/// The deviation of a count that stands in its own window.
+#[inline]
+pub(super) fn deviation(
+    count: &WindowCount,
+    seen: &Observation,
+    seconds: i64,
+    more: f64,
+    surprise: f64,
+) -> Deviation {
+    let open = seen.exposure.now.window(window(seconds)) <= count.window();
+    let age = (seen.exposure.now - seen.exposure.birth).0 / window(seconds).0;
+    Deviation {
+        x: 1.0 + surprise,
+        observed: if open { count.count() + more } else { more },
+        expected: count.mean(),
+        n: age as f64,
+    }
+}

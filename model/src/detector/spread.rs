@@ -1,0 +1,34 @@
+//! Is it spreading? First contacts in a window: new peers of a source, new callers of a destination.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Detector, Deviation, Observation, rate::deviation, window};
+use crate::stats::WindowCount;
+
+/// First contacts in windows of `SECONDS`. See [`WindowCount`] for the formula.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spread<const SECONDS: i64>(WindowCount);
+
+impl<const SECONDS: i64> Spread<SECONDS> {
+    /// The counts themselves.
+    pub fn counts(&self) -> &WindowCount {
+        &self.0
+    }
+}
+
+fn contacts(seen: &Observation) -> f64 {
+    if seen.first_contact { seen.more } else { 0.0 }
+}
+
+impl<const SECONDS: i64> Detector for Spread<SECONDS> {
+    #[inline]
+    fn score_one(&self, seen: &Observation) -> Option<Deviation> {
+        let surprise = self.0.too_many(seen.exposure, window(SECONDS), contacts(seen));
+        Some(deviation(&self.0, seen, SECONDS, contacts(seen), surprise))
+    }
+
+    #[inline]
+    fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
+        self.0.add(seen.exposure, window(SECONDS), contacts(seen)).map(|s| 1.0 + s)
+    }
+}

@@ -1,0 +1,22 @@
+//! Statistics, each with its formula and source. Natural logarithms unless a name says `bits`.
+
+mod bins;
+mod calibration;
+mod count;
+mod tail;
+
+pub use bins::Bins;
+pub use calibration::{Calibration, Curve as EValues, e_value};
+pub use count::{Exposure, WindowCount};
+pub use tail::SizeTail;
+
+/// Surprise above which a window is no longer learned with full weight, nats.
+///
+/// Measured in the prototype: between 7 and 10 nothing moves by more than 0.001 AUC; at 12 a four-day attack of 11
+/// events a minute is learned as normal.
+pub const THETA: f64 = 10.0;
+
+/// How far a window with surprise `s` nats is to be learned: `1` up to [`THETA`], then `e^(θ − s)`.
+pub fn trust(s: f64) -> f64 {
+    if s <= THETA { 1.0 } else { libm::exp(THETA - s) }
+}

@@ -1,0 +1,198 @@
+//! From a surprise to a p-value by its rank over the whole mesh, and from there to an e-value.
+
+use serde::{Deserialize, Serialize};
+
+use super::Bins;
+
+/// Samples below which nothing is known: p = 1. A cold mesh is silent, never guessing from a parametric form.
+const IGNORANT_BELOW: f64 = 100.0;
+/// Share of the samples that the Pareto tail is fitted to, and the least number of them.
+const TAIL_SHARE: f64 = 0.005;
+const TAIL_LEAST: f64 = 20.0;
+/// Prior of the tail: this many samples of mean excess 2 (in ln x), so that few samples do not decide alone.
+const PRIOR_WEIGHT: f64 = 20.0;
+const PRIOR_EXCESS: f64 = 2.0;
+/// A tail thinner than this would turn any new maximum into certainty.
+const LEAST_EXCESS: f64 = 0.3;
+/// A table is fitted again when it rests on this much less than what is there now.
+const REFIT_GROWTH: f64 = 1.01;
+
+/// One detector's histogram of `x = 1 + surprise` for the whole mesh.
+///
+/// `p(x)` is the share of samples above `x`; in the upper half per cent a Pareto tail in `x` (exponential in
+/// `y = ln x`) with the mean excess of the samples there:
+/// `p = (above(u) + 1)/(N + 1) · exp(−(y − u)/m)`, `m = (m̂·c + 2·20)/(c + 20) ≥ 0.3`.
+/// The e-value is `e(p) = (1 − p + p ln p)/(p (ln p)²)` (Vovk & Wang, *E-values: calibration, combination and
+/// applications*, Ann. Stat. 49, 2021, eq. 2).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Calibration {
+    counts: Vec<f64>,
+    total: f64,
+    fitted_at: f64,
+}
+
+/// The e-values of a calibration at the edges of its bins; between them linear.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    at_edge: Vec<f64>,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Self { counts: vec![0.0; Bins::COUNT], total: 0.0, fitted_at: 0.0 }
+    }
+}
+
+impl Default for Curve {
+    fn default() -> Self {
+        Self { at_edge: vec![e_value(0.0); Bins::COUNT + 1] }
+    }
+}
+
+impl Calibration {
+    /// Adds a sample of the given weight to the bin of `x = 1 + surprise`.
+    pub fn add(&mut self, x: f64, weight: f64) {
+        self.counts[Bins::locate(x).0] += weight;
+        self.total += weight;
+    }
+
+    /// Adds to a bin by its number (see [`Bins::locate`]).
+    pub fn add_to_bin(&mut self, bin: usize, weight: f64) {
+        self.counts[bin] += weight;
+        self.total += weight;
+    }
+
+    /// Total weight of the samples.
+    pub fn total(&self) -> f64 {
+        self.total
+    }
+
+    /// A fresh table when at least 1 % was added since the last one, else `None`.
+    pub fn refit(&mut self) -> Option<Curve> {
+        if self.total < IGNORANT_BELOW || self.total < self.fitted_at * REFIT_GROWTH {
+            return None;
+        }
+        self.fitted_at = self.total;
+        Some(self.fit())
+    }
+
+    /// The table for what is known now.
+    pub fn fit(&self) -> Curve {
+        if self.total < IGNORANT_BELOW {
+            return Curve::default();
+        }
+        let tail = self.tail();
+        let mut above = self.total;
+        let mut at_edge = Vec::with_capacity(Bins::COUNT + 1);
+        for bin in 0..=Bins::COUNT {
+            let surprise = if bin <= tail.bin {
+                -libm::log((above + 1.0) / (self.total + 1.0))
+            } else {
+                tail.surprise + (libm::log(Bins::edge(bin)) - tail.y) / tail.excess
+            };
+            at_edge.push(e_value(surprise.max(0.0)));
+            above -= self.counts.get(bin).copied().unwrap_or_default();
+        }
+        Curve { at_edge }
+    }
+
+    /// Where the tail begins: the lowest edge with few enough samples above it.
+    fn tail(&self) -> Tail {
+        let few = (TAIL_SHARE * self.total).max(TAIL_LEAST);
+        let (mut bin, mut above) = (0, self.total);
+        while above > few && bin < Bins::COUNT {
+            above -= self.counts[bin];
+            bin += 1;
+        }
+        let y = libm::log(Bins::edge(bin));
+        let middle = |bin: usize| libm::log(0.5 * (Bins::edge(bin) + Bins::edge(bin + 1)));
+        let excess: f64 = (bin..Bins::COUNT)
+            .filter(|&bin| self.counts[bin] > 0.0)
+            .map(|bin| self.counts[bin] * (middle(bin) - y))
+            .sum();
+        let excess = ((excess + PRIOR_EXCESS * PRIOR_WEIGHT) / (above.max(0.0) + PRIOR_WEIGHT)).max(LEAST_EXCESS);
+        let surprise = -libm::log((above.max(0.0) + 1.0) / (self.total + 1.0));
+        Tail { bin, y, excess, surprise }
+    }
+}
+
+struct Tail {
+    bin: usize,
+    y: f64,
+    excess: f64,
+    surprise: f64,
+}
+
+impl Curve {
+    /// The e-value of `x = 1 + surprise`.
+    #[inline]
+    pub fn e(&self, x: f64) -> f64 {
+        let (bin, place) = Bins::locate(x);
+        let (low, high) = (self.at_edge[bin], self.at_edge[bin + 1]);
+        low + place * (high - low)
+    }
+}
+
+/// `e(p)` for `p = e^(−surprise)`, computed without cancellation: with `l = −ln p`,
+/// `e = (1 − e^(−l)(1 + l)) / (e^(−l) l²)`; at `p = 1` it is ½.
+pub fn e_value(surprise: f64) -> f64 {
+    let l = surprise;
+    if l < 1e-3 {
+        return 0.5 + l / 6.0;
+    }
+    let p = libm::exp(-l);
+    (-libm::expm1(-l) - p * l) / (p * l * l)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ignorance_is_p_equal_to_one() {
+        let mut cold = Calibration::default();
+        for _ in 0..50 {
+            cold.add(3.0, 1.0);
+        }
+        assert_eq!(cold.fit().e(1e9), 0.5);
+    }
+
+    #[test]
+    fn the_calibrated_e_value_has_mean_one_at_most_on_its_own_samples() {
+        // Averaged over the distribution it was fitted to, a valid e-value has expectation at most 1.
+        let mut calibration = Calibration::default();
+        for i in 0..100_000 {
+            let u = (f64::from(i) + 0.5) / 100_000.0;
+            calibration.add(1.0 + -libm::log(u), 1.0);
+        }
+        let curve = calibration.fit();
+        let mean: f64 = (0..100_000)
+            .map(|i| curve.e(1.0 - libm::log((f64::from(i) + 0.5) / 100_000.0)))
+            .sum::<f64>()
+            / 100_000.0;
+        assert!((0.5..=1.05).contains(&mean), "{mean}");
+    }
+
+    proptest! {
+        #[test]
+        fn e_never_falls_as_surprise_rises(samples in prop::collection::vec(1.0..1e6, 100..400), a in 1.0..1e12, b in 1.0..1e12) {
+            let mut calibration = Calibration::default();
+            for x in samples {
+                calibration.add(x, 1.0);
+            }
+            let curve = calibration.fit();
+            let (low, high) = if a < b { (a, b) } else { (b, a) };
+            prop_assert!(curve.e(low) <= curve.e(high));
+            prop_assert!(curve.e(high).is_finite());
+        }
+
+        #[test]
+        fn the_two_forms_of_the_e_value_agree(l in 0.01_f64..200.0) {
+            let p = libm::exp(-l);
+            let direct = (1.0 - p + p * libm::log(p)) / (p * l * l);
+            prop_assert!((e_value(l) / direct - 1.0).abs() < 1e-6);
+        }
+    }
+}

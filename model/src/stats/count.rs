@@ -1,0 +1,297 @@
+//! Counts in windows against their own past: a negative binomial fitted by moments.
+
+use serde::{Deserialize, Serialize};
+
+use super::{THETA, trust};
+use crate::time::{Span, Timestamp};
+
+/// Dispersion below which one learned burst would make everything normal.
+const LEAST_DISPERSION: f64 = 0.05;
+const MOST_DISPERSION: f64 = 1e6;
+/// Least ratio of variance to mean: the Poisson distribution, a hair above so that `r` is finite.
+const LEAST_VARIANCE_RATIO: f64 = 1.0001;
+const SMALL: usize = 1024;
+
+/// Natural logarithms of the small whole numbers, which is what counts are.
+fn ln_count(a: f64) -> f64 {
+    use std::sync::LazyLock;
+    static LN: LazyLock<Vec<f64>> = LazyLock::new(|| (0..SMALL).map(|i| libm::log(i as f64)).collect());
+    let index = a as usize;
+    if index < SMALL && index as f64 == a { LN[index] } else { libm::log(a) }
+}
+
+/// While exposure is younger than this, an odd window is learned up to what is just not odd instead of being
+/// withheld: nothing could ever be learned otherwise that did not begin small.
+const WARM_UP: Span = Span::DAY;
+
+/// Since when a key could have been seen: usually the birth of the mesh, not of the key. A key never seen in
+/// 10,000 windows has earned its surprise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exposure {
+    /// The first watermark; for a key whose novelty was recognised as an honest change, the time of that.
+    pub birth: Timestamp,
+    /// Now, in event time.
+    pub now: Timestamp,
+}
+
+/// The count of one key in windows of one length.
+///
+/// With `n`, `q` the trusted sum and sum of squares over `w` windows of exposure and `a` the count so far:
+/// `μ = (n+1)/(w+1)`, `v = max((q+1)/(w+1) − μ², 1.0001 μ)`, `r = clamp(μ²/(v−μ), 0.05, 10⁶)` and
+/// `s = a ln(a/μ) − (a+r) ln((a+r)/(μ+r))`, the Chernoff bound of the negative-binomial tail in nats, on the side
+/// of μ on which `a` lies. A closed window is learned with weight `ω =` [`trust`]`(s)`; what is withheld is
+/// replaced by the mean. In the first day of exposure the count is capped where `s = θ` instead (winsorised).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct WindowCount {
+    window: i64,
+    count: f64,
+    n: f64,
+    q: f64,
+    mean: f64,
+    dispersion: f64,
+    ln_mean: f64,
+    ln_mean_r: f64,
+    held: f64,
+}
+
+impl WindowCount {
+    /// Surprise of having counted too many once `more` are added, nats; at least that of the window before, where
+    /// it was adjacent ("hold"). Nothing is changed.
+    #[inline]
+    pub fn too_many(&self, exposure: Exposure, length: Span, more: f64) -> f64 {
+        let window = exposure.now.window(length);
+        if window <= self.window {
+            return self.tail_above(self.count + more).max(self.held);
+        }
+        self.rolled(exposure, length).0.too_many(exposure, length, more)
+    }
+
+    /// Surprise of the count of the open window being as low as it is, nats. For windows that have ended.
+    pub fn too_few(&self) -> f64 {
+        if self.count >= self.mean {
+            return 0.0;
+        }
+        self.surprise(self.count).max(0.0)
+    }
+
+    /// Counts `more`, after closing the windows that have ended. Returns the surprise of the window closed, for
+    /// the mesh's histogram. What is behind the open window counts into it.
+    #[inline]
+    pub fn add(&mut self, exposure: Exposure, length: Span, more: f64) -> Option<f64> {
+        let window = exposure.now.window(length);
+        let closed = if window > self.window || self.mean == 0.0 {
+            let (rolled, closed) = self.rolled(exposure, length);
+            *self = rolled;
+            closed
+        } else {
+            None
+        };
+        self.count += more;
+        closed
+    }
+
+    /// A count that starts with what is usual among its kind: mean and mean square of a window of its siblings.
+    pub fn inheriting(exposure: Exposure, length: Span, mean: f64, mean_square: f64) -> Self {
+        let windows = (exposure.now.window(length) - exposure.birth.window(length)) as f64;
+        let mut count =
+            Self { window: exposure.now.window(length), n: mean * windows, q: mean_square * windows, ..Self::default() };
+        count.fit(windows);
+        count
+    }
+
+    /// Trusted mean count a window.
+    pub fn mean(&self) -> f64 {
+        self.mean
+    }
+
+    /// Count of the open window.
+    pub fn count(&self) -> f64 {
+        self.count
+    }
+
+    /// Index of the open window.
+    pub fn window(&self) -> i64 {
+        self.window
+    }
+
+    /// Trusted total.
+    pub fn total(&self) -> f64 {
+        self.n
+    }
+
+    /// Surprise of the open window so far, without hold.
+    #[inline]
+    pub fn current(&self) -> f64 {
+        self.tail_above(self.count)
+    }
+
+    fn rolled(&self, exposure: Exposure, length: Span) -> (Self, Option<f64>) {
+        let window = exposure.now.window(length);
+        let birth = exposure.birth.window(length);
+        let mut next = *self;
+        let mut closed = None;
+        if self.mean > 0.0 {
+            let s = self.tail_above(self.count);
+            let before = ((self.window - birth) as f64).max(1.0);
+            let (weight, count) = if s > THETA && exposure.now - exposure.birth < WARM_UP {
+                (1.0, self.greatest_ordinary())
+            } else {
+                (trust(s), self.count)
+            };
+            next.n += weight * count + (1.0 - weight) * self.n / before;
+            next.q += weight * count * count + (1.0 - weight) * self.q / before;
+            next.held = if window == self.window + 1 { s } else { 0.0 };
+            closed = Some(s);
+        }
+        next.window = window;
+        next.count = 0.0;
+        next.fit((window - birth) as f64);
+        (next, closed)
+    }
+
+    /// The count between the mean and the open count at which the surprise is θ, by bisection.
+    fn greatest_ordinary(&self) -> f64 {
+        let (mut low, mut high) = (self.mean, self.count);
+        for _ in 0..40 {
+            let middle = 0.5 * (low + high);
+            if self.surprise(middle) > THETA { high = middle } else { low = middle }
+        }
+        low
+    }
+
+    fn fit(&mut self, windows: f64) {
+        let windows = windows.max(0.0);
+        let mean = (self.n + 1.0) / (windows + 1.0);
+        let variance = ((self.q + 1.0) / (windows + 1.0) - mean * mean).max(LEAST_VARIANCE_RATIO * mean);
+        self.mean = mean;
+        self.dispersion = (mean * mean / (variance - mean)).clamp(LEAST_DISPERSION, MOST_DISPERSION);
+        self.ln_mean = libm::log(mean);
+        self.ln_mean_r = libm::log(mean + self.dispersion);
+    }
+
+    #[inline]
+    fn tail_above(&self, a: f64) -> f64 {
+        if a > self.mean { self.surprise(a).max(0.0) } else { 0.0 }
+    }
+
+    #[inline]
+    fn surprise(&self, a: f64) -> f64 {
+        let r = self.dispersion;
+        let first = if a > 0.0 { a * (ln_count(a) - self.ln_mean) } else { 0.0 };
+        first - (a + r) * (libm::log(a + r) - self.ln_mean_r)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BIRTH: Timestamp = Timestamp(0);
+
+    fn at(minute: i64) -> Exposure {
+        Exposure { birth: BIRTH, now: Timestamp(minute * Span::MINUTE.0) }
+    }
+
+    /// A steady stream of `per_minute` for `minutes`.
+    fn steady(per_minute: u32, minutes: i64) -> WindowCount {
+        let mut count = WindowCount::default();
+        for minute in 0..minutes {
+            for _ in 0..per_minute {
+                count.add(at(minute), Span::MINUTE, 1.0);
+            }
+        }
+        count
+    }
+
+    #[test]
+    fn one_more_on_a_constant_is_no_deviation() {
+        let count = steady(10, 1000);
+        assert!(count.too_many(at(1000), Span::MINUTE, 11.0) < 0.5);
+    }
+
+    #[test]
+    fn a_flood_is_a_surprise_and_stays_one_because_it_is_not_learned() {
+        let mut count = steady(10, 3000);
+        for minute in 3000..3100 {
+            for _ in 0..200 {
+                count.add(at(minute), Span::MINUTE, 1.0);
+            }
+        }
+        assert!(count.mean() < 11.0, "{}", count.mean());
+        assert!(count.too_many(at(3100), Span::MINUTE, 200.0) > 100.0);
+    }
+
+    #[test]
+    fn a_steady_stream_is_learned_whatever_its_rate() {
+        for rate in [1, 20, 1000] {
+            let count = steady(rate, 300);
+            assert!(count.too_many(at(300), Span::MINUTE, f64::from(rate)) < 3.0, "{rate} a minute");
+        }
+    }
+
+    #[test]
+    fn a_key_that_inherits_is_not_surprised_by_what_its_siblings_do() {
+        let exposure = at(10_000);
+        let heir = WindowCount::inheriting(exposure, Span::MINUTE, 50.0, 4000.0);
+        assert!(heir.too_many(exposure, Span::MINUTE, 60.0) < 1.0);
+        assert!(heir.too_many(exposure, Span::MINUTE, 5000.0) > THETA);
+    }
+
+    #[test]
+    fn silence_is_a_surprise_only_where_there_was_noise() {
+        let mut busy = steady(50, 1000);
+        busy.add(at(1001), Span::MINUTE, 0.0);
+        assert!(busy.too_few() > 10.0);
+        let mut quiet = steady(0, 1);
+        quiet.add(at(1001), Span::MINUTE, 0.0);
+        assert!(quiet.too_few() < 0.1);
+    }
+
+    #[test]
+    fn a_key_never_seen_has_earned_its_surprise_from_the_age_of_the_mesh() {
+        let new = WindowCount::default();
+        assert!(new.too_many(at(10_000), Span::MINUTE, 1.0) > 7.0);
+        assert!(new.too_many(at(5), Span::MINUTE, 1.0) < 2.0);
+    }
+
+    proptest! {
+        /// The bound must lie above the exact tail: P(X ≥ a) ≤ e^(−s) for X ~ NB(μ, r).
+        #[test]
+        fn the_chernoff_bound_is_above_the_exact_negative_binomial_tail(
+            per_minute in 1_u32..40, factor in 1.1_f64..6.0
+        ) {
+            let mut count = steady(per_minute, 500);
+            count.add(at(500), Span::MINUTE, 0.0);
+            let (mean, r) = (count.mean, count.dispersion);
+            let a = libm::ceil(mean * factor);
+            // P(X = k) by the recurrence P(k+1)/P(k) = (k+r)/(k+1) · μ/(μ+r)
+            let mut probability = libm::exp(r * libm::log(r / (mean + r)));
+            let mut below = 0.0;
+            let mut k = 0.0;
+            while k < a {
+                below += probability;
+                probability *= (k + r) / (k + 1.0) * mean / (mean + r);
+                k += 1.0;
+            }
+            let exact = (1.0 - below).max(0.0);
+            let bound = libm::exp(-count.tail_above(a));
+            prop_assert!(bound >= exact - 1e-9, "bound {bound} exact {exact}");
+        }
+
+        #[test]
+        fn scoring_changes_nothing(counts in prop::collection::vec(0_u32..50, 1..60)) {
+            let mut count = WindowCount::default();
+            for (minute, n) in counts.iter().enumerate() {
+                for _ in 0..*n {
+                    let before = count;
+                    let first = count.too_many(at(minute as i64), Span::MINUTE, 1.0);
+                    prop_assert_eq!(before, count);
+                    prop_assert_eq!(first, count.too_many(at(minute as i64), Span::MINUTE, 1.0));
+                    count.add(at(minute as i64), Span::MINUTE, 1.0);
+                }
+            }
+        }
+    }
+}
