@@ -1,0 +1,246 @@
+//! Between those who append and the thread that writes: a bounded queue that never drops, and what became of each
+//! record.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry, exponential_buckets};
+use tokio::sync::watch;
+
+use super::{
+    AppendError, JournalStatus, line_bytes,
+    record::{Draft, Head, Seq},
+};
+
+/// So many stretches of refused records are told apart for those who still ask; older ones count as refused whole.
+const REMEMBERED: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    state: Mutex<State>,
+    room: Condvar,
+    work: Condvar,
+    decided: Condvar,
+    /// The number up to which it is known what became of each record; `u64::MAX` once the writer is gone.
+    settled: watch::Sender<u64>,
+    queue_bytes: usize,
+    pub(super) metrics: JournalMetrics,
+}
+
+#[derive(Debug)]
+struct State {
+    drafts: Vec<Draft>,
+    bytes: usize,
+    appended: Seq,
+    closing: bool,
+    writer_gone: bool,
+    settled: Seq,
+    durable: Head,
+    refused: VecDeque<(Seq, Seq)>,
+    forgotten: Seq,
+    failing: Option<String>,
+    unwritten: u64,
+    waits: u64,
+    last_sync: Duration,
+}
+
+impl Shared {
+    pub(super) fn new(head: Head, queue_bytes: usize) -> Self {
+        let state = State {
+            drafts: Vec::new(),
+            bytes: 0,
+            appended: head.seq,
+            closing: false,
+            writer_gone: false,
+            settled: head.seq,
+            durable: head,
+            refused: VecDeque::new(),
+            forgotten: Seq(0),
+            failing: None,
+            unwritten: 0,
+            waits: 0,
+            last_sync: Duration::ZERO,
+        };
+        Self {
+            state: Mutex::new(state),
+            room: Condvar::new(),
+            work: Condvar::new(),
+            decided: Condvar::new(),
+            settled: watch::Sender::new(head.seq.0),
+            queue_bytes,
+            metrics: JournalMetrics::new(),
+        }
+    }
+
+    /// Gives the draft its number and queues it, waiting for room.
+    pub(super) fn push(&self, mut draft: Draft) -> Result<Seq, AppendError> {
+        let bytes = line_bytes(draft.payload.len());
+        let mut state = self.lock();
+        if self.is_full(&state, bytes) {
+            state.waits += 1;
+            self.metrics.waits.inc();
+            let still_full = |state: &mut State| !state.writer_gone && self.is_full(state, bytes);
+            state = self.room.wait_while(state, still_full).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.writer_gone || state.closing {
+            return Err(AppendError::Closed);
+        }
+        draft.seq = state.appended.next();
+        state.appended = draft.seq;
+        state.bytes += bytes;
+        state.drafts.push(draft);
+        self.work.notify_one();
+        Ok(state.appended)
+    }
+
+    /// Everything that has gathered; `None` once the journal is closing and nothing is left.
+    pub(super) fn take(&self) -> Option<Vec<Draft>> {
+        let idle = |state: &mut State| state.drafts.is_empty() && !state.closing;
+        let mut state = self.work.wait_while(self.lock(), idle).unwrap_or_else(PoisonError::into_inner);
+        if state.drafts.is_empty() {
+            return None;
+        }
+        state.bytes = 0;
+        self.room.notify_all();
+        Some(mem::take(&mut state.drafts))
+    }
+
+    /// Everything up to `head` is on disk.
+    pub(super) fn written(&self, head: Head, sync: Duration) {
+        self.metrics.sync_seconds.observe(sync.as_secs_f64());
+        self.metrics.failing.set(0);
+        let mut state = self.lock();
+        self.metrics.written.inc_by(head.seq.0.saturating_sub(state.settled.0));
+        state.durable = head;
+        state.last_sync = sync;
+        state.failing = None;
+        self.settle(state, head.seq);
+    }
+
+    /// The disk refused `first..=last`.
+    pub(super) fn refused(&self, first: Seq, last: Seq, error: String) {
+        self.metrics.failing.set(1);
+        let mut state = self.lock();
+        // What an earlier attempt lost is counted already.
+        let lost = last.0 - first.0.max(state.settled.next().0) + 1;
+        self.metrics.unwritten.inc_by(lost);
+        state.unwritten += lost;
+        state.failing = Some(error);
+        match state.refused.back_mut() {
+            Some((begun, end)) if *begun == first => *end = last,
+            _ => state.refused.push_back((first, last)),
+        }
+        if state.refused.len() > REMEMBERED {
+            let oldest = state.refused.pop_front();
+            state.forgotten = oldest.map_or(state.forgotten, |(_, last)| last);
+        }
+        self.settle(state, last);
+    }
+
+    pub(super) fn close(&self) {
+        self.lock().closing = true;
+        self.work.notify_one();
+    }
+
+    pub(super) fn writer_gone(&self) {
+        let mut state = self.lock();
+        state.writer_gone = true;
+        drop(state);
+        self.settled.send_replace(u64::MAX);
+        self.decided.notify_all();
+        self.room.notify_all();
+    }
+
+    pub(super) async fn settled(&self, seq: Seq) -> Result<(), AppendError> {
+        let mut settled = self.settled.subscribe();
+        // The sender lives as long as `self`, so that this ends only with an answer.
+        let _ = settled.wait_for(|settled| *settled >= seq.0).await;
+        self.lock().outcome(seq)
+    }
+
+    pub(super) fn wait_settled(&self, seq: Seq) -> Result<(), AppendError> {
+        let open = |state: &mut State| state.settled < seq && !state.writer_gone;
+        self.decided.wait_while(self.lock(), open).unwrap_or_else(PoisonError::into_inner).outcome(seq)
+    }
+
+    pub(super) fn status(&self) -> JournalStatus {
+        let state = self.lock();
+        JournalStatus {
+            appended: state.appended,
+            durable: state.durable,
+            unwritten: state.unwritten,
+            failing: state.failing.clone(),
+            waits: state.waits,
+            last_sync: state.last_sync,
+        }
+    }
+
+    fn settle(&self, mut state: MutexGuard<'_, State>, seq: Seq) {
+        state.settled = seq;
+        drop(state);
+        self.settled.send_replace(seq.0);
+        self.decided.notify_all();
+    }
+
+    /// One record always fits, however long.
+    fn is_full(&self, state: &State, bytes: usize) -> bool {
+        !state.drafts.is_empty() && state.bytes + bytes > self.queue_bytes
+    }
+
+    /// A panic elsewhere cannot leave the state half-changed: every change is a few plain assignments.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn outcome(&self, seq: Seq) -> Result<(), AppendError> {
+        if self.settled < seq {
+            return Err(AppendError::Closed);
+        }
+        let refused = self.refused.iter().any(|(first, last)| (first..=last).contains(&&seq));
+        if seq > self.forgotten && !refused {
+            return Ok(());
+        }
+        let error = self.failing.clone().unwrap_or_else(|| "the disk refused it at the time".to_owned());
+        Err(AppendError::Unwritten { seq, error })
+    }
+}
+
+/// What the journal counts.
+#[derive(Debug)]
+pub(super) struct JournalMetrics {
+    written: IntCounter,
+    unwritten: IntCounter,
+    waits: IntCounter,
+    failing: IntGauge,
+    sync_seconds: Histogram,
+}
+
+impl JournalMetrics {
+    fn new() -> Self {
+        let counter = |name, help| IntCounter::new(name, help).expect("the name is a valid metric name");
+        let buckets = exponential_buckets(0.000_05, 2.0, 16).expect("start and factor are positive");
+        let sync = HistogramOpts::new("qualm_journal_sync_seconds", "Time to write and sync a group of records.");
+        Self {
+            written: counter("qualm_journal_records_total", "Records written and synced."),
+            unwritten: counter("qualm_journal_unwritten_records_total", "Records that the disk refused."),
+            waits: counter("qualm_journal_waits_total", "Times that appending waited for the disk."),
+            failing: IntGauge::new("qualm_journal_failing", "1 while the disk refuses records, else 0.")
+                .expect("the name is a valid metric name"),
+            sync_seconds: Histogram::with_opts(sync.buckets(buckets)).expect("the options are valid"),
+        }
+    }
+
+    pub(super) fn register(&self, registry: &Registry) -> prometheus::Result<()> {
+        registry.register(Box::new(self.written.clone()))?;
+        registry.register(Box::new(self.unwritten.clone()))?;
+        registry.register(Box::new(self.waits.clone()))?;
+        registry.register(Box::new(self.failing.clone()))?;
+        registry.register(Box::new(self.sync_seconds.clone()))
+    }
+}

@@ -1,0 +1,163 @@
+//! Reading a journal back: every record is checked against its hash and the record before it.
+
+use std::{collections::VecDeque, io, path::PathBuf};
+
+use super::{
+    JournalError,
+    record::{Digest, FRAME, Flaw, Head, Kind, Record, Seq},
+    segment::{Line, Lines, Segment},
+};
+
+/// No record is longer than this, whatever the configured limit: the bound of the reader's memory.
+pub(super) const LONGEST_LINE: usize = super::LONGEST_PAYLOAD + FRAME;
+
+/// A last line that was still being written when the process or the machine died. It was never reported as durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Torn {
+    /// The file.
+    pub path: PathBuf,
+    /// Where the line begins.
+    pub offset: u64,
+    /// How much of it there is.
+    pub bytes: u64,
+}
+
+/// What [`verify`](super::verify) found in a sound journal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Files.
+    pub segments: usize,
+    /// Records.
+    pub records: u64,
+    /// Number of the first record still there; above 1 when older files were taken away.
+    pub first: Option<Seq>,
+    /// Where the chain ends. Only a copy of this kept elsewhere shows that records were cut off its end.
+    pub head: Head,
+    /// Records that the disk refused when they were due; each stretch is stated by a record of its own.
+    pub unwritten: u64,
+    /// The torn last line, if there is one.
+    pub torn: Option<Torn>,
+}
+
+/// The records of a journal in order. After an error it ends.
+#[derive(Debug)]
+pub struct Records {
+    segments: VecDeque<Segment>,
+    current: Option<(Segment, Lines)>,
+    from: Seq,
+    head: Option<Head>,
+    line: Vec<u8>,
+    torn: Option<Torn>,
+    failed: bool,
+}
+
+impl Records {
+    pub(super) fn new(mut segments: VecDeque<Segment>, from: Seq) -> Self {
+        while segments.get(1).is_some_and(|second| second.first <= from) {
+            segments.pop_front();
+        }
+        Self { segments, current: None, from, head: None, line: Vec::new(), torn: None, failed: false }
+    }
+
+    /// The torn last line, known once the end was reached.
+    pub fn torn(&self) -> Option<&Torn> {
+        self.torn.as_ref()
+    }
+
+    /// Where the chain stands after what was read so far.
+    pub fn head(&self) -> Option<Head> {
+        self.head
+    }
+
+    fn advance(&mut self) -> Result<Option<Record>, JournalError> {
+        loop {
+            let Some((segment, lines)) = &mut self.current else {
+                let Some(segment) = self.segments.pop_front() else { return Ok(None) };
+                let lines =
+                    Lines::open(&segment.path, LONGEST_LINE).map_err(|error| JournalError::io(&segment.path, error))?;
+                self.current = Some((segment, lines));
+                continue;
+            };
+            let read = lines.next(&mut self.line).map_err(|error: io::Error| JournalError::io(&segment.path, error))?;
+            let is_last = self.segments.is_empty();
+            let checked = match read {
+                Line::End => {
+                    self.current = None;
+                    continue;
+                }
+                Line::Whole => check(&self.line, lines.number, segment, self.head.as_ref()).map(Some),
+                Line::TooLong => Err(Flaw::TooLong(LONGEST_LINE)),
+                Line::Torn if is_last => check_torn(&self.line).map(|()| None),
+                Line::Torn => Err(Flaw::Cut),
+            };
+            let record = checked.map_err(|flaw| JournalError::flaw(&segment.path, lines.number, flaw))?;
+            match &record {
+                Some(record) => self.head = Some(record.head()),
+                None => {
+                    let (path, offset) = (segment.path.clone(), lines.offset);
+                    self.torn = Some(Torn { path, offset, bytes: self.line.len() as u64 });
+                }
+            }
+            return Ok(record);
+        }
+    }
+}
+
+impl Iterator for Records {
+    type Item = Result<Record, JournalError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.failed && self.torn.is_none() {
+            match self.advance() {
+                Ok(Some(record)) if record.seq < self.from => {}
+                Ok(record) => return record.map(Ok),
+                Err(error) => {
+                    self.failed = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        None
+    }
+}
+
+pub(super) fn verify(segments: Vec<Segment>) -> Result<Verified, JournalError> {
+    let mut verified = Verified { segments: segments.len(), ..Verified::default() };
+    let mut records = Records::new(segments.into(), Seq(0));
+    for record in &mut records {
+        let record = record?;
+        if record.kind == Kind::Gap {
+            verified.unwritten += record.payload::<super::Gap>().map_or(0, |gap| gap.last.0 - gap.first.0 + 1);
+        }
+        verified.records += 1;
+        verified.first.get_or_insert(record.seq);
+        verified.head = record.head();
+    }
+    verified.torn = records.torn;
+    Ok(verified)
+}
+
+/// A record at its place: after `before`, or first in its file.
+fn check(line: &[u8], number: u64, segment: &Segment, before: Option<&Head>) -> Result<Record, Flaw> {
+    let record = Record::decode(line)?;
+    if number == 1 && record.seq != segment.first {
+        return Err(Flaw::Number { found: record.seq, expected: segment.first });
+    }
+    match before {
+        Some(before) => record.follows(before)?,
+        // Older files may have been taken away, but nothing can stand before the first record.
+        None if record.seq == Seq(1) && record.prev != Digest::default() => return Err(Flaw::Link),
+        None => {}
+    }
+    Ok(record)
+}
+
+/// A torn line holds less than a record. A whole record with something else in place of its line feed was changed.
+fn check_torn(line: &[u8]) -> Result<(), Flaw> {
+    match line.split_last() {
+        Some((_, record)) if Record::decode(record).is_ok() => {
+            Err(Flaw::Layout("its line feed was changed".to_owned()))
+        }
+        _ => Ok(()),
+    }
+}
