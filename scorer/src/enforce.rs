@@ -1,10 +1,22 @@
 //! Enforcement points. Each owns its own task, so that scoring never waits for one.
+//!
+//! # Layout
+//! - [`xds`]: Envoy, through Delta ECDS
+//! - [`trust_stream`], [`trust_client`]: Qualm's own stream, for any other enforcement point
+//! - [`nodes`]: which node is who, and what it has acknowledged
+//! - [`leases`]: when an entry ends, whatever the wall clock does
+//! - [`metrics`]: what is counted of all this
 
 use std::future::Future;
 
 use tokio::sync::{mpsc, watch};
 
 use crate::table::{EnforcementReport, SharedTable};
+
+pub mod leases;
+pub mod metrics;
+pub mod nodes;
+pub mod xds;
 
 /// A kind of enforcement point.
 pub trait Enforcer {
