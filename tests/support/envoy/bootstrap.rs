@@ -1,0 +1,251 @@
+//! The bootstrap config of a test's Envoy. Static, so that nothing but Qualm speaks xDS to it.
+
+use serde_json::{Map, Value, json};
+
+use super::{HTTP_RBAC, NETWORK_RBAC, Places, QualmPorts, Sidecar, socket};
+use crate::support::authority::{SvidFiles, TRUST_DOMAIN};
+
+const XDS_CLUSTER: &str = "qualm";
+const ALS_CLUSTER: &str = "qualm-als";
+const ECHO_CLUSTER: &str = "echo";
+
+/// Istio's 24 keys and operators, in its order (log-format of its JSON encoding).
+const ISTIO_KEYS: [(&str, &str); 24] = [
+    ("start_time", "%START_TIME%"),
+    ("route_name", "%ROUTE_NAME%"),
+    ("method", "%REQ(:METHOD)%"),
+    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+    ("protocol", "%PROTOCOL%"),
+    ("response_code", "%RESPONSE_CODE%"),
+    ("response_flags", "%RESPONSE_FLAGS%"),
+    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
+    ("connection_termination_details", "%CONNECTION_TERMINATION_DETAILS%"),
+    ("bytes_received", "%BYTES_RECEIVED%"),
+    ("bytes_sent", "%BYTES_SENT%"),
+    ("duration", "%DURATION%"),
+    ("upstream_service_time", "%RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)%"),
+    ("x_forwarded_for", "%REQ(X-FORWARDED-FOR)%"),
+    ("user_agent", "%REQ(USER-AGENT)%"),
+    ("request_id", "%REQ(X-REQUEST-ID)%"),
+    ("authority", "%REQ(:AUTHORITY)%"),
+    ("upstream_host", "%UPSTREAM_HOST%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+    ("upstream_local_address", "%UPSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ("requested_server_name", "%REQUESTED_SERVER_NAME%"),
+    ("upstream_transport_failure_reason", "%UPSTREAM_TRANSPORT_FAILURE_REASON%"),
+];
+
+/// Operators that are written under their own names in lower case.
+const IDENTITY_OPERATORS: [&str; 16] = [
+    "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
+    "DOWNSTREAM_PEER_URI_SAN",
+    "DOWNSTREAM_LOCAL_URI_SAN",
+    "DOWNSTREAM_PEER_SUBJECT",
+    "DOWNSTREAM_PEER_ISSUER",
+    "DOWNSTREAM_PEER_FINGERPRINT_256",
+    "DOWNSTREAM_PEER_SERIAL",
+    "DOWNSTREAM_PEER_CERT_V_START",
+    "DOWNSTREAM_PEER_CERT_V_END",
+    "DOWNSTREAM_TLS_VERSION",
+    "UPSTREAM_PEER_URI_SAN",
+    "TLS_JA3_FINGERPRINT",
+    "TLS_JA4_FINGERPRINT",
+    "CONNECTION_ID",
+    "STREAM_ID",
+    "ACCESS_LOG_TYPE",
+];
+
+pub(super) fn config(sidecar: &Sidecar, places: &Places<'_>) -> Value {
+    let mut clusters = vec![json!({
+        "name": ECHO_CLUSTER, "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": endpoint(ECHO_CLUSTER, places.echo),
+    })];
+    if let Some(qualm) = &sidecar.qualm {
+        clusters.push(qualm_cluster(XDS_CLUSTER, qualm.xds, qualm, places.svid));
+        clusters.push(qualm_cluster(ALS_CLUSTER, qualm.als, qualm, places.svid));
+    }
+    json!({
+        "node": {
+            "id": sidecar.node,
+            "cluster": sidecar.cluster,
+            "metadata": { "NAMESPACE": "shop", "CLUSTER_ID": "Kubernetes" },
+        },
+        "admin": { "address": socket(places.admin) },
+        "static_resources": {
+            "listeners": [http_listener(sidecar, places), tcp_listener(sidecar, places)],
+            "clusters": clusters,
+        },
+    })
+}
+
+fn http_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
+    let answer = json!({ "status": 200, "body": { "inline_string": "served\n" } });
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "inbound",
+        "access_log": access_logs(sidecar, places, "http"),
+        "route_config": { "name": "inbound", "virtual_hosts": [{
+            "name": "all", "domains": ["*"],
+            "routes": [{ "name": "default", "match": { "prefix": "/" }, "direct_response": answer }],
+        }] },
+        "http_filters": [
+            {
+                "name": HTTP_RBAC,
+                "config_discovery": ecds(&json!({ "@type": rbac_type("http") }), "http"),
+            },
+            {
+                "name": "envoy.filters.http.router",
+                "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+            },
+        ],
+    });
+    let filter = json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager });
+    listener("http", places.http, &[filter], places.svid)
+}
+
+fn tcp_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
+    let allow_all = json!({ "@type": rbac_type("network"), "stat_prefix": "qualm" });
+    let proxy = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "inbound_tcp",
+        "cluster": ECHO_CLUSTER,
+        "access_log": access_logs(sidecar, places, "network"),
+    });
+    let filters = [
+        json!({ "name": NETWORK_RBAC, "config_discovery": ecds(&allow_all, "network") }),
+        json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy }),
+    ];
+    listener("tcp", places.tcp, &filters, places.svid)
+}
+
+/// A listener that serves only callers with an SVID of the trust domain.
+fn listener(name: &str, port: u16, filters: &[Value], svid: &SvidFiles) -> Value {
+    let peers = json!([{ "san_type": "URI", "matcher": { "prefix": format!("spiffe://{TRUST_DOMAIN}/") } }]);
+    let tls = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        "require_client_certificate": true,
+        "common_tls_context": tls_context(svid, &peers),
+    });
+    let inspector = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector",
+        "enable_ja3_fingerprinting": true,
+        "enable_ja4_fingerprinting": true,
+    });
+    json!({
+        "name": name,
+        "address": socket(port),
+        "listener_filters": [{ "name": "envoy.filters.listener.tls_inspector", "typed_config": inspector }],
+        "filter_chains": [{
+            "filters": filters,
+            "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": tls },
+        }],
+    })
+}
+
+/// The filter's config comes from Qualm by delta xDS; until it does, `default` holds.
+fn ecds(default: &Value, layer: &str) -> Value {
+    // A restarted Qualm is found again within a second; Envoy's own limit is 30 s.
+    let retry = json!({ "retry_back_off": { "base_interval": "0.1s", "max_interval": "1s" } });
+    json!({
+        "type_urls": [rbac_type(layer)],
+        "default_config": default,
+        "config_source": {
+            "resource_api_version": "V3",
+            "initial_fetch_timeout": "2s",
+            "api_config_source": {
+                "api_type": "DELTA_GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": XDS_CLUSTER, "retry_policy": retry } }],
+            },
+        },
+    })
+}
+
+/// `layer` is `http` or `network`.
+fn rbac_type(layer: &str) -> String {
+    format!("type.googleapis.com/envoy.extensions.filters.{layer}.rbac.v3.RBAC")
+}
+
+/// The JSON log in a file, and ALS where there is a Qualm to send it to.
+fn access_logs(sidecar: &Sidecar, places: &Places<'_>, layer: &str) -> Value {
+    let file = json!({
+        "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+        "path": places.log,
+        "log_format": { "json_format": json_format(layer) },
+    });
+    let mut logs = vec![json!({ "name": "envoy.access_loggers.file", "typed_config": file })];
+    if sidecar.qualm.is_some() {
+        logs.push(als(layer));
+    }
+    Value::Array(logs)
+}
+
+fn als(layer: &str) -> Value {
+    let (short, message) = match layer {
+        "http" => ("http", "HttpGrpcAccessLogConfig"),
+        _ => ("tcp", "TcpGrpcAccessLogConfig"),
+    };
+    let tags = [("ja4", "%TLS_JA4_FINGERPRINT%"), ("peer_serial", "%DOWNSTREAM_PEER_SERIAL%")];
+    json!({
+        "name": format!("envoy.access_loggers.{short}_grpc"),
+        "typed_config": {
+            "@type": format!("type.googleapis.com/envoy.extensions.access_loggers.grpc.v3.{message}"),
+            "common_config": {
+                "log_name": format!("qualm_{short}"),
+                "transport_api_version": "V3",
+                "grpc_service": { "envoy_grpc": { "cluster_name": ALS_CLUSTER } },
+                "buffer_flush_interval": "0.2s",
+                "custom_tags": tags.map(|(tag, value)| json!({ "tag": tag, "value": value })),
+            },
+        },
+    })
+}
+
+fn json_format(layer: &str) -> Value {
+    let istio = ISTIO_KEYS.iter().map(|(key, operator)| ((*key).to_owned(), json!(operator)));
+    let identity = IDENTITY_OPERATORS.iter().map(|name| (name.to_ascii_lowercase(), json!(format!("%{name}%"))));
+    let rbac = format!("%DYNAMIC_METADATA(envoy.filters.{layer}.rbac)%");
+    let mut format: Map<String, Value> = istio.chain(identity).collect();
+    format.insert("dynamic_metadata".to_owned(), json!({ format!("envoy.filters.{layer}.rbac"): rbac }));
+    Value::Object(format)
+}
+
+fn qualm_cluster(name: &str, port: u16, qualm: &QualmPorts, svid: &SvidFiles) -> Value {
+    let http2 = json!({
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": { "http2_protocol_options": {} },
+    });
+    let mut context = tls_context(svid, &json!([{ "san_type": "URI", "matcher": { "exact": qualm.id } }]));
+    context["alpn_protocols"] = json!(["h2"]);
+    let tls = json!({
+        "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+        "sni": "qualm.security.svc",
+        "common_tls_context": context,
+    });
+    json!({
+        "name": name, "type": "STATIC", "connect_timeout": "1s",
+        "load_assignment": endpoint(name, port),
+        "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2 },
+        "transport_socket": { "name": "envoy.transport_sockets.tls", "typed_config": tls },
+    })
+}
+
+/// Our SVID, and whom we accept.
+fn tls_context(svid: &SvidFiles, peers: &Value) -> Value {
+    json!({
+        "tls_certificates": [{
+            "certificate_chain": { "filename": svid.certificate },
+            "private_key": { "filename": svid.key },
+        }],
+        "validation_context": {
+            "trusted_ca": { "filename": svid.bundle },
+            "match_typed_subject_alt_names": peers,
+        },
+    })
+}
+
+fn endpoint(cluster: &str, port: u16) -> Value {
+    json!({ "cluster_name": cluster, "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": socket(port) } }] }] })
+}

@@ -1,0 +1,101 @@
+//! Where the real parts and the data sets are, and what happens when one is missing.
+#![allow(clippy::disallowed_methods, reason = "tests are told by the environment what they may leave out")]
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+};
+
+/// The versions that `tests/run` installs: the same file.
+const VERSIONS: &str = include_str!("../parts/versions");
+
+/// A part that tests start as a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    Kafka,
+    Envoy,
+}
+
+impl Part {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::Envoy => "envoy",
+        }
+    }
+
+    fn version(self) -> &'static str {
+        VERSIONS
+            .lines()
+            .filter_map(|line| line.split_once(' '))
+            .find(|(name, _)| *name == self.name())
+            .map(|(_, version)| version.trim())
+            .expect("tests/parts/versions names every part")
+    }
+
+    /// Its folder, where it is installed.
+    pub(crate) fn folder(self) -> Option<PathBuf> {
+        let place = cache()?.join("qualm/parts").join(format!("{}-{}", self.name(), self.version()));
+        place.is_dir().then_some(place)
+    }
+}
+
+/// True when all `parts` are installed. A missing one leaves the test out with a message, or fails it under
+/// `QUALM_REQUIRE_PARTS=1`.
+pub(crate) fn present(parts: &[Part]) -> bool {
+    let missing: Vec<_> =
+        parts.iter().filter(|part| part.folder().is_none()).map(|part| (part.name(), part.version())).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    let why = format!("not installed: {missing:?}; tests/run installs it");
+    assert!(!is_set("QUALM_REQUIRE_PARTS"), "{why}");
+    leave_out(&why);
+    false
+}
+
+/// The folder of a public data set beside the repository, or `None` with a message; an error under
+/// `QUALM_REQUIRE_DATA=1`.
+pub(crate) fn data_set(name: &str) -> Option<PathBuf> {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data").join(name);
+    if place.is_dir() {
+        return Some(place);
+    }
+    let why = format!("data set {name} is not at {}", place.display());
+    assert!(!is_set("QUALM_REQUIRE_DATA"), "{why}");
+    leave_out(&why);
+    None
+}
+
+/// True for `tests/run --long`; otherwise the test is left out with a message.
+pub(crate) fn long_run() -> bool {
+    let wanted = is_set("QUALM_LONG");
+    if !wanted {
+        leave_out("very long: tests/run --long runs it");
+    }
+    wanted
+}
+
+/// Says why this test is left out: to the terminal, and in a file of its own for `tests/run` to list.
+pub(crate) fn leave_out(why: &str) {
+    let line = format!("SKIPPED: {why}");
+    eprintln!("{line}");
+    if let Some(folder) = env::var_os("QUALM_SKIPPED_DIR") {
+        // The test harness names each test's thread after the test.
+        let thread = std::thread::current();
+        let test = thread.name().unwrap_or("unnamed").replace("::", ".");
+        let file = Path::new(&folder).join(format!("{}.{test}", env!("CARGO_CRATE_NAME")));
+        fs::write(file, line + "\n").expect("QUALM_SKIPPED_DIR is a folder that can be written to");
+    }
+}
+
+fn cache() -> Option<PathBuf> {
+    env::var_os("XDG_CACHE_HOME")
+        .filter(|folder| !folder.is_empty())
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))
+}
+
+fn is_set(variable: &str) -> bool {
+    env::var(variable).is_ok_and(|value| value == "1")
+}
