@@ -1,0 +1,241 @@
+//! A scenario: a mesh, a stretch of time, and what happens in it.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    attack::{Attack, AttackKind},
+    calendar::{DAY, HOUR, MINUTE, Millis},
+    change::{ChangeKind, HonestChange},
+    label::Label,
+    mesh::{InvalidMesh, Mesh, MeshConfig, ServiceId},
+    random::{Purpose, Stream},
+    traffic::Train,
+};
+
+/// A mesh, a stretch of time, and the attacks and honest changes in it. [`Traffic`](crate::Traffic) plays it.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    mesh: Mesh,
+    start: Millis,
+    end: Millis,
+    trains: Vec<Train>,
+    shifts: Vec<Shift>,
+    moves: Vec<TimedMove>,
+    attacks: Vec<Label>,
+    changes: Vec<Label>,
+    /// Replicas handed out so far by service, beyond those at the start.
+    replicas: BTreeMap<ServiceId, u32>,
+    /// Streams handed out for schedules.
+    schedules: u64,
+}
+
+/// Something that holds for a while.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Shift {
+    pub(crate) from: Millis,
+    pub(crate) until: Millis,
+    pub(crate) effect: Effect,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Effect {
+    /// Factor on every steady rate of the mesh.
+    MeshRate(f64),
+    /// Factor on the steady rates of what a service calls.
+    SourceRate(ServiceId, f64),
+    /// Probability that calls to a service fail.
+    Failing(ServiceId, f64),
+}
+
+/// A change of a service's replicas.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct TimedMove {
+    pub(crate) at: Millis,
+    pub(crate) service: ServiceId,
+    pub(crate) action: Move,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Move {
+    /// The replica at this place is replaced.
+    Replace(usize, crate::mesh::InstanceId),
+    Add(crate::mesh::InstanceId),
+    /// The last one added goes.
+    Remove,
+}
+
+impl Scenario {
+    /// `days` quiet days of a generated mesh from `start` on: its rhythm, jobs and rotations, and nothing else.
+    ///
+    /// # Errors
+    /// The mesh cannot be generated.
+    pub fn quiet(config: MeshConfig, start: Millis, days: f64) -> Result<Self, InvalidMesh> {
+        let mesh = Mesh::generate(config)?;
+        Ok(Self {
+            mesh,
+            start,
+            end: start + (days * DAY as f64) as i64,
+            trains: Vec::new(),
+            shifts: Vec::new(),
+            moves: Vec::new(),
+            attacks: Vec::new(),
+            changes: Vec::new(),
+            replicas: BTreeMap::new(),
+            schedules: 0,
+        })
+    }
+
+    /// The demo: 40 services, eight quiet days with a little churn, then one hour in which a deployment and five
+    /// attacks happen, each on an identity of its own. 1.4 million calls.
+    ///
+    /// # Errors
+    /// Never with the configuration used here.
+    pub fn demo(seed: u64, start: Millis) -> Result<Self, InvalidMesh> {
+        let config = MeshConfig { seed, services: 40, calls_per_second: 2.0 };
+        let quiet = start + 8 * DAY;
+        let mut scenario = Self::quiet(config, start, 8.0 + 1.0 / 24.0)?;
+        scenario.churn(1.5, start, quiet);
+        let minutes = |m: i64| quiet + m * MINUTE;
+        scenario.change(HonestChange::new(ChangeKind::Deployment, minutes(5)));
+        for (minute, kind) in [
+            (10, AttackKind::LateralMove),
+            (18, AttackKind::StolenIdentity),
+            (26, AttackKind::DataPull),
+            (34, AttackKind::PeerScan),
+            (42, AttackKind::OperationEnumeration),
+        ] {
+            scenario.attack(Attack::new(kind, minutes(minute)));
+        }
+        Ok(scenario)
+    }
+
+    /// Spreads honest changes of all kinds over [`from`, `until`), `per_day` of them on average, most in working
+    /// hours (8 to 18 UTC, Monday to Friday).
+    pub fn churn(&mut self, per_day: f64, from: Millis, until: Millis) -> &mut Self {
+        let mut stream = self.schedule();
+        let bag: Vec<ChangeKind> =
+            ChangeKind::ALL.iter().flat_map(|&kind| std::iter::repeat_n(kind, kind.weight())).collect();
+        for at in spread(&mut stream, per_day, from, until, Hours::Working) {
+            let kind = *stream.pick(&bag).expect("every kind has a weight");
+            self.change(HonestChange::new(kind, at));
+        }
+        self
+    }
+
+    /// Spreads attacks over [`from`, `until`), `per_day` of them on average, at any hour, the kinds in turn,
+    /// intensity and pace log-normal around 1.
+    pub fn attacks_at_random(&mut self, per_day: f64, from: Millis, until: Millis) -> &mut Self {
+        let mut stream = self.schedule();
+        for (number, at) in spread(&mut stream, per_day, from, until, Hours::Any).into_iter().enumerate() {
+            let kind = AttackKind::ALL[number % AttackKind::ALL.len()];
+            let attack = Attack::new(kind, at);
+            self.attack(attack.intensity(stream.log_normal(1.0, 0.4)).pace(stream.log_normal(1.0, 0.4)));
+        }
+        self
+    }
+
+    /// The mesh, with all that attacks and changes have added to it.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Begin of the first slot.
+    pub fn start(&self) -> Millis {
+        self.start
+    }
+
+    /// No call begins at or after this.
+    pub fn end(&self) -> Millis {
+        self.end
+    }
+
+    /// Labels of the attacks, in the order in which they were added.
+    pub fn attacks(&self) -> &[Label] {
+        &self.attacks
+    }
+
+    /// Labels of the honest changes, in the order in which they were added.
+    pub fn changes(&self) -> &[Label] {
+        &self.changes
+    }
+
+    pub(crate) fn trains(&self) -> &[Train] {
+        &self.trains
+    }
+
+    pub(crate) fn shifts(&self) -> &[Shift] {
+        &self.shifts
+    }
+
+    pub(crate) fn moves(&self) -> &[TimedMove] {
+        &self.moves
+    }
+
+    pub(crate) fn mesh_mut(&mut self) -> &mut Mesh {
+        &mut self.mesh
+    }
+
+    pub(crate) fn push_train(&mut self, train: Train) {
+        let place = self.trains.partition_point(|other| other.start <= train.start);
+        self.trains.insert(place, train);
+    }
+
+    pub(crate) fn push_shift(&mut self, shift: Shift) {
+        self.shifts.push(shift);
+    }
+
+    pub(crate) fn push_move(&mut self, step: TimedMove) {
+        let place = self.moves.partition_point(|other| other.at <= step.at);
+        self.moves.insert(place, step);
+    }
+
+    pub(crate) fn push_attack(&mut self, label: Label) -> Option<&Label> {
+        self.attacks.push(label);
+        self.attacks.last()
+    }
+
+    pub(crate) fn push_change(&mut self, label: Label) -> Option<&Label> {
+        self.changes.push(label);
+        self.changes.last()
+    }
+
+    /// The number of the next replica of `service`; numbers are never used twice.
+    pub(crate) fn next_replica(&mut self, service: ServiceId) -> u32 {
+        let initial = self.mesh.service(service).replicas.len() as u32;
+        let used = self.replicas.entry(service).or_default();
+        *used += 1;
+        initial + *used - 1
+    }
+
+    fn schedule(&mut self) -> Stream {
+        self.schedules += 1;
+        Stream::new(self.mesh.config.seed, Purpose::Schedule, self.schedules)
+    }
+}
+
+/// At which hours something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Hours {
+    Any,
+    Working,
+}
+
+/// A Poisson number of times a day, in order.
+fn spread(stream: &mut Stream, per_day: f64, from: Millis, until: Millis, hours: Hours) -> Vec<Millis> {
+    let mut times = Vec::new();
+    let mut day = from.midnight();
+    while day < until {
+        for _ in 0..stream.poisson(per_day) {
+            let working = hours == Hours::Working && stream.chance(0.8);
+            if working && day.weekday() >= 5 {
+                continue;
+            }
+            let (first, hours) = if working { (8, 10) } else { (0, 24) };
+            times.push(day + first * HOUR + stream.below((hours * HOUR) as usize) as i64);
+        }
+        day = day + DAY;
+    }
+    times.retain(|&time| from <= time && time < until);
+    times.sort_unstable();
+    times
+}
