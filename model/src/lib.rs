@@ -10,8 +10,10 @@
 //! **Invariant:** this crate is pure. No I/O, no async, no clock, no environment, no unseeded randomness:
 //! time is an argument, and the same events in the same order give the same numbers on every machine.
 
+pub mod baseline;
 pub mod detector;
 pub mod event;
+pub mod evidence;
 pub mod fold;
 pub mod identity;
 pub mod level;

@@ -152,5 +152,5 @@ fn a_silence_is_seen_when_its_window_has_ended_and_not_before_there_was_noise() 
     assert!(silence.score_one(&full).expect("600 calls are expected").x < 2.0);
     let empty = Observation { more: 0.0, ..at(200_399) };
     assert!(silence.score_one(&empty).expect("600 calls are expected").x > 10.0);
-    assert_eq!(Silence::default().score_one(&ended), None);
+    assert_eq!(Silence::default().score_one(&empty), None);
 }

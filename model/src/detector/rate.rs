@@ -3,19 +3,20 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Detector, Deviation, Observation, window};
-use crate::stats::{WindowCount, trust};
+use crate::stats::WindowCount;
 
 /// Calls in windows of `SECONDS`. See [`WindowCount`] for the formula.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rate<const SECONDS: i64>(WindowCount);
 
-impl<const SECONDS: i64> Rate<SECONDS> {
-    /// How far an event of this key is to be learned, were it the next.
-    #[inline]
-    pub fn trust(&self, surprise: f64) -> f64 {
-        trust(surprise)
+impl<const SECONDS: i64> From<WindowCount> for Rate<SECONDS> {
+    /// Goes on from counts kept in windows of the same length.
+    fn from(counts: WindowCount) -> Self {
+        Self(counts)
     }
+}
 
+impl<const SECONDS: i64> Rate<SECONDS> {
     /// The counts themselves.
     pub fn counts(&self) -> &WindowCount {
         &self.0

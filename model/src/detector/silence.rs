@@ -16,6 +16,13 @@ const LEAST_EXPECTED: f64 = 20.0;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Silence(WindowCount);
 
+impl From<WindowCount> for Silence {
+    /// The ten-minute counts of a source, looked at from below.
+    fn from(counts: WindowCount) -> Self {
+        Self(counts)
+    }
+}
+
 impl Silence {
     /// The calls in ten minutes that the baseline expects.
     pub fn expected(&self) -> f64 {

@@ -1,0 +1,295 @@
+//! The detectors of one source, one edge, one destination.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    detector::{
+        Bigger, Detector, Deviation, Failing, Longer, Novelty, Observation, Question, Rarity, Rate, Refused, Silence,
+        Spread,
+    },
+    evidence::Habit,
+    stats::{Exposure, WindowCount, trust},
+    time::Span,
+};
+
+/// What of this event is new for its source; `None` where the event has no such attribute.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FirstTimes {
+    /// The operation.
+    pub operation: Option<bool>,
+    /// The credential.
+    pub credential: Option<bool>,
+    /// The TLS fingerprint.
+    pub fingerprint: Option<bool>,
+}
+
+/// What is usual for one source.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SourceBaseline {
+    rarity: Rarity,
+    rate_1m: Rate<60>,
+    rate_10m: Rate<600>,
+    rate_1h: Rate<3600>,
+    spread_10m: Spread<600>,
+    spread_1h: Spread<3600>,
+    operations: Novelty,
+    credentials: Novelty,
+    fingerprints: Novelty,
+    failing: Failing,
+    refused: Refused,
+    /// Its notable hours.
+    pub habit: Habit,
+}
+
+/// What is usual among the siblings of a new source: mean and mean square of the calls of one window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct SiblingRate {
+    /// Windows of siblings that this rests on.
+    pub windows: f64,
+    /// Sum of their counts.
+    pub sum: f64,
+    /// Sum of the squares of their counts.
+    pub squares: f64,
+}
+
+impl SiblingRate {
+    /// Takes in the count of one closed window.
+    pub fn add(&mut self, count: f64) {
+        self.windows += 1.0;
+        self.sum += count;
+        self.squares += count * count;
+    }
+
+    /// Takes in what another shard has seen.
+    pub fn merge(&mut self, other: &Self) {
+        self.windows += other.windows;
+        self.sum += other.sum;
+        self.squares += other.squares;
+    }
+
+    fn inherit(&self, exposure: Exposure, length: Span) -> Option<WindowCount> {
+        (self.windows >= 30.0).then(|| {
+            WindowCount::inheriting(exposure, length, self.sum / self.windows, self.squares / self.windows)
+        })
+    }
+}
+
+impl SourceBaseline {
+    /// A source that has siblings starts with what is usual among them.
+    pub fn inheriting(exposure: Exposure, minute: &SiblingRate) -> Self {
+        let Some(rate_1m) = minute.inherit(exposure, Span::MINUTE) else { return Self::default() };
+        // Longer windows hold more minutes of the same; their squares grow faster, so that dispersion is kept.
+        let longer = |minutes: f64| SiblingRate {
+            windows: minute.windows,
+            sum: minute.sum * minutes,
+            squares: minute.squares * minutes * minutes,
+        };
+        let of = |minutes: f64, length| longer(minutes).inherit(exposure, length).unwrap_or_default();
+        Self {
+            rate_1m: rate_1m.into(),
+            rate_10m: of(10.0, Span(10 * Span::MINUTE.0)).into(),
+            rate_1h: of(60.0, Span::HOUR).into(),
+            ..Self::default()
+        }
+    }
+
+    /// Asks all questions about the source; returns how far the event is to be learned.
+    #[inline]
+    pub fn score(&self, seen: &Observation, first: FirstTimes, answer: &mut impl FnMut(Question, Deviation)) -> f64 {
+        let mut ask = |question, deviation: Option<Deviation>| {
+            if let Some(deviation) = deviation {
+                answer(question, deviation);
+            }
+        };
+        ask(Question::RareSource, self.rarity.score_one(seen));
+        ask(Question::Rate10m, self.rate_10m.score_one(seen));
+        ask(Question::Rate1h, self.rate_1h.score_one(seen));
+        ask(Question::Spread10m, self.spread_10m.score_one(seen));
+        ask(Question::Spread1h, self.spread_1h.score_one(seen));
+        let novel = |novel| Observation { novel, ..*seen };
+        if first.operation.is_some() {
+            ask(Question::NewOperation, self.operations.score_one(&novel(first.operation)));
+        }
+        if first.credential.is_some() {
+            ask(Question::NewCredential, self.credentials.score_one(&novel(first.credential)));
+        }
+        if first.fingerprint.is_some() {
+            ask(Question::NewFingerprint, self.fingerprints.score_one(&novel(first.fingerprint)));
+        }
+        ask(Question::Failing, self.failing.score_one(seen));
+        ask(Question::Refused, self.refused.score_one(seen));
+        match self.rate_1m.score_one(seen) {
+            Some(minute) => {
+                answer(Question::Rate1m, minute);
+                trust(minute.x - 1.0)
+            }
+            None => 1.0,
+        }
+    }
+
+    /// Learns the event; `sample` takes what closed windows give to the mesh's histograms, `siblings` the count of
+    /// each closed minute.
+    #[inline]
+    pub fn learn(
+        &mut self,
+        seen: &Observation,
+        first: FirstTimes,
+        siblings: &mut SiblingRate,
+        sample: &mut impl FnMut(Question, f64),
+    ) {
+        let mut take = |question, closed: Option<f64>| {
+            if let Some(x) = closed {
+                sample(question, x);
+            }
+        };
+        take(Question::RareSource, self.rarity.learn_one(seen));
+        let minute = self.rate_1m.counts().count();
+        let closed = self.rate_1m.learn_one(seen);
+        if closed.is_some() {
+            siblings.add(minute);
+        }
+        take(Question::Rate1m, closed);
+        take(Question::Rate10m, self.rate_10m.learn_one(seen));
+        take(Question::Rate1h, self.rate_1h.learn_one(seen));
+        take(Question::Spread10m, self.spread_10m.learn_one(seen));
+        take(Question::Spread1h, self.spread_1h.learn_one(seen));
+        let novel = |novel| Observation { novel, ..*seen };
+        if first.operation.is_some() {
+            take(Question::NewOperation, self.operations.learn_one(&novel(first.operation)));
+        }
+        if first.credential.is_some() {
+            take(Question::NewCredential, self.credentials.learn_one(&novel(first.credential)));
+        }
+        if first.fingerprint.is_some() {
+            take(Question::NewFingerprint, self.fingerprints.learn_one(&novel(first.fingerprint)));
+        }
+        take(Question::Failing, self.failing.learn_one(seen));
+        take(Question::Refused, self.refused.learn_one(seen));
+    }
+
+    /// Whether the source has fallen silent, asked at the end of a ten-minute window.
+    pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
+        let ended = Observation { more: 0.0, ..Observation::at(exposure) };
+        Silence::from(*self.rate_10m.counts()).score_one(&ended)
+    }
+
+    /// Trusted volume of calls.
+    pub fn volume(&self) -> f64 {
+        self.rarity.total()
+    }
+
+    /// Expected calls a minute.
+    pub fn calls_a_minute(&self) -> f64 {
+        self.rate_1m.counts().mean()
+    }
+}
+
+/// What is usual on one edge, from one source to one destination.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EdgeBaseline {
+    rarity: Rarity,
+    rate: Rate<600>,
+    bigger: Bigger,
+    longer: Longer,
+}
+
+impl EdgeBaseline {
+    /// Asks all questions about the edge.
+    #[inline]
+    pub fn score(&self, seen: &Observation, answer: &mut impl FnMut(Question, Deviation)) {
+        if let Some(deviation) = self.rarity.score_one(seen) {
+            answer(Question::RarePeer, deviation);
+        }
+        if let Some(deviation) = self.rate.score_one(seen) {
+            answer(Question::EdgeRate, deviation);
+        }
+        if let Some(deviation) = self.bigger.score_one(seen) {
+            answer(Question::Bigger, deviation);
+        }
+        if let Some(deviation) = self.longer.score_one(seen) {
+            answer(Question::Longer, deviation);
+        }
+    }
+
+    /// Learns the event.
+    #[inline]
+    pub fn learn(&mut self, seen: &Observation, sample: &mut impl FnMut(Question, f64)) {
+        let mut take = |question, closed: Option<f64>| {
+            if let Some(x) = closed {
+                sample(question, x);
+            }
+        };
+        take(Question::RarePeer, self.rarity.learn_one(seen));
+        take(Question::EdgeRate, self.rate.learn_one(seen));
+        take(Question::Bigger, self.bigger.learn_one(seen));
+        take(Question::Longer, self.longer.learn_one(seen));
+    }
+
+    /// Trusted volume of calls.
+    pub fn volume(&self) -> f64 {
+        self.rarity.total()
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.bigger.heap_bytes() + self.longer.heap_bytes()
+    }
+}
+
+/// What is usual for one destination, whoever calls it. Lives in the mesh's summaries.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct DestinationBaseline {
+    rarity: Rarity,
+    rate: Rate<60>,
+    fan_in: Spread<600>,
+}
+
+impl DestinationBaseline {
+    /// Asks all questions about the destination, with `calls` and `first_contacts` of this shard since the last
+    /// summary, this event among them.
+    #[inline]
+    pub fn score(
+        &self,
+        seen: &Observation,
+        calls: f64,
+        first_contacts: f64,
+        answer: &mut impl FnMut(Question, Deviation),
+    ) {
+        if let Some(deviation) = self.rarity.score_one(seen) {
+            answer(Question::RareDestination, deviation);
+        }
+        if let Some(deviation) = self.rate.score_one(&Observation { more: calls, ..*seen }) {
+            answer(Question::DestinationRate, deviation);
+        }
+        let contacts = Observation { more: first_contacts, first_contact: true, ..*seen };
+        if let Some(deviation) = self.fan_in.score_one(&contacts) {
+            answer(Question::FanIn, deviation);
+        }
+    }
+
+    /// Learns what all shards saw since the last summary; `weight` is the trusted share of `calls`.
+    pub fn learn(
+        &mut self,
+        seen: &Observation,
+        calls: f64,
+        weight: f64,
+        first_contacts: f64,
+        sample: &mut impl FnMut(Question, f64),
+    ) {
+        let mut take = |question, closed: Option<f64>| {
+            if let Some(x) = closed {
+                sample(question, x);
+            }
+        };
+        let share = if calls > 0.0 { weight / calls } else { 0.0 };
+        take(Question::RareDestination, self.rarity.learn_one(&Observation { more: calls, weight: share, ..*seen }));
+        take(Question::DestinationRate, self.rate.learn_one(&Observation { more: calls, ..*seen }));
+        let contacts = Observation { more: first_contacts, first_contact: true, ..*seen };
+        take(Question::FanIn, self.fan_in.learn_one(&contacts));
+    }
+
+    /// Trusted volume of calls.
+    pub fn volume(&self) -> f64 {
+        self.rarity.total()
+    }
+}

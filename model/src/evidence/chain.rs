@@ -1,0 +1,143 @@
+//! One event's evidence: a product along the chain *who · to whom · what · how · how much*, a mean inside each link.
+
+use crate::detector::Question;
+
+/// How many questions there are.
+pub const QUESTIONS: usize = Question::ALL.len();
+
+/// A constant 1 ("cash") of this weight stands in each mean, so that silent detectors do not dilute a loud one.
+const CASH: f64 = 0.8;
+
+const COUNTS: [Question; 8] = [
+    Question::Rate1m,
+    Question::Rate10m,
+    Question::Rate1h,
+    Question::EdgeRate,
+    Question::DestinationRate,
+    Question::Spread10m,
+    Question::Spread1h,
+    Question::FanIn,
+];
+const WHAT: [Question; 3] = [Question::NewOperation, Question::NewCredential, Question::NewFingerprint];
+const HOW: [Question; 2] = [Question::Failing, Question::Refused];
+const HOW_BIG: [Question; 2] = [Question::Bigger, Question::Longer];
+
+/// The e-values of one event by question; no opinion is NaN.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EValues([f64; QUESTIONS]);
+
+impl Default for EValues {
+    fn default() -> Self {
+        Self([f64::NAN; QUESTIONS])
+    }
+}
+
+impl EValues {
+    /// Sets the answer to one question.
+    #[inline]
+    pub fn set(&mut self, question: Question, e: f64) {
+        self.0[question as usize] = e;
+    }
+
+    /// The answer to one question, `None` where there is no opinion.
+    pub fn answer(&self, question: Question) -> Option<f64> {
+        let e = self.0[question as usize];
+        (!e.is_nan()).then_some(e)
+    }
+
+    #[inline]
+    fn or_one(&self, question: Question) -> f64 {
+        let e = self.0[question as usize];
+        if e.is_nan() { 1.0 } else { e }
+    }
+
+    /// `0.8 + 0.2 · mean` of the answers there are; 1 without any.
+    #[inline]
+    fn link(&self, questions: &[Question]) -> f64 {
+        let (mut sum, mut answers) = (0.0, 0.0);
+        for &question in questions {
+            let e = self.0[question as usize];
+            if !e.is_nan() {
+                sum += e;
+                answers += 1.0;
+            }
+        }
+        if answers == 0.0 { 1.0 } else { CASH + (1.0 - CASH) * sum / answers }
+    }
+
+    /// Evidence of the event in bits: `log2` of the product along the chain.
+    ///
+    /// *Who* and *to whom* are `0.9 A + 0.1 B` with `A = e_source (0.8 + 0.2 (¼ e_peer + ¾ e_destination))` and
+    /// `B = e_destination (0.7 + 0.3 e_peer)`: `B` finds what happens to a rare destination by a common source.
+    /// The weights were measured in the prototype (../shared/design/prototype.md, section 2).
+    #[inline]
+    pub fn bits(&self) -> f64 {
+        let source = self.or_one(Question::RareSource);
+        let peer = self.or_one(Question::RarePeer);
+        let destination = self.or_one(Question::RareDestination);
+        let by_source = source * (0.8 + 0.2 * (0.25 * peer + 0.75 * destination));
+        let by_destination = destination * (0.7 + 0.3 * peer);
+        let who = 0.9 * by_source + 0.1 * by_destination;
+        libm::log2(who * self.link(&WHAT) * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
+    }
+
+    /// Evidence in bits of a window in which something did not happen.
+    pub fn bits_of_silence(&self) -> f64 {
+        libm::log2(self.link(&[Question::Silence]))
+    }
+
+    /// The question with the strongest answer; ties go to the earlier link of the chain.
+    #[inline]
+    pub fn leading(&self) -> Option<Question> {
+        let mut best: Option<(Question, f64)> = None;
+        for question in Question::ALL {
+            let e = self.0[question as usize];
+            if !e.is_nan() && best.is_none_or(|(_, most)| e > most) {
+                best = Some((question, e));
+            }
+        }
+        best.map(|(question, _)| question)
+    }
+
+    /// Questions with their bits (`log2 e`), strongest first, only what speaks against the source.
+    pub fn reasons(&self) -> Vec<(Question, f64)> {
+        let mut reasons: Vec<_> = Question::ALL
+            .into_iter()
+            .filter_map(|question| Some((question, libm::log2(self.answer(question)?))))
+            .filter(|&(_, bits)| bits > 0.0)
+            .collect();
+        reasons.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+        reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_any_opinion_there_is_no_evidence_either_way() {
+        assert_eq!(EValues::default().bits(), 0.0);
+    }
+
+    #[test]
+    fn a_silent_detector_does_not_dilute_a_loud_one_by_more_than_its_share_of_the_mean() {
+        let mut loud = EValues::default();
+        loud.set(Question::Rate1m, 1024.0);
+        let alone = loud.bits();
+        for question in [Question::Rate10m, Question::Rate1h, Question::EdgeRate] {
+            loud.set(question, 0.5);
+        }
+        assert!(alone - loud.bits() < 2.01, "{alone} {}", loud.bits());
+    }
+
+    #[test]
+    fn the_strongest_answer_leads_and_heads_the_reasons() {
+        let mut values = EValues::default();
+        values.set(Question::Failing, 8.0);
+        values.set(Question::NewOperation, 64.0);
+        values.set(Question::Rate1m, 0.5);
+        assert_eq!(values.leading(), Some(Question::NewOperation));
+        assert_eq!(values.reasons(), vec![(Question::NewOperation, 6.0), (Question::Failing, 3.0)]);
+    }
+}

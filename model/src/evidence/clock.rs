@@ -1,0 +1,160 @@
+//! Evidence over time: two clocks an identity.
+
+use serde::{Deserialize, Serialize};
+
+use super::level_of;
+use crate::time::{Span, Timestamp};
+
+/// Bits a minute that the slow clock takes at most: one wild minute alone quarantines nobody.
+const SLOW_CEILING: f64 = 8.0;
+/// An episode runs from here until the clock has fallen below again.
+const EPISODE_FLOOR: f64 = 0.5;
+
+/// Which of the two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pace {
+    /// The greatest minute, half-life 5 minutes: for *watched* and *throttled*.
+    Fast,
+    /// The sum of minutes, at most 8 bits each, half-life 30 minutes: alone may lead further.
+    Slow,
+}
+
+impl Pace {
+    fn half_life(self) -> Span {
+        match self {
+            Self::Fast => Span(5 * Span::MINUTE.0),
+            Self::Slow => Span(30 * Span::MINUTE.0),
+        }
+    }
+
+    fn advance(self, m: f64, z: f64) -> f64 {
+        match self {
+            Self::Fast => m.max(z),
+            Self::Slow => (m + z.min(SLOW_CEILING)).max(0.0),
+        }
+    }
+}
+
+/// Levels of the episode curve that an episode newly passed on one day: `after < level ≤ upto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Climb {
+    /// Day of the passing (days since 1970).
+    pub day: i64,
+    /// Highest level passed before.
+    pub after: u16,
+    /// Highest level passed now.
+    pub upto: u16,
+}
+
+/// Evidence of one identity at one pace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Clock {
+    m: f64,
+    at: Timestamp,
+    episode_since: Option<Timestamp>,
+    peak: u16,
+    day: i64,
+    /// No identity counts more than one episode a day towards the curve.
+    counted_today: u16,
+}
+
+impl Clock {
+    /// Evidence at `now`, decayed.
+    pub fn at(&self, pace: Pace, now: Timestamp) -> f64 {
+        if self.m <= 0.0 {
+            return 0.0;
+        }
+        let halves = (now - self.at).0.max(0) as f64 / pace.half_life().0 as f64;
+        self.m * libm::exp2(-halves)
+    }
+
+    /// What the evidence would be with the running minute's `z` bits in it.
+    pub fn with(&self, pace: Pace, now: Timestamp, z: f64) -> f64 {
+        pace.advance(self.at(pace, now), z)
+    }
+
+    /// Takes in the `z` bits of a minute that has ended.
+    pub fn commit(&mut self, pace: Pace, now: Timestamp, z: f64) {
+        self.m = self.with(pace, now, z);
+        self.at = now.max(self.at);
+    }
+
+    /// Follows the episode to the height `m` that the running minute has reached; returns the levels it newly
+    /// passed, for the curve.
+    pub fn follow(&mut self, pace: Pace, now: Timestamp, m: f64) -> Option<Climb> {
+        if self.episode_since.is_some() && self.at(pace, now) < EPISODE_FLOOR && m < EPISODE_FLOOR {
+            self.episode_since = None;
+            self.peak = 0;
+        }
+        if m < EPISODE_FLOOR {
+            return None;
+        }
+        // An episode that had died away between two calls is a new one.
+        if self.episode_since.is_some() && self.at(pace, now) < EPISODE_FLOOR {
+            self.episode_since = None;
+            self.peak = 0;
+        }
+        self.episode_since.get_or_insert(now);
+        let level = level_of(m);
+        if level <= self.peak {
+            return None;
+        }
+        let day = now.window(Span::DAY);
+        if day != self.day {
+            (self.day, self.counted_today) = (day, 0);
+        }
+        let after = self.peak.max(self.counted_today);
+        self.peak = level;
+        if level <= after {
+            return None;
+        }
+        self.counted_today = level;
+        Some(Climb { day, after, upto: level })
+    }
+
+    /// When the running episode began.
+    pub fn episode_since(&self) -> Option<Timestamp> {
+        self.episode_since
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp(0);
+
+    fn minutes(n: i64) -> Timestamp {
+        NOW + Span(n * Span::MINUTE.0)
+    }
+
+    #[test]
+    fn the_slow_clock_takes_at_most_eight_bits_a_minute_and_the_fast_one_takes_the_greatest() {
+        let (mut slow, mut fast) = (Clock::default(), Clock::default());
+        slow.commit(Pace::Slow, NOW, 40.0);
+        fast.commit(Pace::Fast, NOW, 40.0);
+        assert_eq!((slow.at(Pace::Slow, NOW), fast.at(Pace::Fast, NOW)), (8.0, 40.0));
+        assert_eq!(slow.at(Pace::Slow, minutes(30)), 4.0);
+        assert_eq!(fast.at(Pace::Fast, minutes(5)), 20.0);
+    }
+
+    #[test]
+    fn evidence_decays_in_event_time_and_never_grows_by_waiting() {
+        let mut clock = Clock::default();
+        clock.commit(Pace::Slow, minutes(10), 5.0);
+        assert_eq!(clock.at(Pace::Slow, NOW), 5.0, "time before the commit does not raise it");
+        assert!(clock.at(Pace::Slow, minutes(100)) < 1.0);
+    }
+
+    #[test]
+    fn an_identity_counts_each_level_once_a_day() {
+        let mut clock = Clock::default();
+        let first = clock.follow(Pace::Fast, NOW, 6.0).expect("a first climb");
+        assert_eq!((first.after, first.upto), (0, level_of(6.0)));
+        assert_eq!(clock.follow(Pace::Fast, minutes(1), 5.0), None);
+        // The episode dies, a second one of the same day rises as high: nothing new for the curve.
+        assert_eq!(clock.follow(Pace::Fast, minutes(200), 6.0), None);
+        let tomorrow = NOW + Span::DAY + Span::HOUR;
+        assert!(clock.follow(Pace::Fast, tomorrow, 6.0).is_some());
+    }
+}

@@ -1,0 +1,191 @@
+//! The measured curve of episodes: how often evidence of a height occurs by chance in this mesh.
+//!
+//! Multiplying over minutes is not valid for service traffic, which is autocorrelated (it missed the budget by up
+//! to 4,600 times in the prototype). So thresholds are not computed from a theorem but read where the measured
+//! rate of episodes equals the budget.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+use super::Climb;
+use crate::time::{Span, Timestamp};
+
+const STEP: f64 = 0.04;
+const LEVELS: usize = 200;
+const DAYS: usize = 21;
+/// A day counts at most twice the median day plus this, so that an attack does not buy the attacker room.
+const DAY_SLACK: f64 = 4.0;
+const DAYS_BEFORE_CAPPING: usize = 4;
+/// The curve is read directly where it rests on this many episodes.
+const READABLE: f64 = 10.0;
+/// Beyond, a Hill tail, stretched by this: the estimate from ten episodes is uncertain, and to one side costly.
+const CAUTION: f64 = 1.25;
+/// No threshold is lower, whatever a contaminated curve says.
+const LEAST_THRESHOLD: f64 = 2.0;
+
+/// Level of the curve that evidence `m` reaches: steps of 0.04 in `ln(1 + m)`; 0 is none.
+pub fn level_of(m: f64) -> u16 {
+    if !(m > 0.0) {
+        return 0;
+    }
+    ((libm::log1p(m) / STEP) as usize).min(LEVELS - 1) as u16
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Day {
+    index: i64,
+    reached: Vec<u32>,
+}
+
+/// Episodes by the height they reached, day by day, over the last 21 days.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EpisodeCurve {
+    days: VecDeque<Day>,
+}
+
+/// The curve as it reads at one time: entries a day by height.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    per_day: Vec<f64>,
+    episodes: Vec<f64>,
+    days: f64,
+    readable: usize,
+    excess: f64,
+}
+
+impl EpisodeCurve {
+    /// Counts the levels that an episode newly passed.
+    pub fn add(&mut self, climb: Climb) {
+        let position = self.days.iter().position(|day| day.index >= climb.day).unwrap_or(self.days.len());
+        if self.days.get(position).is_none_or(|day| day.index != climb.day) {
+            self.days.insert(position, Day { index: climb.day, reached: vec![0; LEVELS] });
+        }
+        let day = &mut self.days[position];
+        for count in &mut day.reached[usize::from(climb.after) + 1..=usize::from(climb.upto)] {
+            *count += 1;
+        }
+        while self.days.len() > DAYS + 1 {
+            self.days.pop_front();
+        }
+    }
+
+    /// The curve at `now` for a mesh born at `birth`.
+    pub fn rates(&self, birth: Timestamp, now: Timestamp) -> Rates {
+        let first = (now.window(Span::DAY) - DAYS as i64 + 1).max(birth.window(Span::DAY));
+        let since = birth.max(Timestamp(first * Span::DAY.0));
+        let days = ((now - since).0 as f64 / Span::DAY.0 as f64).max(1.0 / 24.0);
+        let counted: Vec<&Day> = self.days.iter().filter(|day| day.index >= first).collect();
+        let spanned = (now.window(Span::DAY) - first + 1).max(1) as usize;
+        let episodes: Vec<f64> = (0..LEVELS).map(|level| capped_sum(&counted, level, spanned)).collect();
+        let per_day = episodes.iter().map(|count| count / days).collect();
+        let readable = (1..LEVELS).rev().find(|&level| episodes[level] >= READABLE).unwrap_or(0);
+        let beyond: f64 = episodes[readable + 1..].iter().sum();
+        let excess = if readable == 0 { 0.0 } else { CAUTION * STEP * (beyond / episodes[readable] + 0.5) };
+        Rates { per_day, episodes, days, readable, excess }
+    }
+}
+
+/// Episodes at `level`, each day capped at twice the median day plus four once there are four days.
+fn capped_sum(days: &[&Day], level: usize, spanned: usize) -> f64 {
+    let mut counts: Vec<f64> = days.iter().map(|day| f64::from(day.reached[level])).collect();
+    if spanned < DAYS_BEFORE_CAPPING {
+        return counts.iter().sum();
+    }
+    counts.resize(spanned.max(counts.len()), 0.0);
+    counts.sort_by(f64::total_cmp);
+    let cap = 2.0 * counts[counts.len() / 2] + DAY_SLACK;
+    counts.iter().map(|count| count.min(cap)).sum()
+}
+
+impl Rates {
+    /// Whether ten episodes were seen at all, so that a threshold can be read.
+    pub fn is_readable(&self) -> bool {
+        self.readable > 0
+    }
+
+    /// Evidence `m` that is reached `budget` times a day by chance; `None` where the curve cannot be read.
+    pub fn threshold(&self, budget: f64) -> Option<f64> {
+        if !self.is_readable() || !(budget > 0.0) {
+            return None;
+        }
+        let y = match (1..=self.readable).find(|&level| self.per_day[level] <= budget) {
+            Some(level) => level as f64 * STEP,
+            None => {
+                let from = self.per_day[self.readable];
+                (self.readable as f64 * STEP) + self.excess * libm::log(from / budget)
+            }
+        };
+        Some(libm::expm1(y).max(LEAST_THRESHOLD))
+    }
+
+    /// How often a day evidence `m` is reached by chance; half an episode over the whole time where nothing is known.
+    pub fn per_day(&self, m: f64) -> f64 {
+        let level = usize::from(level_of(m));
+        if !self.is_readable() {
+            return self.episodes.get(level).map_or(0.5, |count| count.max(0.5)) / self.days.max(1.0 / 24.0);
+        }
+        if level <= self.readable {
+            return self.per_day[level.max(1)];
+        }
+        let beyond = libm::log1p(m) - self.readable as f64 * STEP;
+        self.per_day[self.readable] * libm::exp(-beyond / self.excess)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BIRTH: Timestamp = Timestamp(0);
+
+    fn day(index: i64) -> Timestamp {
+        Timestamp(index * Span::DAY.0)
+    }
+
+    /// `n` episodes a day at each of the heights given, for `days` days.
+    fn curve(days: i64, heights: &[(f64, u32)]) -> EpisodeCurve {
+        let mut curve = EpisodeCurve::default();
+        for index in 0..days {
+            for &(height, n) in heights {
+                for _ in 0..n {
+                    curve.add(Climb { day: index, after: 0, upto: level_of(height) });
+                }
+            }
+        }
+        curve
+    }
+
+    #[test]
+    fn the_threshold_is_where_the_curve_equals_the_budget() {
+        let rates = curve(10, &[(3.0, 50), (8.0, 10), (20.0, 1)]).rates(BIRTH, day(10));
+        let threshold = rates.threshold(10.0).expect("readable");
+        assert!(threshold > 3.0 && threshold <= 8.5, "{threshold}");
+        assert!(rates.per_day(threshold) <= 11.1);
+    }
+
+    #[test]
+    fn a_rarer_budget_never_has_a_lower_threshold() {
+        let rates = curve(10, &[(3.0, 50), (8.0, 10), (20.0, 1)]).rates(BIRTH, day(10));
+        let thresholds: Vec<_> = [10.0, 1.0, 1.0 / 7.0, 1.0 / 30.0].iter().map(|&b| rates.threshold(b)).collect();
+        assert!(thresholds.is_sorted(), "{thresholds:?}");
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_no_threshold() {
+        let rates = curve(1, &[(3.0, 9)]).rates(BIRTH, day(1));
+        assert_eq!(rates.threshold(1.0), None);
+    }
+
+    #[test]
+    fn one_wild_day_does_not_buy_the_attacker_room() {
+        let calm = curve(10, &[(3.0, 12)]);
+        let mut wild = calm.clone();
+        for _ in 0..500 {
+            wild.add(Climb { day: 9, after: 0, upto: level_of(30.0) });
+        }
+        let (calm, wild) = (calm.rates(BIRTH, day(10)), wild.rates(BIRTH, day(10)));
+        let (before, after) = (calm.threshold(1.0).expect("readable"), wild.threshold(1.0).expect("readable"));
+        assert!(after < 4.0 * before, "{before} {after}");
+    }
+}

@@ -1,0 +1,132 @@
+//! Habit: a recurring short daily episode is forgiven, a continuing one never.
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::{Span, Timestamp};
+
+/// Bits above which an hour belongs to an episode.
+const NOTABLE: f32 = 3.0;
+/// An episode longer than this did not end by itself and is no habit.
+const LONGEST: usize = 6;
+/// A habit that was not kept for four days is none: without this limit two floods at the same hour seven and eight
+/// days later were hidden in the prototype.
+const KEPT_HOURS: i64 = 96;
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+struct Slot {
+    bits: f32,
+    hour: i32,
+}
+
+/// What a source did at which hour of the day, as far as it was notable and ended by itself.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Habit {
+    slots: Vec<Slot>,
+    hour: i64,
+    hour_bits: f32,
+    run: Vec<f32>,
+    run_is_long: bool,
+}
+
+impl Habit {
+    /// `bits` as they count at `now`: where this hour or a neighbouring one was as high within the last four days,
+    /// `min(bits, 2 + max(0, bits − slot − 1))`.
+    pub fn forgive(&self, now: Timestamp, bits: f64) -> f64 {
+        if self.slots.is_empty() || bits <= f64::from(NOTABLE) {
+            return bits;
+        }
+        let hour = now.window(Span::HOUR);
+        let known = [-1, 0, 1]
+            .into_iter()
+            .map(|offset| self.slots[(hour + offset).rem_euclid(24) as usize])
+            .filter(|slot| slot.bits > 0.0 && hour - i64::from(slot.hour) <= KEPT_HOURS && hour - i64::from(slot.hour) > LONGEST as i64)
+            .map(|slot| f64::from(slot.bits))
+            .fold(0.0, f64::max);
+        if known == 0.0 { bits } else { bits.min(2.0 + (bits - known - 1.0).max(0.0)) }
+    }
+
+    /// Takes in the bits of an event, before forgiveness.
+    pub fn learn(&mut self, now: Timestamp, bits: f64) {
+        let hour = now.window(Span::HOUR);
+        if hour > self.hour {
+            self.close_hours(hour);
+        }
+        self.hour_bits = self.hour_bits.max(bits as f32);
+    }
+
+    fn close_hours(&mut self, hour: i64) {
+        if self.hour_bits > NOTABLE {
+            if self.run.len() < LONGEST {
+                self.run.push(self.hour_bits);
+            } else {
+                self.run_is_long = true;
+            }
+        }
+        // The run has ended where the last hour was calm or hours without any call lie between.
+        if (self.hour_bits <= NOTABLE || hour > self.hour + 1) && !self.run.is_empty() {
+            let last = if self.hour_bits > NOTABLE { self.hour } else { self.hour - 1 };
+            self.write_run(last);
+        }
+        self.hour = hour;
+        self.hour_bits = 0.0;
+    }
+
+    fn write_run(&mut self, last: i64) {
+        let run = std::mem::take(&mut self.run);
+        if std::mem::take(&mut self.run_is_long) {
+            return;
+        }
+        self.slots.resize(24, Slot::default());
+        for (back, &bits) in run.iter().rev().enumerate() {
+            let hour = last - back as i64;
+            self.slots[hour.rem_euclid(24) as usize] = Slot { bits, hour: hour as i32 };
+        }
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<Slot>() + self.run.capacity() * size_of::<f32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hour(n: i64) -> Timestamp {
+        Timestamp(n * Span::HOUR.0)
+    }
+
+    /// A source with 10 bits at the hours given and calm calls at all others, up to `end`.
+    fn lived(end: i64, loud: impl Fn(i64) -> bool) -> Habit {
+        let mut habit = Habit::default();
+        (0..end).for_each(|n| habit.learn(hour(n), if loud(n) { 10.0 } else { 0.0 }));
+        habit
+    }
+
+    #[test]
+    fn a_nightly_job_is_forgiven_the_second_time() {
+        let habit = lived(27, |n| n == 3);
+        assert_eq!(habit.forgive(hour(27), 10.0), 2.0);
+        assert_eq!(habit.forgive(hour(27), 15.0), 6.0, "but only as far as it was as high");
+        assert_eq!(habit.forgive(hour(30), 10.0), 10.0, "and only at its hour");
+    }
+
+    #[test]
+    fn what_goes_on_is_never_a_habit() {
+        let habit = lived(60, |n| n >= 3);
+        assert_eq!(habit.forgive(hour(60), 10.0), 10.0);
+    }
+
+    #[test]
+    fn a_habit_is_lost_after_four_days() {
+        let habit = lived(3 + 97, |n| n == 3);
+        assert_eq!(habit.forgive(hour(3 + 120), 10.0), 10.0);
+    }
+
+    #[test]
+    fn an_episode_does_not_forgive_itself() {
+        let habit = lived(5, |n| n == 3);
+        assert_eq!(habit.forgive(hour(5), 10.0), 10.0);
+    }
+}
