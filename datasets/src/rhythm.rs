@@ -63,7 +63,7 @@ mod tests {
         let minutes = 7 * 24 * 60;
         let mean = (0..minutes).map(|m| rhythm(Kind::Gateway, Millis(m * MINUTE))).sum::<f64>() / minutes as f64;
         assert!((mean - 1.0).abs() < 1e-9, "{mean}");
-        let hour = |h| rhythm(Kind::Gateway, Millis((4 * 24 + h) * 60 * MINUTE));
+        let hour = |h: i64| rhythm(Kind::Gateway, Millis((4 * 24 + h) * 60 * MINUTE));
         assert!(hour(14) > 3.0 * hour(2), "{} {}", hour(14), hour(2));
     }
 

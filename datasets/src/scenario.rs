@@ -97,14 +97,15 @@ impl Scenario {
         scenario.churn(1.5, start, quiet);
         let minutes = |m: i64| quiet + m * MINUTE;
         scenario.change(HonestChange::new(ChangeKind::Deployment, minutes(5)));
-        for (minute, kind) in [
-            (10, AttackKind::LateralMove),
-            (18, AttackKind::StolenIdentity),
-            (26, AttackKind::DataPull),
-            (34, AttackKind::PeerScan),
-            (42, AttackKind::OperationEnumeration),
+        // Long enough that what is denied can be seen to be gone: each goes on for two to eight minutes.
+        for (minute, kind, intensity) in [
+            (10, AttackKind::LateralMove, 4.0),
+            (18, AttackKind::StolenIdentity, 3.0),
+            (28, AttackKind::DataPull, 2.0),
+            (36, AttackKind::PeerScan, 4.0),
+            (44, AttackKind::OperationEnumeration, 2.0),
         ] {
-            scenario.attack(Attack::new(kind, minutes(minute)));
+            scenario.attack(Attack::new(kind, minutes(minute)).intensity(intensity));
         }
         Ok(scenario)
     }

@@ -103,9 +103,9 @@ impl Plan<'_> {
 
     fn scan(&mut self, targets: f64, gap: i64, lateness: f64) -> Option<Train> {
         let strangers = self.mesh.strangers(self.actor, Kind::Api);
-        let count = (targets * self.attack.intensity).ceil() as usize;
-        let targets = self.stream.sample(&strangers, count);
-        let steps: Vec<_> = targets
+        let wanted = (targets * self.attack.intensity).ceil() as usize;
+        let found = self.stream.sample(&strangers, wanted);
+        let steps: Vec<_> = found
             .into_iter()
             .map(|destination| {
                 let operation = self.mesh.add_operation(Operation::http(destination, "GET", "/"));
@@ -115,8 +115,9 @@ impl Plan<'_> {
         if steps.is_empty() {
             return None;
         }
-        let count = steps.len() as f64 / self.attack.intensity;
-        Some(Train { jitter: lateness, answer: Answer::Either(404, 403, 0.3), ..self.calls(count, gap, steps) })
+        // Where the mesh has fewer strangers than the scan wants, it comes back to them.
+        let train = self.calls(targets, gap, steps);
+        Some(Train { jitter: lateness, answer: Answer::Either(404, 403, 0.3), ..train })
     }
 
     fn enumeration(&mut self) -> Option<Train> {

@@ -45,7 +45,7 @@ pub(crate) fn instance(mesh: &Mesh, service: ServiceId, minor: u32, number: u32)
         service,
         pod: format!("{}-{}-{}", owner.name, hex(scramble(key ^ u64::from(minor)), 9), hex(key >> 7, 5)),
         // 10.(64 to 127).x.y by service and number: an address is never used twice.
-        address: Ipv4Addr::from(0x0a40_0000 | (service.0 << 10) | (number & 0x3ff)),
+        address: Ipv4Addr::from(0x0a40_0000 | (service.0 << 10) | ((number + 1) & 0x3ff)),
         version: format!("1.{minor}.0"),
         user_agent: format!("{}/1.{minor}.0 {runtime}", owner.name),
         ja4,
@@ -238,7 +238,9 @@ impl Draft {
         let pattern = if self.mesh.service(source).kind == Kind::Cron {
             self.job()
         } else {
-            Pattern::Steady { rate: self.stream.log_normal(weight, 1.1) }
+            // A connection carries many statements: stores and brokers see few of them.
+            let calm = if self.mesh.service(destination).port == 8080 { 1.0 } else { 0.4 };
+            Pattern::Steady { rate: self.stream.log_normal(weight * calm, 1.1) }
         };
         Edge {
             source,

@@ -1,0 +1,342 @@
+//! What a generated mesh promises, seen from outside.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use proptest::prelude::*;
+use qualm_datasets::{
+    AccessLog, Attack, AttackKind, Call, Cause, ChangeKind, HonestChange, Mesh, MeshConfig, Millis, Scenario, Traffic,
+    calendar::{DAY, HOUR, MINUTE},
+    istio::{IDENTITY_KEYS, ISTIO_KEYS},
+    mesh::{Kind, Pattern, Protocol},
+};
+use serde_json::Value;
+
+/// Monday, 2026-01-05T00:00:00Z.
+const MONDAY: Millis = Millis::from_seconds(1_767_571_200);
+
+fn config(seed: u64) -> MeshConfig {
+    MeshConfig { seed, ..MeshConfig::default() }
+}
+
+fn quiet(seed: u64, days: f64) -> Scenario {
+    Scenario::quiet(config(seed), MONDAY, days).unwrap()
+}
+
+fn play(scenario: Scenario) -> (Arc<Scenario>, Vec<Call>) {
+    let scenario = Arc::new(scenario);
+    let calls = Traffic::new(Arc::clone(&scenario)).collect();
+    (scenario, calls)
+}
+
+fn lines(scenario: Scenario) -> Vec<u8> {
+    let (scenario, calls) = play(scenario);
+    let log = AccessLog::new(scenario.mesh());
+    let mut out = Vec::new();
+    for call in &calls {
+        log.push_inbound(call, &mut out);
+        out.push(b'\n');
+    }
+    out
+}
+
+fn busy(seed: u64) -> Scenario {
+    let mut scenario = quiet(seed, 1.0);
+    scenario.churn(8.0, MONDAY, MONDAY + DAY);
+    for (number, kind) in AttackKind::ALL.into_iter().enumerate() {
+        scenario.attack(Attack::new(kind, MONDAY + 6 * HOUR + number as i64 * 30 * MINUTE)).expect("a target");
+    }
+    scenario
+}
+
+fn json(push: impl FnOnce(&mut Vec<u8>)) -> Value {
+    let mut line = Vec::new();
+    push(&mut line);
+    serde_json::from_slice(&line).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&line)))
+}
+
+#[test]
+fn the_same_seed_gives_the_same_bytes_and_another_seed_does_not() {
+    let first = lines(busy(5));
+    assert!(first == lines(busy(5)), "two runs of one seed differ");
+    assert!(first != lines(busy(6)), "two seeds give the same traffic");
+}
+
+#[test]
+fn every_line_is_json_with_the_24_keys_of_istio_and_the_identities() {
+    let (scenario, calls) = play(busy(1));
+    let log = AccessLog::new(scenario.mesh());
+    let mut bytes = 0;
+    for call in &calls {
+        let mut line = Vec::new();
+        log.push_inbound(call, &mut line);
+        bytes += line.len();
+        let value: BTreeMap<String, Value> = serde_json::from_slice(&line).unwrap();
+        assert!(ISTIO_KEYS.iter().chain(&IDENTITY_KEYS).all(|&key| value.contains_key(key)), "{value:?}");
+        assert_eq!(value.len(), ISTIO_KEYS.len() + IDENTITY_KEYS.len());
+        assert_eq!(value["downstream_peer_uri_san"], scenario.mesh().identity(call.source));
+        assert_eq!(value["downstream_local_uri_san"], scenario.mesh().identity(call.destination));
+        assert_eq!(value["start_time"], call.start.to_string());
+        assert_eq!(value["duration"], call.duration);
+    }
+    let mean = bytes / calls.len();
+    assert!((900..1_200).contains(&mean), "{mean} bytes a line");
+}
+
+#[test]
+fn both_proxies_report_one_request_id_and_the_source_knows_only_the_peer() {
+    let (scenario, calls) = play(quiet(1, 0.05));
+    let mesh = scenario.mesh();
+    let log = AccessLog::new(mesh);
+    let call = calls.iter().find(|call| mesh.service_of(call.destination).kind == Kind::Api).expect("a call to an API");
+    let inbound = json(|out| log.push_inbound(call, out));
+    let outbound = json(|out| log.push_outbound(call, out));
+    assert_eq!(inbound["request_id"], outbound["request_id"]);
+    assert_eq!(outbound["downstream_peer_uri_san"], Value::Null);
+    assert_eq!(outbound["downstream_peer_serial"], Value::Null);
+    assert_eq!(outbound["upstream_peer_uri_san"], inbound["downstream_local_uri_san"]);
+    assert!(outbound["upstream_cluster"].as_str().unwrap().starts_with("outbound|8080||"));
+}
+
+#[test]
+fn a_denied_call_is_403_with_the_policy_and_nothing_upstream() {
+    let (scenario, calls) = play(quiet(1, 0.05));
+    let mesh = scenario.mesh();
+    let log = AccessLog::new(mesh);
+    let by_protocol =
+        |tcp: bool| calls.iter().find(|call| (mesh.operation(call.operation).protocol == Protocol::Tcp) == tcp);
+    let http = json(|out| log.push_denied(by_protocol(false).unwrap(), "qualm-deny/01ab", out));
+    assert_eq!(http["response_code"], 403);
+    assert_eq!(http["response_code_details"], "rbac_access_denied_matched_policy[qualm-deny/01ab]");
+    assert_eq!(http["upstream_host"], Value::Null);
+    let tcp = json(|out| log.push_denied(by_protocol(true).unwrap(), "qualm-deny/01ab", out));
+    assert_eq!(tcp["response_code"], 0);
+    assert_eq!(tcp["connection_termination_details"], "rbac_access_denied_matched_policy[qualm-deny/01ab]");
+    assert_eq!(tcp["bytes_sent"], 0);
+}
+
+#[test]
+fn the_certificates_validity_is_shown_on_demand_and_holds_at_every_honest_call() {
+    let (scenario, calls) = play(quiet(1, 1.0));
+    let log = AccessLog::with_validity(scenario.mesh());
+    let mut serials: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+    for call in calls.iter().step_by(50) {
+        let value = json(|out| log.push_inbound(call, out));
+        let text = |key: &str| value[key].as_str().unwrap().to_owned();
+        assert!(text("downstream_peer_cert_v_start") <= text("start_time"));
+        assert!(text("start_time") < text("downstream_peer_cert_v_end"));
+        serials.entry(call.source).or_default().insert(text("downstream_peer_serial"));
+    }
+    assert!(serials.values().all(|serials| serials.len() <= 3), "rotated more often than every 12 h");
+    assert!(serials.values().any(|serials| serials.len() > 1), "never rotated");
+}
+
+#[test]
+fn the_configured_rate_is_kept_over_a_week() {
+    let (_, calls) = play(quiet(3, 7.0));
+    let rate = calls.len() as f64 / (7.0 * 86_400.0);
+    assert!((1.7..2.3).contains(&rate), "{rate} calls a second for 2 configured");
+}
+
+#[test]
+fn users_sleep_at_night_and_scrapers_do_not() {
+    let (scenario, calls) = play(quiet(3, 4.0));
+    let count = |kind, hours: std::ops::Range<i64>| {
+        let within = |call: &&Call| hours.contains(&(call.start.of_day() / HOUR));
+        calls.iter().filter(within).filter(|call| scenario.mesh().service_of(call.source).kind == kind).count() as f64
+    };
+    assert!(count(Kind::Gateway, 12..16) > 2.0 * count(Kind::Gateway, 0..4));
+    let scrapes = count(Kind::Scraper, 12..16) / count(Kind::Scraper, 0..4);
+    assert!((0.95..1.05).contains(&scrapes), "{scrapes}");
+}
+
+#[test]
+fn counts_a_minute_are_over_dispersed() {
+    let (scenario, calls) =
+        play(Scenario::quiet(MeshConfig { seed: 9, services: 40, calls_per_second: 20.0 }, MONDAY, 0.5).unwrap());
+    let steady =
+        scenario.mesh().edges.iter().filter(|edge| matches!(edge.pattern, Pattern::Steady { rate } if rate > 0.2));
+    let mut checked = 0;
+    for edge in steady {
+        let mut minutes = vec![0.0_f64; 60];
+        for call in &calls {
+            let minute = (call.start - (MONDAY + 10 * HOUR)) / MINUTE;
+            let (source, destination) =
+                (scenario.mesh().instance(call.source), scenario.mesh().instance(call.destination));
+            if (0..60).contains(&minute) && (source.service, destination.service) == (edge.source, edge.destination) {
+                minutes[minute as usize] += 1.0;
+            }
+        }
+        let mean = minutes.iter().sum::<f64>() / 60.0;
+        let variance = minutes.iter().map(|count| (count - mean) * (count - mean)).sum::<f64>() / 59.0;
+        assert!(variance / mean > 1.2, "dispersion {} at mean {mean}", variance / mean);
+        checked += 1;
+    }
+    assert!(checked >= 10, "{checked} busy edges");
+}
+
+#[test]
+fn labels_cover_the_attack_calls_and_name_who_makes_them() {
+    let (scenario, calls) = play(busy(2));
+    let mut seen = BTreeMap::new();
+    for call in &calls {
+        let Cause::Attack(index) = call.cause else { continue };
+        let label = &scenario.attacks()[index as usize];
+        assert!(label.start <= call.start && call.start <= label.end, "{label:?} {call:?}");
+        assert!(label.identities.iter().any(|identity| identity == scenario.mesh().identity(call.source)));
+        *seen.entry(label.kind).or_insert(0) += 1;
+    }
+    assert_eq!(seen.len(), AttackKind::ALL.len(), "{seen:?}");
+    assert!(seen.values().all(|&calls| calls >= 5), "{seen:?}");
+    assert_eq!(scenario.attacks().iter().flat_map(|label| &label.identities).collect::<BTreeSet<_>>().len(), 13);
+}
+
+#[test]
+fn an_attack_does_not_change_the_traffic_of_anybody_else() {
+    let benign = |scenario: Scenario| {
+        let (_, calls) = play(scenario);
+        calls.into_iter().filter(|call| !call.is_attack()).collect::<Vec<_>>()
+    };
+    let mut attacked = quiet(4, 0.3);
+    attacked.attack(Attack::new(AttackKind::StolenIdentity, MONDAY + HOUR)).unwrap();
+    attacked.attack(Attack::new(AttackKind::PeerScan, MONDAY + 2 * HOUR)).unwrap();
+    assert!(benign(attacked) == benign(quiet(4, 0.3)));
+}
+
+#[test]
+fn intensity_makes_more_of_it_and_pace_makes_it_faster() {
+    let attack = |intensity, pace| {
+        let mut scenario = quiet(4, 0.5);
+        let attack = Attack::new(AttackKind::LateralMove, MONDAY + HOUR).intensity(intensity).pace(pace);
+        let label = scenario.attack(attack).unwrap().clone();
+        let (_, calls) = play(scenario);
+        (calls.iter().filter(|call| call.is_attack()).count(), label.end - label.start)
+    };
+    let (usual, strong, fast) = (attack(1.0, 1.0), attack(3.0, 1.0), attack(1.0, 2.0));
+    assert_eq!(strong.0, 3 * usual.0);
+    assert_eq!((fast.0, 2 * fast.1), usual);
+}
+
+#[test]
+fn a_stolen_identity_shows_another_address_and_tls_stack_and_a_replay_the_same_serial() {
+    for kind in [AttackKind::StolenIdentity, AttackKind::ReplayedCredential] {
+        let mut scenario = quiet(4, 0.3);
+        scenario.attack(Attack::new(kind, MONDAY + 2 * HOUR)).unwrap();
+        let (scenario, calls) = play(scenario);
+        let mesh = scenario.mesh();
+        let thief = calls.iter().find(|call| call.is_attack()).unwrap();
+        let owner = mesh.service_of(thief.source);
+        let own: Vec<_> = owner.replicas.iter().map(|&id| mesh.instance(id)).collect();
+        let stolen = mesh.instance(thief.source);
+        assert!(own.iter().all(|own| own.address != stolen.address && own.ja4 != stolen.ja4));
+        let shared = own.iter().any(|own| own.credential(thief.start) == stolen.credential(thief.start));
+        assert_eq!(shared, kind == AttackKind::ReplayedCredential);
+    }
+}
+
+#[test]
+fn a_deployment_replaces_every_replica_and_brings_new_edges() {
+    let mut scenario = quiet(4, 0.5);
+    scenario.change(HonestChange::new(ChangeKind::Deployment, MONDAY + 6 * HOUR)).unwrap();
+    let (scenario, calls) = play(scenario);
+    let label = &scenario.changes()[0];
+    let of = |call: &&Call| label.identities[0] == scenario.mesh().identity(call.source);
+    let before = calls.iter().filter(of).filter(|call| call.start < label.start);
+    let after = calls.iter().filter(of).filter(|call| call.start > label.start + 20 * MINUTE);
+    let versions = |calls: Vec<&Call>| {
+        calls.iter().map(|call| scenario.mesh().instance(call.source).version.clone()).collect::<BTreeSet<_>>()
+    };
+    let peers = |calls: &[&Call]| {
+        calls.iter().map(|call| scenario.mesh().instance(call.destination).service).collect::<BTreeSet<_>>()
+    };
+    let (before, after): (Vec<_>, Vec<_>) = (before.collect(), after.collect());
+    assert!(peers(&after).difference(&peers(&before)).count() >= 1);
+    let (old, new) = (versions(before), versions(after));
+    assert_eq!((old.len(), new.len()), (1, 1));
+    assert_ne!(old, new);
+}
+
+#[test]
+fn an_outage_makes_calls_fail_and_callers_retry() {
+    let mut scenario = quiet(4, 0.5);
+    scenario.change(HonestChange::new(ChangeKind::DependencyOutage, MONDAY + 10 * HOUR)).unwrap();
+    let (scenario, calls) = play(scenario);
+    let label = &scenario.changes()[0];
+    let failed = |from: Millis, until: Millis| {
+        let hit = calls.iter().filter(|call| (from..until).contains(&call.start));
+        let hit: Vec<_> =
+            hit.filter(|call| scenario.mesh().identity(call.destination) == label.identities[0]).collect();
+        (hit.iter().filter(|call| call.status >= 500).count() as f64 / hit.len() as f64, hit.len())
+    };
+    let (during, _) = failed(label.start + MINUTE, label.end);
+    let (before, _) = failed(MONDAY, label.start);
+    assert!(during > 0.4 && before < 0.05, "{during} {before}");
+}
+
+#[test]
+fn every_kind_of_change_finds_a_service() {
+    let mut scenario = quiet(8, 1.0);
+    for kind in ChangeKind::ALL {
+        assert!(scenario.change(HonestChange::new(kind, MONDAY + 6 * HOUR)).is_some(), "{kind:?}");
+    }
+    let (scenario, calls) = play(scenario);
+    for call in calls {
+        let Cause::Change(index) = call.cause else { continue };
+        let label = &scenario.changes()[index as usize];
+        assert!(label.start <= call.start && call.start <= label.end, "{label:?}");
+    }
+}
+
+#[test]
+fn the_demo_is_quiet_for_eight_days_and_then_is_not() {
+    let scenario = Scenario::demo(1, MONDAY).unwrap();
+    assert_eq!(scenario.end() - scenario.start(), 8 * DAY + HOUR);
+    assert_eq!(scenario.attacks().len(), 5);
+    assert!(scenario.attacks().iter().all(|label| label.start >= MONDAY + 8 * DAY && label.end < scenario.end()));
+    let attacked: BTreeSet<_> = scenario.attacks().iter().flat_map(|label| &label.identities).collect();
+    let deployed = scenario.changes().last().unwrap();
+    assert_eq!((deployed.kind, attacked.len()), ("deployment", 5));
+    assert!(!attacked.contains(&deployed.identities[0]), "the honest deployment must be nobody's victim");
+}
+
+#[test]
+fn a_mesh_out_of_range_is_refused_with_the_range() {
+    let refusal = |config| Mesh::generate(config).unwrap_err().to_string();
+    assert!(refusal(MeshConfig { services: 19, ..config(1) }).contains("between 20 and 2000"));
+    assert!(refusal(MeshConfig { calls_per_second: f64::NAN, ..config(1) }).contains("calls_per_second"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn calls_come_in_report_order_within_the_scenario(
+        seed in any::<u64>(), services in 20_usize..150, rate in 0.5_f64..60.0, offset in 0_i64..DAY,
+    ) {
+        let config = MeshConfig { seed, services, calls_per_second: rate };
+        let start = MONDAY + offset;
+        let mut scenario = Scenario::quiet(config, start, 0.04).unwrap();
+        let end = scenario.end();
+        scenario.churn(40.0, start, end).attacks_at_random(100.0, start, end);
+        let (scenario, calls) = play(scenario);
+        prop_assert!(calls.is_sorted_by_key(Call::report));
+        // A retry may begin after the last slot; nothing begins before the first.
+        prop_assert!(calls.iter().all(|call| call.start >= scenario.start()));
+    }
+
+    #[test]
+    fn identities_and_addresses_are_nobody_elses(seed in any::<u64>(), services in 20_usize..400) {
+        let mesh = Mesh::generate(MeshConfig { seed, services, calls_per_second: 10.0 }).unwrap();
+        prop_assert_eq!(mesh.services.len(), services);
+        let identities: BTreeSet<_> = mesh.services.iter().map(|service| &service.spiffe_id).collect();
+        prop_assert_eq!(identities.len(), services);
+        let addresses: BTreeSet<_> = mesh.instances.iter().map(|instance| instance.address).collect();
+        prop_assert_eq!(addresses.len(), mesh.instances.len());
+        prop_assert!(mesh.services.iter().all(|service| (1..=5).contains(&service.replicas.len())));
+        for kind in [Kind::Gateway, Kind::Api, Kind::Worker, Kind::Cron, Kind::Scraper, Kind::Egress, Kind::Database] {
+            prop_assert!(mesh.of_kind(kind).next().is_some(), "no {:?}", kind);
+        }
+    }
+}
