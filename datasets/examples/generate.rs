@@ -46,17 +46,17 @@ fn run(args: &[String]) -> Result<String, Box<dyn std::error::Error>> {
     let end = scenario.end();
     let middle = START + (end - START) / 2;
     scenario.churn(churn, START, end).attacks_at_random(attacks, middle, end);
-    write(Arc::new(scenario), Path::new(out))
+    write(&Arc::new(scenario), Path::new(out))
 }
 
-fn write(scenario: Arc<Scenario>, out: &Path) -> Result<String, Box<dyn std::error::Error>> {
+fn write(scenario: &Arc<Scenario>, out: &Path) -> Result<String, Box<dyn std::error::Error>> {
     fs::create_dir_all(out)?;
     write_labels(scenario.attacks(), File::create(out.join("labels.jsonl"))?)?;
     write_labels(scenario.changes(), File::create(out.join("changes.jsonl"))?)?;
     let mut events = BufWriter::with_capacity(1 << 20, File::create(out.join("events.jsonl"))?);
     let log = AccessLog::new(scenario.mesh());
     let (mut line, mut calls, mut attacks) = (Vec::new(), 0_u64, 0_u64);
-    for call in Traffic::new(Arc::clone(&scenario)) {
+    for call in Traffic::new(Arc::clone(scenario)) {
         line.clear();
         log.push_inbound(&call, &mut line);
         line.push(b'\n');

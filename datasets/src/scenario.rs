@@ -145,7 +145,7 @@ impl Scenario {
         self.start
     }
 
-    /// No call begins at or after this.
+    /// No call but a retry begins at or after this.
     pub fn end(&self) -> Millis {
         self.end
     }

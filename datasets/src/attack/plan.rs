@@ -20,7 +20,7 @@ impl Scenario {
     pub fn attack(&mut self, attack: Attack) -> Option<&Label> {
         let number = self.attacks().len() as u64;
         let mut stream = Stream::new(self.mesh().config.seed, Purpose::Attack, number);
-        let actor = attack.actor.or_else(|| self.draw_actor(attack.kind, &mut stream))?;
+        let actor = attack.actor.or_else(|| self.draw_actor(attack, &mut stream))?;
         let mut plan = Plan { mesh: self.mesh_mut(), attack, actor, stream };
         let mut train = plan.train()?;
         train.cause = Cause::Attack(number as u32);
@@ -35,9 +35,9 @@ impl Scenario {
         self.push_attack(label)
     }
 
-    /// A service the attack suits: one with peers of its own that the attack can use or avoid, not attacked before
-    /// where that can be had.
-    fn draw_actor(&self, kind: AttackKind, stream: &mut Stream) -> Option<ServiceId> {
+    /// A service the attack suits: one with peers of its own that the attack can use or avoid; where that can be
+    /// had, not attacked before and without an honest change at the same time, so that a verdict has one cause.
+    fn draw_actor(&self, Attack { kind, at, .. }: Attack, stream: &mut Stream) -> Option<ServiceId> {
         let mesh = self.mesh();
         let suits = |&id: &ServiceId| {
             let knows = |kind| mesh.peers(id).any(|peer| mesh.service(peer).kind == kind);
@@ -46,9 +46,13 @@ impl Scenario {
                 && (kind != AttackKind::CredentialBruteForce || knows(Kind::Issuer))
         };
         let suited: Vec<_> = mesh.ids().filter(suits).collect();
-        let attacked =
-            |id: &ServiceId| self.attacks().iter().any(|label| label.identities.contains(&mesh.service(*id).spiffe_id));
-        let fresh: Vec<_> = suited.iter().copied().filter(|id| !attacked(id)).collect();
+        let busy = |id: &ServiceId| {
+            let identity = &mesh.service(*id).spiffe_id;
+            let changing = |label: &&Label| label.start + -HOUR <= at && at <= label.end + HOUR;
+            let mut labels = self.attacks().iter().chain(self.changes().iter().filter(changing));
+            labels.any(|label| label.identities.contains(identity))
+        };
+        let fresh: Vec<_> = suited.iter().copied().filter(|id| !busy(id)).collect();
         stream.pick(if fresh.is_empty() { &suited } else { &fresh }).copied()
     }
 }
