@@ -236,7 +236,8 @@ impl ServerCertVerifier for SpiffeServer {
     }
 }
 
-fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
+/// The URI names of a certificate.
+pub(crate) fn uri_names(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
     let Ok(Some(names)) = parsed.subject_alternative_name() else { return Vec::new() };
     let uri = |name: &GeneralName<'_>| match name {

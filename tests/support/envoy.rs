@@ -42,6 +42,15 @@ pub(crate) struct Sidecar {
     pub(crate) id: String,
     /// `None`: its filters name a Qualm cluster that does not exist, and it sends no access logs by gRPC.
     pub(crate) qualm: Option<QualmPorts>,
+    pub(crate) slot: Slot,
+}
+
+/// What the place in its HTTP filters expects that Qualm fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slot {
+    Rbac,
+    /// A mistake of whoever wired it: what Qualm sends is refused (NACK).
+    OtherFilter,
 }
 
 pub(crate) struct Envoy {
@@ -62,6 +71,7 @@ impl Sidecar {
             cluster: format!("{app}.shop"),
             id: super::authority::spiffe_id("shop", app),
             qualm,
+            slot: Slot::Rbac,
         }
     }
 }

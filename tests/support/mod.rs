@@ -7,6 +7,7 @@
 
 pub(crate) mod authority;
 pub(crate) mod caller;
+pub(crate) mod discovery;
 pub(crate) mod envoy;
 pub(crate) mod kafka;
 pub(crate) mod parts;

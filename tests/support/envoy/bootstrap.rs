@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HTTP_RBAC, NETWORK_RBAC, Places, QualmPorts, Sidecar, socket};
+use super::{HTTP_RBAC, NETWORK_RBAC, Places, QualmPorts, Sidecar, Slot, socket};
 use crate::support::authority::{SvidFiles, TRUST_DOMAIN};
 
 const XDS_CLUSTER: &str = "qualm";
@@ -81,6 +81,10 @@ pub(super) fn config(sidecar: &Sidecar, places: &Places<'_>) -> Value {
 }
 
 fn http_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
+    let slot_type = match sidecar.slot {
+        Slot::Rbac => rbac_type("http"),
+        Slot::OtherFilter => "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig".to_owned(),
+    };
     let answer = json!({ "status": 200, "body": { "inline_string": "served\n" } });
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -93,7 +97,7 @@ fn http_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
         "http_filters": [
             {
                 "name": HTTP_RBAC,
-                "config_discovery": ecds(&json!({ "@type": rbac_type("http") }), "http"),
+                "config_discovery": ecds(&json!({ "@type": slot_type })),
             },
             {
                 "name": "envoy.filters.http.router",
@@ -114,7 +118,7 @@ fn tcp_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
         "access_log": access_logs(sidecar, places, "network"),
     });
     let filters = [
-        json!({ "name": NETWORK_RBAC, "config_discovery": ecds(&allow_all, "network") }),
+        json!({ "name": NETWORK_RBAC, "config_discovery": ecds(&allow_all) }),
         json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy }),
     ];
     listener("tcp", places.tcp, &filters, places.svid)
@@ -145,11 +149,11 @@ fn listener(name: &str, port: u16, filters: &[Value], svid: &SvidFiles) -> Value
 }
 
 /// The filter's config comes from Qualm by delta xDS; until it does, `default` holds.
-fn ecds(default: &Value, layer: &str) -> Value {
+fn ecds(default: &Value) -> Value {
     // A restarted Qualm is found again within a second; Envoy's own limit is 30 s.
     let retry = json!({ "retry_back_off": { "base_interval": "0.1s", "max_interval": "1s" } });
     json!({
-        "type_urls": [rbac_type(layer)],
+        "type_urls": [default["@type"]],
         "default_config": default,
         "config_source": {
             "resource_api_version": "V3",
