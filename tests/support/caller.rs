@@ -31,11 +31,14 @@ const ANSWER: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct Caller {
     source: Ipv4Addr,
+    /// The service it talks to, `<account>.<namespace>`: as authority, and in the server name.
+    service: String,
     config: Arc<ClientConfig>,
 }
 
 /// One kept-alive HTTP/1.1 connection.
 pub(crate) struct Connection {
+    service: String,
     stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
 }
 
@@ -61,12 +64,13 @@ impl Caller {
                 PrivateKeyDer::from_pem_slice(svid.key.as_bytes()).expect("our own key is PEM"),
             )
             .expect("key and certificate belong together");
-        Self { source, config: Arc::new(config) }
+        Self { source, service: service(server), config: Arc::new(config) }
     }
 
     /// A caller that shows no certificate.
     pub(crate) fn nameless(authority: &Authority, source: Ipv4Addr, server: &str) -> Self {
-        Self { source, config: Arc::new(builder(authority, server).with_no_client_auth()) }
+        let config = builder(authority, server).with_no_client_auth();
+        Self { source, service: service(server), config: Arc::new(config) }
     }
 
     /// Opens a connection to `port` of 127.0.0.1; errors are those of TCP and TLS.
@@ -78,13 +82,13 @@ impl Caller {
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(ANSWER))?;
         tcp.set_write_timeout(Some(ANSWER))?;
-        let name = ServerName::try_from("orders.shop.svc").expect("a valid name");
+        let name = ServerName::try_from(format!("{}.svc.cluster.local", self.service)).expect("a valid name");
         let tls = ClientConnection::new(Arc::clone(&self.config), name).map_err(io::Error::other)?;
         let mut stream = StreamOwned::new(tls, tcp);
         while stream.conn.is_handshaking() {
             stream.conn.complete_io(&mut stream.sock)?;
         }
-        Ok(Connection { stream: BufReader::new(stream) })
+        Ok(Connection { service: self.service.clone(), stream: BufReader::new(stream) })
     }
 }
 
@@ -95,7 +99,8 @@ impl Connection {
 
     /// Sends one request without a body and reads the whole answer; the connection stays open.
     pub(crate) fn request(&mut self, method: &str, path: &str) -> io::Result<Response> {
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: orders.shop\r\nuser-agent: qualm-tests\r\n\r\n");
+        let host = &self.service;
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: qualm-tests\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.stream.get_mut().flush()?;
         read_response(&mut self.stream)
@@ -161,6 +166,13 @@ fn read_bytes(stream: &mut impl BufRead, length: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; length];
     stream.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+/// `spiffe://<domain>/ns/<namespace>/sa/<account>` as `<account>.<namespace>`.
+fn service(id: &str) -> String {
+    let mut parts = id.rsplit('/');
+    let account = parts.next().unwrap_or_default();
+    format!("{account}.{}", parts.nth(1).unwrap_or_default())
 }
 
 fn read_line(stream: &mut impl BufRead) -> io::Result<String> {

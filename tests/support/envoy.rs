@@ -2,7 +2,12 @@
 
 mod bootstrap;
 
-use std::{fs, net::Ipv4Addr, path::Path, time::Duration};
+use std::{
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::Value;
 
@@ -12,7 +17,7 @@ use super::{
     ports,
     process::Process,
     qualm::page,
-    upstream::Echo,
+    upstream::Upstream,
     wait::{PATIENCE, until},
 };
 
@@ -58,9 +63,10 @@ pub(crate) struct Envoy {
     admin: u16,
     http: u16,
     tcp: u16,
-    log: std::path::PathBuf,
+    log: PathBuf,
     process: Process,
-    _echo: Echo,
+    /// The workload: its HTTP and its TCP port.
+    _workload: [Upstream; 2],
 }
 
 impl Sidecar {
@@ -81,13 +87,13 @@ impl Envoy {
     pub(crate) fn start(folder: &Path, authority: &Authority, sidecar: Sidecar) -> Self {
         let folder = folder.join(format!("envoy-{}", ports::free()));
         let svid = authority.write_svid(&sidecar.id, &folder);
-        let echo = Echo::start();
+        let workload = [Upstream::http(), Upstream::echo()];
         let log = folder.join("access.jsonl");
         let places = Places {
             admin: ports::free(),
             http: ports::free(),
             tcp: ports::free(),
-            echo: echo.port(),
+            workload: [workload[0].port(), workload[1].port()],
             svid: &svid,
             log: &log,
         };
@@ -103,16 +109,21 @@ impl Envoy {
         command.args(["--file-flush-interval-msec", "50", "--log-level", "info"]);
         let process = Process::spawn(&sidecar.node, command, &folder.join("envoy.log"));
         let Places { admin, http, tcp, .. } = places;
-        let mut envoy = Self { admin, http, tcp, log, process, _echo: echo, sidecar };
+        let mut envoy = Self { admin, http, tcp, log, process, _workload: workload, sidecar };
         envoy.process.wait_until("is live", PATIENCE, || page(admin, "/ready").is_ok_and(|page| page.status == 200));
         envoy
+    }
+
+    /// Where its JSON access log is.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
     }
 
     pub(crate) fn sidecar(&self) -> &Sidecar {
         &self.sidecar
     }
 
-    /// Port of the HTTP listener: mTLS, RBAC, and a direct answer 200.
+    /// Port of the HTTP listener: mTLS, RBAC, and a workload that serves all.
     pub(crate) fn http(&self) -> u16 {
         self.http
     }
@@ -167,7 +178,8 @@ struct Places<'a> {
     admin: u16,
     http: u16,
     tcp: u16,
-    echo: u16,
+    /// The workload behind the HTTP and the TCP listener.
+    workload: [u16; 2],
     svid: &'a SvidFiles,
     log: &'a Path,
 }

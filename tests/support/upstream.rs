@@ -1,8 +1,8 @@
-//! A TCP server that sends back what it receives.
+//! The workload behind a sidecar: a TCP server that sends back what it receives, and an HTTP server that serves all.
 
 use std::{
-    io::{Read, Write},
-    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -10,13 +10,22 @@ use std::{
     thread,
 };
 
-pub(crate) struct Echo {
+pub(crate) struct Upstream {
     port: u16,
     closing: Arc<AtomicBool>,
 }
 
-impl Echo {
-    pub(crate) fn start() -> Self {
+impl Upstream {
+    pub(crate) fn echo() -> Self {
+        Self::start(echo)
+    }
+
+    /// Answers every request with 200, and those below `/fail` with 500.
+    pub(crate) fn http() -> Self {
+        Self::start(serve)
+    }
+
+    fn start(conversation: fn(TcpStream)) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has free ports");
         let port = listener.local_addr().expect("a bound listener has an address").port();
         let closing = Arc::new(AtomicBool::new(false));
@@ -26,7 +35,7 @@ impl Echo {
                 if until.load(Ordering::Acquire) {
                     break;
                 }
-                thread::spawn(move || echo(stream));
+                thread::spawn(move || conversation(stream));
             }
         });
         Self { port, closing }
@@ -37,7 +46,7 @@ impl Echo {
     }
 }
 
-impl Drop for Echo {
+impl Drop for Upstream {
     fn drop(&mut self) {
         self.closing.store(true, Ordering::Release);
         // Wakes the listener, which then sees that it is over.
@@ -49,8 +58,23 @@ fn echo(mut stream: TcpStream) {
     let mut buffer = [0; 4096];
     while let Ok(read) = stream.read(&mut buffer) {
         if read == 0 || stream.write_all(&buffer[..read]).is_err() {
-            break;
+            return;
         }
     }
-    let _ = stream.shutdown(Shutdown::Both);
+}
+
+/// Requests without a body, one after the other.
+fn serve(stream: TcpStream) {
+    let Ok(mut answers) = stream.try_clone() else { return };
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(Ok(request)) = lines.next() {
+        let fails = request.split(' ').nth(1).is_some_and(|path| path.starts_with("/fail"));
+        // The rest of the request's head.
+        while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        let status = if fails { "500 Internal Server Error" } else { "200 OK" };
+        let answer = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\nserved\n");
+        if answers.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
 }

@@ -7,7 +7,8 @@ use crate::support::authority::{SvidFiles, TRUST_DOMAIN};
 
 const XDS_CLUSTER: &str = "qualm";
 const ALS_CLUSTER: &str = "qualm-als";
-const ECHO_CLUSTER: &str = "echo";
+/// The workload behind the HTTP and the TCP listener, named as Istio names them.
+const WORKLOAD_CLUSTERS: [&str; 2] = ["inbound|8080||", "inbound|9090||"];
 
 /// Istio's 24 keys and operators, in its order (log-format of its JSON encoding).
 const ISTIO_KEYS: [(&str, &str); 24] = [
@@ -58,10 +59,7 @@ const IDENTITY_OPERATORS: [&str; 16] = [
 ];
 
 pub(super) fn config(sidecar: &Sidecar, places: &Places<'_>) -> Value {
-    let mut clusters = vec![json!({
-        "name": ECHO_CLUSTER, "type": "STATIC", "connect_timeout": "1s",
-        "load_assignment": endpoint(ECHO_CLUSTER, places.echo),
-    })];
+    let mut clusters: Vec<_> = WORKLOAD_CLUSTERS.into_iter().zip(places.workload).map(plain_cluster).collect();
     if let Some(qualm) = &sidecar.qualm {
         clusters.push(qualm_cluster(XDS_CLUSTER, qualm.xds, qualm, places.svid));
         clusters.push(qualm_cluster(ALS_CLUSTER, qualm.als, qualm, places.svid));
@@ -85,14 +83,13 @@ fn http_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
         Slot::Rbac => rbac_type("http"),
         Slot::OtherFilter => "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig".to_owned(),
     };
-    let answer = json!({ "status": 200, "body": { "inline_string": "served\n" } });
     let manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "inbound",
         "access_log": access_logs(sidecar, places, "http"),
         "route_config": { "name": "inbound", "virtual_hosts": [{
             "name": "all", "domains": ["*"],
-            "routes": [{ "name": "default", "match": { "prefix": "/" }, "direct_response": answer }],
+            "routes": [{ "name": "default", "match": { "prefix": "/" }, "route": { "cluster": WORKLOAD_CLUSTERS[0] } }],
         }] },
         "http_filters": [
             {
@@ -114,7 +111,7 @@ fn tcp_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
     let proxy = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": "inbound_tcp",
-        "cluster": ECHO_CLUSTER,
+        "cluster": WORKLOAD_CLUSTERS[1],
         "access_log": access_logs(sidecar, places, "network"),
     });
     let filters = [
@@ -214,6 +211,10 @@ fn json_format(layer: &str) -> Value {
     let mut format: Map<String, Value> = istio.chain(identity).collect();
     format.insert("dynamic_metadata".to_owned(), json!({ format!("envoy.filters.{layer}.rbac"): rbac }));
     Value::Object(format)
+}
+
+fn plain_cluster((name, port): (&str, u16)) -> Value {
+    json!({ "name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": endpoint(name, port) })
 }
 
 fn qualm_cluster(name: &str, port: u16, qualm: &QualmPorts, svid: &SvidFiles) -> Value {
