@@ -4,13 +4,18 @@ mod support;
 
 use std::net::Ipv4Addr;
 
+use serde_json::Value;
 use support::{
     authority::{Authority, spiffe_id},
     caller::Caller,
+    discovery::now,
     envoy::{Envoy, QualmPorts, Sidecar},
+    estate::Estate,
+    feed::Feed,
     kafka::Kafka,
     parts::{Part, present},
     ports,
+    wait::{PATIENCE, until},
 };
 
 const FIRST_REPLICA: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -124,6 +129,50 @@ fn envoy_refuses_whom_the_authority_does_not_know() {
     }
     let elsewhere = Caller::new(&authority, &spiffe_id("shop", "cart"), FIRST_REPLICA, &spiffe_id("shop", "payments"));
     assert!(elsewhere.connect(envoy.http()).is_err(), "the caller knows whom it wants to talk to");
+}
+
+#[test]
+fn a_sidecar_s_log_and_a_mesh_s_past_reach_their_topic_and_go_on() {
+    if !present(&[Part::Kafka, Part::Envoy]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let start = now();
+    let mut estate = Estate::generate(7, start);
+    let pair = estate.busiest_pairs().remove(0);
+    estate.settle(pair.replicas[0], FIRST_REPLICA, "t13d-live");
+    let mut kafka = Kafka::start(folder.path());
+    kafka.create_topic("mesh.access", 3);
+
+    let _past = Feed::of_lines(&kafka, "mesh.access", estate.lines(start));
+    let past = kafka.records("mesh.access");
+    let living: Vec<Value> = past
+        .iter()
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .filter(|line: &Value| line["tls_ja4_fingerprint"] == "t13d-live")
+        .collect();
+    assert!(past.len() > 100_000 && living.len() > 100, "{} and {}", past.len(), living.len());
+    for line in &living {
+        assert_eq!(line["downstream_peer_uri_san"], pair.caller);
+        assert!(line["downstream_direct_remote_address"].as_str().unwrap().starts_with("127.0.0.2:"), "{line}");
+    }
+
+    let envoy = Envoy::start(folder.path(), &authority, Sidecar::before(&pair.called, 0, None));
+    let _live = Feed::of_file(&kafka, "mesh.access", &pair.called, envoy.log());
+    let caller = Caller::new(&authority, &pair.caller, FIRST_REPLICA, &pair.called);
+    let mut connection = caller.connect(envoy.http()).unwrap();
+    let (method, path) = &pair.usual[0];
+    assert_eq!(connection.request(method, path).unwrap().status, 200);
+    kafka.stop();
+    assert_eq!(connection.get("/while/the/broker/is/away").unwrap().status, 200);
+    kafka.start_again();
+
+    until("both live lines are in the topic", PATIENCE, || {
+        let records = kafka.records("mesh.access");
+        let has = |path: &str| records.iter().any(|line| String::from_utf8_lossy(line).contains(path));
+        (has(path) && has("/while/the/broker/is/away")).then_some(())
+    });
 }
 
 #[test]

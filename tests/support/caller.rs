@@ -25,6 +25,9 @@ use x509_parser::extensions::GeneralName;
 
 use super::authority::{Authority, Svid};
 
+/// What every caller says it is.
+pub(crate) const USER_AGENT: &str = "qualm-tests";
+
 /// An answer is waited for this long.
 const ANSWER: Duration = Duration::from_secs(30);
 
@@ -100,7 +103,7 @@ impl Connection {
     /// Sends one request without a body and reads the whole answer; the connection stays open.
     pub(crate) fn request(&mut self, method: &str, path: &str) -> io::Result<Response> {
         let host = &self.service;
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: qualm-tests\r\n\r\n");
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\n\r\n");
         self.stream.get_mut().write_all(request.as_bytes())?;
         self.stream.get_mut().flush()?;
         read_response(&mut self.stream)
@@ -169,7 +172,7 @@ fn read_bytes(stream: &mut impl BufRead, length: usize) -> io::Result<Vec<u8>> {
 }
 
 /// `spiffe://<domain>/ns/<namespace>/sa/<account>` as `<account>.<namespace>`.
-fn service(id: &str) -> String {
+pub(crate) fn service(id: &str) -> String {
     let mut parts = id.rsplit('/');
     let account = parts.next().unwrap_or_default();
     format!("{account}.{}", parts.nth(1).unwrap_or_default())

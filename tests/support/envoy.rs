@@ -12,7 +12,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    authority::{Authority, SvidFiles},
+    authority::{Authority, SvidFiles, spiffe_id},
+    caller::service,
     parts::Part,
     ports,
     process::Process,
@@ -72,10 +73,17 @@ pub(crate) struct Envoy {
 impl Sidecar {
     /// The sidecar of replica `replica` of `app` in namespace `shop`.
     pub(crate) fn new(app: &str, replica: u8, qualm: Option<QualmPorts>) -> Self {
+        Self::before(&spiffe_id("shop", app), replica, qualm)
+    }
+
+    /// The sidecar of replica `replica` of the workload `id`.
+    pub(crate) fn before(id: &str, replica: u8, qualm: Option<QualmPorts>) -> Self {
+        let service = service(id);
+        let (app, namespace) = service.split_once('.').expect("a service account in a namespace");
         Self {
-            node: format!("sidecar~127.0.0.1~{app}-{replica}.shop~shop.svc.cluster.local"),
-            cluster: format!("{app}.shop"),
-            id: super::authority::spiffe_id("shop", app),
+            node: format!("sidecar~127.0.0.1~{app}-{replica}.{namespace}~{namespace}.svc.cluster.local"),
+            id: id.to_owned(),
+            cluster: service,
             qualm,
             slot: Slot::Rbac,
         }

@@ -9,6 +9,8 @@ pub(crate) mod authority;
 pub(crate) mod caller;
 pub(crate) mod discovery;
 pub(crate) mod envoy;
+pub(crate) mod estate;
+pub(crate) mod feed;
 pub(crate) mod kafka;
 pub(crate) mod parts;
 pub(crate) mod ports;
