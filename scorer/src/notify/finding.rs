@@ -1,0 +1,145 @@
+//! What an alert is about, in the scorer's terms.
+
+use qualm_model::{identity::Hierarchy, level::Level, time::Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The state of one episode, as it is told to the outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The id of the episode, the same in every alert about it.
+    pub uid: String,
+    /// Whether it begins, goes on or ends.
+    pub activity: Activity,
+    /// Whose behaviour it is.
+    pub identity: Identity,
+    /// The instances it is narrowed to, as source addresses; empty means all.
+    pub instances: Vec<String>,
+    /// The level now.
+    pub level: Level,
+    /// The level before.
+    pub previous: Level,
+    /// Evidence, `log2(N · 1440 / rate)`.
+    pub evidence_bits: f64,
+    /// The threshold it crossed, in the same unit.
+    pub threshold_bits: f64,
+    /// How often such evidence comes by chance over the whole mesh, times a day.
+    pub rate_per_day: f64,
+    /// What was odd, strongest first.
+    pub reasons: Vec<Reason>,
+    /// First event of the episode, event time.
+    pub first_seen: Timestamp,
+    /// Last event of the episode, event time.
+    pub last_seen: Timestamp,
+    /// When it was decided, wall time.
+    pub decided: Timestamp,
+    /// When the lease of the level ends, wall time.
+    pub lease_until: Option<Timestamp>,
+    /// What is done about it.
+    pub effect: Effect,
+    /// The decision; the name of the policy at the enforcement points.
+    pub decision: String,
+    /// What the reader may do now, each as an imperative without a full stop: ``run `qualm explain cart` ``.
+    pub next: Vec<String>,
+}
+
+/// Where an episode stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Activity {
+    /// It has begun.
+    Create,
+    /// It goes on, with another level or more evidence.
+    Update,
+    /// It is over.
+    Close,
+}
+
+/// What is done about a finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Effect {
+    /// The level is carried to the enforcement points.
+    Enforced,
+    /// Shadow mode: the enforcement points only log what they would do.
+    Shadow,
+    /// Found in history or while catching up, where nothing is ever enforced.
+    Historic,
+}
+
+/// Whose behaviour it is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// What authenticated, usually a SPIFFE ID.
+    pub principal: String,
+    /// Its cluster, where known.
+    pub cluster: Option<String>,
+    /// Its namespace, where known.
+    pub namespace: Option<String>,
+    /// Its service.
+    pub service: String,
+}
+
+/// One thing that was odd.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The question that found it, [`Question::name`](qualm_model::detector::Question::name).
+    pub detector: String,
+    /// Its share of the evidence, log2.
+    pub bits: f64,
+    /// What it did, as a phrase that follows its name: `called payments for the first time in 9 days`.
+    pub observed: String,
+    /// What is usual, as a noun: `3 calls a minute`; empty where there is nothing to name.
+    pub expected: String,
+    /// How many observations the expectation rests on.
+    pub n: f64,
+    /// The destination concerned, as a principal or name.
+    pub destination: Option<String>,
+    /// The operation concerned, with its path folded to a template.
+    pub operation: Option<String>,
+}
+
+impl Finding {
+    /// This state in place of an `older` one that was never told: what is new to the reader stays a beginning.
+    pub fn superseding(mut self, older: &Self) -> Self {
+        if older.activity == Activity::Create && self.activity == Activity::Update {
+            self.activity = Activity::Create;
+            self.previous = older.previous;
+        }
+        self
+    }
+}
+
+impl Activity {
+    /// The word used in every output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Close => "close",
+        }
+    }
+}
+
+impl Effect {
+    /// The word used in every output.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforced => "enforced",
+            Self::Shadow => "shadow",
+            Self::Historic => "historic",
+        }
+    }
+}
+
+impl Identity {
+    /// The identity of a principal, its place read from its name.
+    pub fn of(principal: &str, cluster: Option<&str>) -> Self {
+        let place = Hierarchy::of(principal);
+        Self {
+            principal: principal.to_owned(),
+            cluster: cluster.map(str::to_owned),
+            namespace: place.namespace.map(str::to_owned),
+            service: place.service.to_owned(),
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The sentence a person reads first: who did what to whom, how unusual that is, what was done, what to do next.
+
+use std::fmt::Write as _;
+
+use qualm_model::{level::Level, time::Timestamp};
+
+use super::finding::{Activity, Effect, Finding, Reason};
+
+/// So many reasons are put into words; all are in the record.
+const TOLD: usize = 3;
+/// So many instances are named.
+const NAMED: usize = 3;
+/// Characters of a text that came from outside.
+const LONGEST_TEXT: usize = 200;
+
+/// The finding in one sentence, without a word that only those who know SPIFFE would understand.
+pub fn message(finding: &Finding) -> String {
+    let parts = [who_did_what(finding), how_unusual(finding.rate_per_day), what_was_done(finding), what_next(finding)];
+    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    format!("{}.", parts.join("; "))
+}
+
+/// Who it is and where it stands now.
+pub(super) fn title(finding: &Finding) -> String {
+    let verb = match (finding.activity, finding.effect) {
+        (Activity::Close, _) => return format!("{} is {} again", who(finding), finding.level),
+        (_, Effect::Enforced) => "is",
+        (_, Effect::Shadow) => "would be",
+        (_, Effect::Historic) => "would have been",
+    };
+    format!("{} {verb} {}", who(finding), finding.level)
+}
+
+/// A text from telemetry: one line, bounded, nothing a terminal would obey.
+pub(super) fn plain(text: &str) -> String {
+    let mut plain: String =
+        text.chars().take(LONGEST_TEXT).map(|c| if is_unprintable(c) { '\u{fffd}' } else { c }).collect();
+    if text.chars().nth(LONGEST_TEXT).is_some() {
+        plain.push('…');
+    }
+    plain
+}
+
+fn who_did_what(finding: &Finding) -> Option<String> {
+    if finding.reasons.is_empty() {
+        return Some(format!("{} behaves unlike its past", who(finding)));
+    }
+    let deeds: Vec<_> = finding.reasons.iter().take(TOLD).map(deed).collect();
+    let (last, before) = deeds.split_last()?;
+    let deeds = match before {
+        [] => last.clone(),
+        before => format!("{} and {last}", before.join(", ")),
+    };
+    let tense = if finding.activity == Activity::Close { " no longer stands out, after it" } else { "" };
+    Some(format!("{}{tense} {deeds}", who(finding)))
+}
+
+fn who(finding: &Finding) -> String {
+    let identity = &finding.identity;
+    let mut who = match finding.instances.as_slice() {
+        [] => String::new(),
+        [one] => format!("instance {} of ", plain(one)),
+        many => {
+            let named: Vec<_> = many.iter().take(NAMED).map(|instance| plain(instance)).collect();
+            let more = many.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            format!("instances {}{more} of ", named.join(", "))
+        }
+    };
+    who.push_str(&plain(&identity.service));
+    let place: Vec<_> = [("namespace", &identity.namespace), ("cluster", &identity.cluster)]
+        .into_iter()
+        .filter_map(|(what, name)| Some(format!("{what} {}", plain(name.as_deref()?))))
+        .collect();
+    if !place.is_empty() {
+        // Writing to a string cannot fail.
+        let _ = write!(who, " ({})", place.join(", "));
+    }
+    who
+}
+
+fn deed(reason: &Reason) -> String {
+    let observed = plain(&reason.observed);
+    if reason.expected.is_empty() { observed } else { format!("{observed} (usual: {})", plain(&reason.expected)) }
+}
+
+fn how_unusual(rate_per_day: f64) -> Option<String> {
+    let days = 1.0 / rate_per_day;
+    let often = if !days.is_finite() || days < 0.0 {
+        return Some("evidence like this has not come by chance so far".to_owned());
+    } else if rate_per_day >= 1.5 {
+        format!("about {rate_per_day:.0} times a day")
+    } else if days < 1.5 {
+        "about once a day".to_owned()
+    } else if days < 100.0 {
+        format!("about once in {days:.0} days")
+    } else if days < 730.0 {
+        format!("about once in {:.0} months", days / 30.44)
+    } else if days < 365_000.0 {
+        format!("about once in {:.0} years", days / 365.25)
+    } else {
+        "less than once in 1000 years".to_owned()
+    };
+    Some(format!("evidence like this comes by chance {often}"))
+}
+
+fn what_was_done(finding: &Finding) -> Option<String> {
+    if finding.activity == Activity::Close {
+        return Some(format!("it is {} again", finding.level));
+    }
+    let until = finding.lease_until.map(|until| format!(" until {}", clock(until, finding.decided)));
+    let until = until.unwrap_or_default();
+    let done = match (finding.effect, finding.level) {
+        (Effect::Historic, _) => "nothing was done, because this was found in history".to_owned(),
+        (_, Level::Trusted) => "nothing is cut".to_owned(),
+        (_, Level::Watched) => format!("nothing is cut, it is only watched{until}"),
+        (Effect::Shadow, level) => format!("nothing is cut, because in shadow mode it is only noted as {level}{until}"),
+        (Effect::Enforced, Level::Throttled) => format!("its calls are now limited at the enforcement points{until}"),
+        (Effect::Enforced, Level::Restricted) => {
+            format!("only calls that it is known for are now let through at the enforcement points{until}")
+        }
+        (Effect::Enforced, Level::Quarantined) => {
+            format!("its new calls are now denied at the enforcement points{until}")
+        }
+        (Effect::Enforced, Level::Revoked) => format!("its credentials are being revoked{until}"),
+    };
+    Some(done)
+}
+
+fn what_next(finding: &Finding) -> Option<String> {
+    if !finding.next.is_empty() {
+        let next: Vec<_> = finding.next.iter().map(|hint| plain(hint)).collect();
+        return Some(next.join(", or "));
+    }
+    if finding.activity == Activity::Close {
+        return None;
+    }
+    Some(format!("run `qualm explain {}` to see the evidence", quoted(&plain(&finding.identity.principal))))
+}
+
+/// The time of day, with the date where it is another day.
+fn clock(at: Timestamp, decided: Timestamp) -> String {
+    let same_day = at.window(qualm_model::time::Span::DAY) == decided.window(qualm_model::time::Span::DAY);
+    let format = if same_day { "%H:%M UTC" } else { "%Y-%m-%d %H:%M UTC" };
+    match jiff::Timestamp::from_nanosecond(i128::from(at.0)) {
+        Ok(time) => time.strftime(format).to_string(),
+        Err(_) => format!("{} s after 1970", at.as_seconds()),
+    }
+}
+
+/// One word for a shell, whatever a log line called itself.
+fn quoted(word: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || "-_./:@".contains(c);
+    if !word.starts_with('-') && !word.is_empty() && word.chars().all(harmless) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Control characters, and those that turn the direction of text.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
