@@ -16,6 +16,8 @@ use crate::table::{EnforcementReport, SharedTable};
 pub mod leases;
 pub mod metrics;
 pub mod nodes;
+pub mod trust_client;
+pub mod trust_stream;
 pub mod xds;
 
 /// A kind of enforcement point.

@@ -1,4 +1,5 @@
 //! Delta ECDS as a proxy sees it: a tonic client plays Envoy against the real services over loopback.
+#![allow(clippy::unwrap_used)] // Tests, and what only they call.
 
 use std::{
     collections::BTreeMap,

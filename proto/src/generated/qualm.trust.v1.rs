@@ -44,7 +44,8 @@ pub struct Acknowledgement {
 /// A new state of the table, as changes to the one before or as a whole.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrustUpdate {
-    /// Rises with every change of the table. A filtered subscriber sees only the versions that concern it.
+    /// Rises with every change of the table. A subscriber is told of each version that it is ready for, also of one in
+    /// which nothing that it subscribed to has changed, so that its acknowledgement covers the whole table.
     #[prost(uint64, tag = "1")]
     pub version: u64,
     /// True: the records below are the whole table, and whatever else is held is to be dropped.
