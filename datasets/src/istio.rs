@@ -79,7 +79,7 @@ impl<'a> AccessLog<'a> {
         self.record(call, Side::Inbound, None).push(out);
     }
 
-    /// Appends the report of the source's proxy, which knows the peer's identity but not the caller's certificate.
+    /// Appends the report of the source's proxy, which knows both identities but not the caller's serial or TLS stack.
     pub fn push_outbound(&self, call: &Call, out: &mut Vec<u8>) {
         self.record(call, Side::Outbound, None).push(out);
     }

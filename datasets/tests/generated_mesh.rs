@@ -97,6 +97,7 @@ fn both_proxies_report_one_request_id_and_the_source_knows_only_the_peer() {
     assert_eq!(outbound["downstream_peer_uri_san"], Value::Null);
     assert_eq!(outbound["downstream_peer_serial"], Value::Null);
     assert_eq!(outbound["upstream_peer_uri_san"], inbound["downstream_local_uri_san"]);
+    assert_eq!(outbound["upstream_local_uri_san"], inbound["downstream_peer_uri_san"]);
     assert!(outbound["upstream_cluster"].as_str().unwrap().starts_with("outbound|8080||"));
 }
 

@@ -215,6 +215,7 @@ impl Record<'_> {
             address(out, "upstream_local_address", local, local_port);
         }
         if self.side == Side::Outbound && self.operation.host.is_none() {
+            text(out, "upstream_local_uri_san", &self.caller.spiffe_id);
             text(out, "upstream_peer_uri_san", &self.called.spiffe_id);
         }
         if self.policy.is_some() || self.is_tcp() || self.call.status >= 503 {
