@@ -2,9 +2,18 @@
 //!
 //! # Layout
 //! - [`source`]: [`source::Source`], what every input is
+//! - [`envoy`]: Envoy's access log service and OTLP logs, over gRPC
+//! - [`file`], [`kafka`]: the sources; [`config`]: their sections of the configuration; [`counters`]: what they count
 //! - [`parse`]: the bytes of one record to one event, one format a file
 //!
 //! **Invariant:** wire forms end here. What leaves this crate is an event batch, or a counted rejection.
 
+pub mod envoy;
+pub mod config;
+pub mod counters;
+pub mod file;
+mod gathering;
+pub mod kafka;
+mod lines;
 pub mod parse;
 pub mod source;

@@ -131,6 +131,11 @@ impl Parser {
         self.max_record_bytes
     }
 
+    /// Whether the first line of an input must be a header.
+    pub fn expects_header(&self) -> bool {
+        matches!(&self.grammar, Grammar::Mapped(mapped) if mapped.expects_header())
+    }
+
     /// Says when the records that follow arrived. Without it (`backtest`) no time is too far ahead.
     pub fn arrive(&mut self, now: Timestamp) {
         self.arrival = Some(now);

@@ -20,25 +20,29 @@ pub struct IstioText {
 impl IstioText {
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        let Some(rest) = line.trim_ascii_end().strip_prefix('[') else { return Err(Rejection::Foreign) };
-        let (time, rest) = rest.split_once("] ").ok_or(Invalid::Syntax)?;
-        let start = rfc3339(time).map_err(|invalid| match invalid {
-            // A bracketed word at the front of a line is common in logs of applications.
-            Invalid::WrongType => Rejection::Foreign,
-            other => other.into(),
-        })?;
-        let mut fields = Splitter { rest: Some(rest) };
-        let request = fields.next().ok_or(Invalid::Syntax)??;
-        let mut all = [""; FIELDS];
-        for field in &mut all {
-            *field = fields.next().ok_or(Invalid::Syntax)??;
-        }
-        if fields.next().is_some() {
-            return Err(Invalid::Syntax.into());
-        }
-        let entry = AccessEntry { start, ..entry(request, &all)? };
-        row.push(entry.draft(&mut self.operation)?)
+        row.push(access_entry(line)?.draft(&mut self.operation)?)
     }
+}
+
+/// What one line says.
+pub(crate) fn access_entry(line: &str) -> Result<AccessEntry<'_>, Rejection> {
+    let Some(rest) = line.trim_ascii_end().strip_prefix('[') else { return Err(Rejection::Foreign) };
+    let (time, rest) = rest.split_once("] ").ok_or(Invalid::Syntax)?;
+    let start = rfc3339(time).map_err(|invalid| match invalid {
+        // A bracketed word at the front of a line is common in logs of applications.
+        Invalid::WrongType => Rejection::Foreign,
+        other => other.into(),
+    })?;
+    let mut fields = Splitter { rest: Some(rest) };
+    let request = fields.next().ok_or(Invalid::Syntax)??;
+    let mut all = [""; FIELDS];
+    for field in &mut all {
+        *field = fields.next().ok_or(Invalid::Syntax)??;
+    }
+    if fields.next().is_some() {
+        return Err(Invalid::Syntax.into());
+    }
+    Ok(AccessEntry { start, ..entry(request, &all)? })
 }
 
 /// `- - -` where there was no request; a path may hold blanks.

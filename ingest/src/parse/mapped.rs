@@ -55,6 +55,11 @@ impl Mapped {
         }
     }
 
+    /// Whether the first line of an input is a header.
+    pub fn expects_header(&self) -> bool {
+        self.mapping.header
+    }
+
     /// The next line may be a header again.
     pub fn begin_input(&mut self) {
         self.header_read = false;

@@ -78,10 +78,8 @@ fn fraction(tail: &[u8]) -> Result<(i64, &[u8]), Invalid> {
     if count == 0 {
         return Err(Invalid::WrongType);
     }
-    let mut nanosecond = 0;
-    for place in 0..9 {
-        nanosecond = nanosecond * 10 + if place < count { i64::from(digits[place] - b'0') } else { 0 };
-    }
+    let padded = digits[..count].iter().map(|digit| i64::from(digit - b'0')).chain(std::iter::repeat(0));
+    let nanosecond = padded.take(9).fold(0, |sum, digit| sum * 10 + digit);
     Ok((nanosecond, &digits[count..]))
 }
 

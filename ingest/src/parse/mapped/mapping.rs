@@ -86,13 +86,6 @@ pub struct InvalidMapping(String);
 
 type Checked<T> = Result<T, InvalidMapping>;
 
-impl Mapping {
-    /// Whether the first line of an input names its columns.
-    pub fn has_header(&self) -> bool {
-        self.header
-    }
-}
-
 impl FromStr for Mapping {
     type Err = InvalidMapping;
 

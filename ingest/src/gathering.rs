@@ -1,0 +1,59 @@
+//! A batch in the making: records are parsed as they are read.
+
+use qualm_model::event::{EventBuilder, Position, Positions};
+
+use crate::{
+    parse::Parser,
+    source::{Batch, Rejected, Rejection},
+};
+
+/// Gathers what records become, in the order of their positions.
+#[derive(Debug, Default)]
+pub(crate) struct Gathering {
+    builder: EventBuilder,
+    rejected: Vec<Rejected>,
+    positions: Positions,
+    records: usize,
+}
+
+impl Gathering {
+    pub(crate) fn records(&self) -> usize {
+        self.records
+    }
+
+    /// Parses one record; the reason where it becomes no event.
+    #[inline]
+    pub(crate) fn record(&mut self, parser: &mut Parser, record: &[u8], position: Position) -> Option<Rejection> {
+        match parser.parse(record, position, &mut self.builder) {
+            Ok(()) => {
+                self.advance(position);
+                None
+            }
+            Err(why) => {
+                self.reject(position, why);
+                Some(why)
+            }
+        }
+    }
+
+    pub(crate) fn reject(&mut self, position: Position, why: Rejection) {
+        self.rejected.push(Rejected { position, why });
+        self.advance(position);
+    }
+
+    fn advance(&mut self, position: Position) {
+        self.records += 1;
+        self.positions.insert((position.source, position.partition), position.offset + 1);
+    }
+
+    /// What was gathered; what follows starts afresh.
+    pub(crate) fn finish(&mut self, lag: Option<u64>) -> Batch {
+        self.records = 0;
+        Batch {
+            events: self.builder.finish(),
+            rejected: std::mem::take(&mut self.rejected),
+            positions: std::mem::take(&mut self.positions),
+            lag,
+        }
+    }
+}

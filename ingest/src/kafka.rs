@@ -1,0 +1,213 @@
+//! Kafka: a consumer group over several topics, each with a format of its own.
+//!
+//! # Layout
+//! - this file: [`KafkaSource`], what the loop sees, and how a consumer is set up
+//! - [`reading`]: the thread that polls; where partitions begin and end
+//! - [`context`]: what librdkafka calls back
+//! - [`dead_letter`]: samples of what could not be read
+//!
+//! Positions are the snapshot's: partitions start where the loop says, and only what it hands to
+//! [`commit`](Source::commit) is committed. librdkafka never commits by itself.
+
+mod context;
+mod dead_letter;
+mod reading;
+
+use std::{thread, time::Duration};
+
+use qualm_model::{
+    event::Positions,
+    time::{Clock, Timestamp},
+};
+use rdkafka::{ClientConfig, config::FromClientConfigAndContext, consumer::BaseConsumer, consumer::Consumer};
+use tokio::sync::mpsc;
+
+use self::{context::Context, dead_letter::DeadLetters, reading::Reading};
+use crate::{
+    config::{self, KafkaConfig, TopicConfig},
+    counters::{IngestCounters, SourceCounters},
+    parse::Parser,
+    source::{Incoming, Source, SourceError},
+};
+
+/// Batches read ahead of who asks.
+const READ_AHEAD: usize = 2;
+/// How long brokers may take to answer a question.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What Qualm must decide itself; another value would lose or repeat records.
+const OWN_PROPERTIES: [&str; 5] =
+    ["bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof"];
+/// What a configuration may change.
+const DEFAULTS: [(&str, &str); 6] = [
+    ("auto.offset.reset", "earliest"),
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    ("queued.max.messages.kbytes", "65536"),
+    ("fetch.message.max.bytes", "4194304"),
+    ("statistics.interval.ms", "5000"),
+    ("client.id", "qualm"),
+];
+
+/// A consumer group member, read on a thread of its own.
+#[derive(Debug)]
+pub struct KafkaSource {
+    incoming: mpsc::Receiver<Result<Incoming, SourceError>>,
+    commits: std::sync::mpsc::Sender<Positions>,
+}
+
+/// One configured topic as it is read.
+#[derive(Debug)]
+struct Topic {
+    name: String,
+    /// Its index among all inputs of the configuration.
+    source: u16,
+    parser: Parser,
+    counters: SourceCounters,
+}
+
+impl KafkaSource {
+    /// Joins the group. The topics have the source indices from `first_source` on.
+    ///
+    /// Where neither the loop nor the group knows a position, reading starts at `history_start`, or else as
+    /// `auto.offset.reset` says (earliest, unless configured). Asks the brokers, so it blocks for a while.
+    ///
+    /// Errors: brokers that cannot be reached, a topic that does not exist, a property or mapping that is wrong.
+    pub fn start(
+        config: &KafkaConfig,
+        first_source: u16,
+        clock: Clock,
+        counters: &IngestCounters,
+        history_start: Option<Timestamp>,
+    ) -> Result<Self, SourceError> {
+        let topics = topics(config, first_source, counters)?;
+        let client = client_config(config)?;
+        let context = Context::new(topics.iter().map(|topic| topic.counters.connection_errors.clone()).collect());
+        let consumer: BaseConsumer<Context> =
+            BaseConsumer::from_config_and_context(&consumer_config(&client, config), context)
+                .map_err(|error| wrong_property(config, &error.to_string()))?;
+        for topic in &topics {
+            check_topic(&consumer, config, &topic.name)?;
+        }
+        let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
+        consumer.subscribe(&names).map_err(|error| wrong_property(config, &error.to_string()))?;
+        let dead_letters = DeadLetters::new(&client, config, clock.clone())
+            .map_err(|error| wrong_property(config, &error.to_string()))?;
+        let (sender, incoming) = mpsc::channel(READ_AHEAD);
+        let (commits, commands) = std::sync::mpsc::channel();
+        let reading = Reading::new(consumer, topics, dead_letters, sender, commands)
+            .with_batches_of(config.batch_records)
+            .with_history_start(history_start);
+        thread::Builder::new().name("kafka".to_owned()).spawn(move || reading.run(&clock)).map_err(|error| {
+            SourceError {
+                origin: config.brokers.clone(),
+                problem: format!("no thread to read it: {error}"),
+                remedy: "raise the limit on threads".to_owned(),
+            }
+        })?;
+        Ok(Self { incoming, commits })
+    }
+}
+
+impl Source for KafkaSource {
+    async fn next(&mut self) -> Result<Incoming, SourceError> {
+        self.incoming.recv().await.unwrap_or(Ok(Incoming::End))
+    }
+
+    /// Takes effect soon, and before partitions are let go. A commit that fails is counted and made good by the next.
+    async fn commit(&mut self, positions: &Positions) -> Result<(), SourceError> {
+        // The thread is gone only when the source has ended.
+        let _ = self.commits.send(positions.clone());
+        Ok(())
+    }
+}
+
+fn topics(config: &KafkaConfig, first_source: u16, counters: &IngestCounters) -> Result<Vec<Topic>, SourceError> {
+    if config.topics.is_empty() {
+        return Err(SourceError {
+            origin: config.brokers.clone(),
+            problem: "`kafka.topics` is empty".to_owned(),
+            remedy: "name at least one: topics = [{ name = \"mesh-access-log\", format = \"istio_json\" }]".to_owned(),
+        });
+    }
+    (first_source..).zip(&config.topics).map(|(source, topic)| open_topic(topic, source, config, counters)).collect()
+}
+
+fn open_topic(
+    topic: &TopicConfig,
+    source: u16,
+    config: &KafkaConfig,
+    counters: &IngestCounters,
+) -> Result<Topic, SourceError> {
+    let parser = config::parser(&topic.name, topic.format, topic.mapping.as_deref(), config.max_record_bytes).map_err(
+        |error| SourceError {
+            origin: error.origin,
+            problem: error.problem,
+            remedy: format!("correct `kafka.topics` of topic `{}`", topic.name),
+        },
+    )?;
+    if parser.expects_header() {
+        return Err(SourceError {
+            origin: topic.name.clone(),
+            problem: "the mapping expects a header, which a topic does not have".to_owned(),
+            remedy: "set `header = false` and name the columns by number".to_owned(),
+        });
+    }
+    Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name) })
+}
+
+/// What consumer and producer share.
+fn client_config(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", &config.brokers);
+    for (name, value) in &config.properties {
+        if OWN_PROPERTIES.contains(&name.as_str()) {
+            return Err(wrong_property(config, &format!("`kafka.properties.\"{name}\"` is set by Qualm itself")));
+        }
+        client.set(name, value);
+    }
+    Ok(client)
+}
+
+fn consumer_config(client: &ClientConfig, config: &KafkaConfig) -> ClientConfig {
+    let mut consumer = client.clone();
+    for (name, value) in DEFAULTS {
+        if !config.properties.contains_key(name) {
+            consumer.set(name, value);
+        }
+    }
+    consumer.set("group.id", &config.group);
+    for switched_off in ["enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof"] {
+        consumer.set(switched_off, "false");
+    }
+    consumer
+}
+
+fn wrong_property(config: &KafkaConfig, problem: &str) -> SourceError {
+    SourceError {
+        origin: config.brokers.clone(),
+        problem: problem.to_owned(),
+        remedy: "correct `kafka.properties`, see librdkafka's CONFIGURATION.md".to_owned(),
+    }
+}
+
+fn check_topic(consumer: &BaseConsumer<Context>, config: &KafkaConfig, name: &str) -> Result<(), SourceError> {
+    let metadata = consumer.fetch_metadata(Some(name), PATIENCE).map_err(|error| SourceError {
+        origin: config.brokers.clone(),
+        problem: format!("no answer from the brokers: {error}"),
+        remedy: "check `kafka.brokers`, the network, and `security.protocol` in `kafka.properties`".to_owned(),
+    })?;
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
+    match topic.map(|topic| (topic.error(), topic.partitions().len())) {
+        Some((None, 1..)) => Ok(()),
+        Some((Some(error), _)) => Err(missing_topic(name, &format!("cannot be read: {error:?}"))),
+        _ => Err(missing_topic(name, "does not exist")),
+    }
+}
+
+fn missing_topic(name: &str, problem: &str) -> SourceError {
+    SourceError {
+        origin: format!("topic `{name}`"),
+        problem: problem.to_owned(),
+        remedy: "create it, correct its name in `kafka.topics`, or grant READ and DESCRIBE to Qualm's principal"
+            .to_owned(),
+    }
+}

@@ -1,0 +1,284 @@
+//! The thread that polls: messages to batches, partitions taken over and let go, positions committed.
+
+use std::{collections::HashMap, sync::mpsc as commands, time::Duration};
+
+use qualm_model::{
+    event::{Position, Positions},
+    time::{Clock, Timestamp},
+};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, CommitMode, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    PATIENCE, Topic,
+    context::{Context, Rebalance, let_go, take_over},
+    dead_letter::DeadLetters,
+};
+use crate::{
+    gathering::Gathering,
+    source::{Batch, Incoming, Invalid, SourceError},
+};
+
+/// How long to wait for a message before looking at commits and at whether anyone listens.
+const IDLE: Duration = Duration::from_millis(50);
+const DEFAULT_BATCH_RECORDS: usize = 4096;
+
+/// Nobody listens any more.
+struct Closed;
+
+/// Everything the thread owns.
+#[derive(Debug)]
+pub(super) struct Reading {
+    topics: Vec<Topic>,
+    gathering: Gathering,
+    /// The next offset of each partition, to notice what the brokers no longer have.
+    expected: HashMap<(u16, i32), i64>,
+    dead_letters: DeadLetters,
+    sender: mpsc::Sender<Result<Incoming, SourceError>>,
+    commits: commands::Receiver<Positions>,
+    batch_records: usize,
+    history_start: Option<Timestamp>,
+    consumer: Polled,
+}
+
+/// The consumer, with a `Debug` that shows nothing of its properties.
+struct Polled(BaseConsumer<Context>);
+
+impl std::fmt::Debug for Polled {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("consumer")
+    }
+}
+
+impl Reading {
+    pub(super) fn new(
+        consumer: BaseConsumer<Context>,
+        topics: Vec<Topic>,
+        dead_letters: DeadLetters,
+        sender: mpsc::Sender<Result<Incoming, SourceError>>,
+        commits: commands::Receiver<Positions>,
+    ) -> Self {
+        Self {
+            consumer: Polled(consumer),
+            topics,
+            gathering: Gathering::default(),
+            expected: HashMap::new(),
+            dead_letters,
+            sender,
+            commits,
+            batch_records: DEFAULT_BATCH_RECORDS,
+            history_start: None,
+        }
+    }
+
+    pub(super) fn with_batches_of(self, batch_records: usize) -> Self {
+        Self { batch_records: batch_records.max(1), ..self }
+    }
+
+    pub(super) fn with_history_start(self, history_start: Option<Timestamp>) -> Self {
+        Self { history_start, ..self }
+    }
+
+    /// Reads until nobody listens, or until the group cannot be a member any more.
+    pub(super) fn run(mut self, clock: &Clock) {
+        while self.step(clock).is_ok() {}
+        self.commit_pending(CommitMode::Sync);
+        self.dead_letters.flush();
+        self.consumer.0.context().close();
+    }
+
+    fn step(&mut self, clock: &Clock) -> Result<(), Closed> {
+        self.commit_pending(CommitMode::Async);
+        self.dead_letters.poll();
+        let now = clock.now();
+        for topic in &mut self.topics {
+            topic.parser.arrive(now);
+        }
+        self.gather()?;
+        if self.gathering.records() > 0 {
+            self.send_batch()?;
+        }
+        while let Some(rebalance) = self.consumer.0.context().take_rebalance() {
+            match rebalance {
+                Rebalance::Assign(partitions) => self.assign(partitions)?,
+                Rebalance::Revoke(partitions) => self.revoke(&partitions)?,
+            }
+        }
+        if self.sender.is_closed() { Err(Closed) } else { Ok(()) }
+    }
+
+    /// Takes what librdkafka has at hand, up to a batch; waits only for the first message.
+    fn gather(&mut self) -> Result<(), Closed> {
+        let Self { consumer, topics, gathering, expected, dead_letters, .. } = self;
+        while gathering.records() < self.batch_records {
+            let patience = if gathering.records() == 0 { IDLE } else { Duration::ZERO };
+            match consumer.0.poll(patience) {
+                None => break,
+                Some(Ok(message)) => take(&message, topics, gathering, expected, dead_letters),
+                Some(Err(error)) => {
+                    consumer.0.context().count_connection_error();
+                    tracing::warn!(%error, "kafka: reading goes on");
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
+                        return self.fail(&error);
+                    }
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &KafkaError) -> Result<(), Closed> {
+        let origin = self.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>().join(", ");
+        let problem = format!("the consumer cannot go on: {error}");
+        let remedy = "see the brokers' log; restart qualm, it goes on where its snapshot stands".to_owned();
+        let _ = self.sender.blocking_send(Err(SourceError { origin, problem, remedy }));
+        Err(Closed)
+    }
+
+    fn send_batch(&mut self) -> Result<(), Closed> {
+        let batch = self.gathering.finish(self.consumer.0.context().lag());
+        self.count(&batch);
+        self.sender.blocking_send(Ok(Incoming::Batch(batch))).map_err(|_| Closed)
+    }
+
+    fn count(&self, batch: &Batch) {
+        for topic in &self.topics {
+            let of_topic = batch.events.events().filter(|event| event.position().source == topic.source).count();
+            topic.counters.count_events(of_topic);
+        }
+        for rejected in &batch.rejected {
+            if let Some(topic) = self.topics.iter().find(|topic| topic.source == rejected.position.source) {
+                topic.counters.count_rejection(rejected.why);
+            }
+        }
+    }
+
+    /// Asks the loop where to begin. Nothing is read from the partitions before it has answered.
+    fn assign(&mut self, mut partitions: TopicPartitionList) -> Result<(), Closed> {
+        let keys = self.keys_of(&partitions);
+        let known = if keys.is_empty() { Positions::new() } else { self.ask(keys.clone())? };
+        if let Err(error) = self.set_starts(&mut partitions, &known) {
+            // Without an answer from the brokers the group's own position is the start.
+            self.consumer.0.context().count_connection_error();
+            tracing::warn!(%error, "kafka: starting positions not found, using the group's");
+        }
+        self.expected.extend(keys.iter().filter_map(|key| Some((*key, *known.get(key)?))));
+        if let Err(error) = take_over(&self.consumer.0, &partitions) {
+            return self.fail(&error);
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, keys: Vec<(u16, i32)>) -> Result<Positions, Closed> {
+        let (answer, asked) = oneshot::channel();
+        self.sender.blocking_send(Ok(Incoming::Assigned(keys, answer))).map_err(|_| Closed)?;
+        Ok(asked.blocking_recv().unwrap_or_default())
+    }
+
+    /// The snapshot's position; or what the group committed; or the start of history; or `auto.offset.reset`.
+    fn set_starts(&self, partitions: &mut TopicPartitionList, known: &Positions) -> KafkaResult<()> {
+        partitions.set_all_offsets(Offset::Stored)?;
+        let mut unknown = TopicPartitionList::new();
+        for mut partition in partitions.elements() {
+            let source = self.source_of(partition.topic());
+            match source.and_then(|source| known.get(&(source, partition.partition()))) {
+                Some(&offset) => partition.set_offset(Offset::Offset(offset))?,
+                None => {
+                    unknown.add_partition(partition.topic(), partition.partition());
+                }
+            }
+        }
+        let (Some(start), 1..) = (self.history_start, unknown.count()) else { return Ok(()) };
+        let committed = self.consumer.0.committed_offsets(unknown, PATIENCE)?;
+        let mut times = TopicPartitionList::new();
+        for partition in committed.elements().iter().filter(|partition| partition.offset() == Offset::Invalid) {
+            let milliseconds = Offset::Offset(start.0.div_euclid(1_000_000));
+            times.add_partition_offset(partition.topic(), partition.partition(), milliseconds)?;
+        }
+        if times.count() == 0 {
+            return Ok(());
+        }
+        for found in self.consumer.0.offsets_for_times(times, PATIENCE)?.elements() {
+            partitions.set_partition_offset(found.topic(), found.partition(), found.offset())?;
+        }
+        Ok(())
+    }
+
+    /// Hands over what was read, lets the loop save and commit, and lets go.
+    fn revoke(&mut self, partitions: &TopicPartitionList) -> Result<(), Closed> {
+        let keys = self.keys_of(partitions);
+        if !keys.is_empty() {
+            let (done, finished) = oneshot::channel();
+            self.sender.blocking_send(Ok(Incoming::Revoking(keys.clone(), done))).map_err(|_| Closed)?;
+            // Dropped or answered, both let go.
+            let _ = finished.blocking_recv();
+            self.commit_pending(CommitMode::Sync);
+        }
+        for key in keys {
+            self.expected.remove(&key);
+        }
+        if let Err(error) = let_go(&self.consumer.0, partitions) {
+            return self.fail(&error);
+        }
+        Ok(())
+    }
+
+    fn keys_of(&self, partitions: &TopicPartitionList) -> Vec<(u16, i32)> {
+        let elements = partitions.elements();
+        elements.iter().filter_map(|p| Some((self.source_of(p.topic())?, p.partition()))).collect()
+    }
+
+    fn source_of(&self, name: &str) -> Option<u16> {
+        self.topics.iter().find(|topic| topic.name == name).map(|topic| topic.source)
+    }
+
+    /// Commits what the loop handed over, the last word for each partition.
+    fn commit_pending(&mut self, mode: CommitMode) {
+        let mut latest = Positions::new();
+        while let Ok(positions) = self.commits.try_recv() {
+            latest.extend(positions);
+        }
+        let mut offsets = TopicPartitionList::new();
+        for ((source, partition), offset) in latest {
+            let Some(topic) = self.topics.iter().find(|topic| topic.source == source) else { continue };
+            if let Err(error) = offsets.add_partition_offset(&topic.name, partition, Offset::Offset(offset)) {
+                tracing::warn!(%error, offset, "kafka: a position that cannot be committed");
+            }
+        }
+        if offsets.count() > 0
+            && let Err(error) = self.consumer.0.commit(&offsets, mode)
+        {
+            self.consumer.0.context().count_connection_error();
+            tracing::warn!(%error, "kafka: positions were not committed; the next commit covers them");
+        }
+    }
+}
+
+/// One message is one record.
+fn take(
+    message: &impl Message,
+    topics: &mut [Topic],
+    gathering: &mut Gathering,
+    expected: &mut HashMap<(u16, i32), i64>,
+    dead_letters: &mut DeadLetters,
+) {
+    let name = message.topic();
+    let Some(topic) = topics.iter_mut().find(|topic| topic.name == name) else { return };
+    let position = Position { source: topic.source, partition: message.partition(), offset: message.offset() };
+    let next = expected.entry((position.source, position.partition)).or_insert(position.offset);
+    if position.offset > *next {
+        topic.counters.gaps.inc_by((position.offset - *next).unsigned_abs());
+    }
+    *next = position.offset + 1;
+    let Some(record) = message.payload() else {
+        return gathering.reject(position, Invalid::Syntax.into());
+    };
+    if let Some(why) = gathering.record(&mut topic.parser, record, position) {
+        dead_letters.send(topic, record, position, why);
+    }
+}

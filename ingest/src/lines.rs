@@ -1,0 +1,177 @@
+//! Lines of a byte stream, of bounded length, packed or plain.
+
+use std::io::{self, BufReader, Read};
+
+use memchr::memchr;
+
+/// What is read at once.
+const CHUNK: usize = 256 * 1024;
+/// Frames made with `zstd --long=27` need a window of 128 MiB.
+const MAX_ZSTD_WINDOW_LOG: u32 = 27;
+
+/// What came next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Line<'a> {
+    /// A line, without its end.
+    Whole(&'a [u8]),
+    /// A line longer than the bound; it was stepped over.
+    TooLong,
+    /// Nothing is buffered: the next read may have to wait.
+    Starved,
+    /// The stream has ended, or has nothing more for now. What has no line end yet stays.
+    End,
+}
+
+/// Splits a stream into lines.
+pub(crate) struct Lines {
+    input: Box<dyn Read + Send>,
+    buffer: Vec<u8>,
+    /// What is not given out yet: `buffer[start..end]`.
+    start: usize,
+    end: usize,
+    /// How far it was searched for a line end.
+    searched: usize,
+    max_bytes: usize,
+    skipping: bool,
+    /// Bytes read from the stream.
+    read: u64,
+}
+
+impl std::fmt::Debug for Lines {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lines").field("buffered", &(self.end - self.start)).finish_non_exhaustive()
+    }
+}
+
+impl Lines {
+    pub(crate) fn new(input: Box<dyn Read + Send>, max_bytes: usize) -> Self {
+        // One more than the bound must fit, and a `\r\n`.
+        let buffer = vec![0; CHUNK.max(max_bytes + 3)];
+        Self { input, buffer, start: 0, end: 0, searched: 0, max_bytes, skipping: false, read: 0 }
+    }
+
+    /// Bytes read from the stream so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        self.read
+    }
+
+    /// Reads more. Whether there was any.
+    pub(crate) fn refill(&mut self) -> io::Result<bool> {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.searched -= self.start;
+            self.start = 0;
+        }
+        if self.end == self.buffer.len() {
+            // No line end within the bound: what is buffered is no record.
+            (self.end, self.searched, self.skipping) = (0, 0, true);
+        }
+        loop {
+            match self.input.read(&mut self.buffer[self.end..]) {
+                Ok(count) => {
+                    self.end += count;
+                    self.read += count as u64;
+                    return Ok(count > 0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The next buffered line.
+    pub(crate) fn next_buffered(&mut self) -> Line<'_> {
+        let Some(at) = memchr(b'\n', &self.buffer[self.searched..self.end]) else {
+            self.searched = self.end;
+            return Line::Starved;
+        };
+        let (from, to) = (self.start, self.searched + at);
+        (self.start, self.searched) = (to + 1, to + 1);
+        self.line(from, to)
+    }
+
+    /// What stands at the end of the stream without a line end.
+    pub(crate) fn rest(&mut self) -> Line<'_> {
+        let (from, to) = (self.start, self.end);
+        (self.start, self.searched) = (to, to);
+        if from == to && !self.skipping { Line::End } else { self.line(from, to) }
+    }
+
+    fn line(&mut self, from: usize, to: usize) -> Line<'_> {
+        if std::mem::take(&mut self.skipping) {
+            return Line::TooLong;
+        }
+        let line = &self.buffer[from..to];
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.len() > self.max_bytes { Line::TooLong } else { Line::Whole(line) }
+    }
+}
+
+/// Unpacks gzip and Zstandard streams, known by their first bytes; others pass.
+pub(crate) fn unpacked(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
+    let mut magic = [0; 4];
+    let mut count = 0;
+    while count < magic.len() {
+        match input.read(&mut magic[count..]) {
+            Ok(0) => break,
+            Ok(more) => count += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let input = io::Cursor::new(magic[..count].to_vec()).chain(input);
+    Ok(match magic {
+        [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(CHUNK, input))),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            let mut decoder = zstd::stream::read::Decoder::new(input)?;
+            decoder.window_log_max(MAX_ZSTD_WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+        _ => Box::new(input),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &[u8], max: usize) -> Vec<Option<String>> {
+        let mut lines = Lines::new(Box::new(io::Cursor::new(text.to_vec())), max);
+        let mut all = Vec::new();
+        loop {
+            match lines.next_buffered() {
+                Line::Whole(line) => all.push(Some(String::from_utf8_lossy(line).into_owned())),
+                Line::TooLong => all.push(None),
+                Line::Starved | Line::End => {
+                    if !lines.refill().expect("in memory") {
+                        break;
+                    }
+                }
+            }
+        }
+        match lines.rest() {
+            Line::Whole(line) => all.push(Some(String::from_utf8_lossy(line).into_owned())),
+            Line::TooLong => all.push(None),
+            Line::Starved | Line::End => {}
+        }
+        all
+    }
+
+    #[test]
+    fn lines_end_in_either_way_and_the_last_needs_no_end() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(lines(b"a\r\n\nb", 10), [some("a"), some(""), some("b")]);
+        assert_eq!(lines(b"a\n", 10), [some("a")]);
+        assert_eq!(lines(b"", 10), []);
+    }
+
+    #[test]
+    fn a_gigantic_line_is_stepped_over_in_bounded_memory() {
+        let mut text = vec![b'x'; 3 * CHUNK + 17];
+        text.extend(b"\nshort\n");
+        text.extend(vec![b'y'; 2 * CHUNK]);
+        assert_eq!(lines(&text, 100), [None, Some("short".to_owned()), None]);
+        assert_eq!(lines(b"0123456789\n01234567890\n", 10), [Some("0123456789".to_owned()), None]);
+    }
+}
