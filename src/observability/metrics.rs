@@ -1,0 +1,198 @@
+//! What the pipeline counts. Sources, enforcement points, journal and alerts register metrics of their own.
+
+use std::fs;
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    exponential_buckets,
+    proto::MetricFamily,
+};
+use qualm_model::level::Level;
+
+/// The pipeline's metrics; handles are cheap to clone and to set.
+#[derive(Debug, Clone)]
+pub(crate) struct PipelineMetrics {
+    /// Events scored.
+    pub scored: IntCounter,
+    /// Events behind the watermark: scored against the present state, without effect on rates.
+    pub late: IntCounter,
+    /// Events that were our own denials: not scored, not learned.
+    pub own_actions: IntCounter,
+    /// Records still to be read, where the source can say.
+    pub lag_records: IntGauge,
+    /// Wall time minus the watermark.
+    pub lag_seconds: Gauge,
+    /// From an event being read to the verdict that it caused.
+    pub event_to_verdict: Histogram,
+    /// From a verdict to its acknowledgement by an enforcement point.
+    pub verdict_to_ack: Histogram,
+    /// Identities with a state.
+    pub identities: IntGauge,
+    /// Edges with a state.
+    pub edges: IntGauge,
+    /// Bytes of all states.
+    pub state_bytes: IntGauge,
+    /// Bytes that the states may have.
+    pub state_limit_bytes: IntGauge,
+    /// Keys folded into their parent for want of memory.
+    pub folded: IntCounter,
+    /// Snapshots written.
+    pub snapshots: IntCounter,
+    /// How long the loop stood still for a snapshot.
+    pub snapshot_pause: Histogram,
+    entries: IntGaugeVec,
+    transitions: IntCounterVec,
+    armed: IntGaugeVec,
+    budget: GaugeVec,
+    realised: GaugeVec,
+}
+
+impl PipelineMetrics {
+    /// Creates and registers them, with those of the process.
+    ///
+    /// # Errors
+    /// When the registry already has metrics of these names.
+    pub(crate) fn register(registry: &Registry) -> prometheus::Result<Self> {
+        registry.register(Box::new(ResidentMemory::new()?))?;
+        let maker = Maker(registry);
+        let metrics = Self {
+            scored: maker.counter("qualm_events_scored_total", "Events scored.")?,
+            late: maker.counter("qualm_events_late_total", "Events behind the watermark.")?,
+            own_actions: maker.counter(
+                "qualm_events_own_action_total",
+                "Events that were Qualm's own denials: neither scored nor learned.",
+            )?,
+            lag_records: maker.gauge("qualm_lag_records", "Records still to be read, where the source can say.")?,
+            lag_seconds: maker.seconds("qualm_lag_seconds", "Wall time minus the watermark.")?,
+            event_to_verdict: maker.histogram(
+                "qualm_event_to_verdict_seconds",
+                "From an event being read to the verdict that it caused.",
+            )?,
+            verdict_to_ack: maker.histogram(
+                "qualm_verdict_to_ack_seconds",
+                "From a verdict to its acknowledgement by an enforcement point.",
+            )?,
+            identities: maker.gauge("qualm_identities", "Identities with a state.")?,
+            edges: maker.gauge("qualm_edges", "Edges with a state.")?,
+            state_bytes: maker.gauge("qualm_state_bytes", "Bytes of all states.")?,
+            state_limit_bytes: maker.gauge("qualm_state_limit_bytes", "Bytes that the states may have.")?,
+            folded: maker
+                .counter("qualm_keys_folded_total", "Keys folded into their parent because memory is bounded.")?,
+            snapshots: maker.counter("qualm_snapshots_total", "Snapshots written.")?,
+            snapshot_pause: maker
+                .histogram("qualm_snapshot_pause_seconds", "How long the loop stood still for a snapshot.")?,
+            entries: maker.gauges("qualm_trust_entries", "Entries of the trust table by level.")?,
+            transitions: maker.counters("qualm_trust_transitions_total", "Entries into a level.")?,
+            armed: maker.gauges("qualm_level_armed", "1 where the level can be entered on behaviour, else 0.")?,
+            budget: maker.rates(
+                "qualm_budget_entries_per_day",
+                "Wrongful entries into the level that the configuration allows a day.",
+            )?,
+            realised: maker.rates(
+                "qualm_realised_entries_per_day",
+                "Entries into the level a day, as the measured curve has them.",
+            )?,
+        };
+        for level in Level::BY_BEHAVIOUR {
+            metrics.standing(level, 0);
+            metrics.transitions.with_label_values(&[level.as_str()]);
+        }
+        Ok(metrics)
+    }
+
+    /// So many entries stand at this level.
+    pub(crate) fn standing(&self, level: Level, entries: i64) {
+        self.entries.with_label_values(&[level.as_str()]).set(entries);
+    }
+
+    /// An entry into this level.
+    pub(crate) fn entered(&self, level: Level) {
+        self.transitions.with_label_values(&[level.as_str()]).inc();
+    }
+
+    /// The level can, or cannot yet, be entered on behaviour.
+    pub(crate) fn arming(&self, arming: &super::Arming) {
+        self.armed.with_label_values(&[arming.level.as_str()]).set(i64::from(arming.armed));
+    }
+
+    /// What is allowed and what is measured, entries a day.
+    pub(crate) fn budget(&self, level: Level, configured: f64, realised: f64) {
+        self.budget.with_label_values(&[level.as_str()]).set(configured);
+        self.realised.with_label_values(&[level.as_str()]).set(realised);
+    }
+}
+
+/// Creates metrics and registers them in one go.
+struct Maker<'a>(&'a Registry);
+
+impl Maker<'_> {
+    fn put<C: Collector + Clone + 'static>(&self, metric: prometheus::Result<C>) -> prometheus::Result<C> {
+        let metric = metric?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.put(IntCounter::new(name, help))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.put(IntGauge::new(name, help))
+    }
+
+    fn seconds(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+        self.put(Gauge::new(name, help))
+    }
+
+    /// From 50 microseconds to 26 seconds.
+    fn histogram(&self, name: &str, help: &str) -> prometheus::Result<Histogram> {
+        let buckets = exponential_buckets(0.000_05, 2.0, 20)?;
+        self.put(Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets)))
+    }
+
+    fn counters(&self, name: &str, help: &str) -> prometheus::Result<IntCounterVec> {
+        self.put(IntCounterVec::new(Opts::new(name, help), &["level"]))
+    }
+
+    fn gauges(&self, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {
+        self.put(IntGaugeVec::new(Opts::new(name, help), &["level"]))
+    }
+
+    fn rates(&self, name: &str, help: &str) -> prometheus::Result<GaugeVec> {
+        self.put(GaugeVec::new(Opts::new(name, help), &["level"]))
+    }
+}
+
+/// Resident memory, read when the page is asked for.
+struct ResidentMemory(IntGauge);
+
+impl ResidentMemory {
+    fn new() -> prometheus::Result<Self> {
+        IntGauge::new("process_resident_memory_bytes", "Resident memory size in bytes.").map(Self)
+    }
+}
+
+impl Collector for ResidentMemory {
+    fn desc(&self) -> Vec<&Desc> {
+        self.0.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        match resident_bytes() {
+            Some(bytes) => {
+                self.0.set(bytes);
+                self.0.collect()
+            }
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Resident memory of this process, where the system has `/proc`.
+pub(crate) fn resident_bytes() -> Option<i64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: i64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
