@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - `finding`: what is told, as the scorer says it
-//! - `message`: the sentence a person reads; `ocsf`, `attack`: the record a SIEM reads
+//! - `message`, `words`: the sentence a person reads; `ocsf`, `attack`: the record a SIEM reads
 //! - `outbox`, `deliver`: a bounded queue and a task for each sink, so that none holds back another or the scoring
 //! - `outstanding`: which alerts are still owed, folded from the journal
 //! - `file`, `stdout`, `kafka`: the sinks
@@ -21,6 +21,7 @@ mod outstanding;
 mod stdout;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::{collections::BTreeMap, fmt, future::Future, path::PathBuf};
 

@@ -1,0 +1,163 @@
+//! A question's numbers, in words a person reads: `made 41 calls in a minute`, usual `3`.
+
+use qualm_model::{
+    detector::{Deviation, Question},
+    identity::Hierarchy,
+};
+
+use super::{finding::Reason, message::plain};
+
+impl Reason {
+    /// Puts one question's answer into words. `bits` are its share of the evidence.
+    pub fn of(
+        question: Question,
+        bits: f64,
+        deviation: &Deviation,
+        destination: Option<&str>,
+        operation: Option<&str>,
+    ) -> Self {
+        let (observed, expected) = words(question, deviation, destination, operation);
+        Self {
+            detector: question.name().to_owned(),
+            bits,
+            observed,
+            expected,
+            n: deviation.n,
+            destination: destination.map(str::to_owned),
+            operation: operation.map(str::to_owned),
+        }
+    }
+}
+
+fn words(
+    question: Question,
+    deviation: &Deviation,
+    destination: Option<&str>,
+    operation: Option<&str>,
+) -> (String, String) {
+    let whom = destination.map_or("others".to_owned(), |destination| plain(Hierarchy::of(destination).service));
+    let what = operation.map_or("an operation".to_owned(), plain);
+    let Deviation { observed, expected, .. } = *deviation;
+    let (seen, usual) = (number(observed), number(expected));
+    let unusual = |deed: String| (deed, String::new());
+    match question {
+        Question::RareSource => unusual(format!("called {whom}, though it hardly ever calls anything")),
+        Question::RarePeer if observed < 1.0 => unusual(format!("called {whom} for the first time")),
+        Question::RarePeer => unusual(format!("called {whom}, which it has called {} before", times(observed))),
+        Question::RareDestination => unusual(format!("called {whom}, which hardly anything calls")),
+        Question::NewOperation => unusual(format!("used {what} at {whom} for the first time")),
+        Question::NewCredential => unusual("showed a credential not seen of it before".to_owned()),
+        Question::NewFingerprint => unusual("spoke through a TLS client not seen of it before".to_owned()),
+        Question::Failing => (format!("had {} of its calls fail", percent(observed)), percent(expected)),
+        Question::Refused => (format!("was refused in {} of its calls", percent(observed)), percent(expected)),
+        Question::Rate1m => (format!("made {seen} calls in a minute"), usual),
+        Question::Rate10m => (format!("made {seen} calls in ten minutes"), usual),
+        Question::Rate1h => (format!("made {seen} calls in an hour"), usual),
+        Question::EdgeRate => (format!("made {seen} calls to {whom} in ten minutes"), usual),
+        Question::DestinationRate => (format!("called {whom} while that got {seen} calls in a minute"), usual),
+        Question::Spread10m => (format!("called {seen} new peers in ten minutes"), usual),
+        Question::Spread1h => (format!("called {seen} new peers in an hour"), usual),
+        Question::FanIn => (format!("called {whom} while that got {seen} new callers in ten minutes"), usual),
+        Question::Bigger => (format!("moved {} in one call to {whom}", bytes(observed)), bytes(expected)),
+        Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
+        Question::Silence => (format!("made {seen} calls in ten minutes"), usual),
+    }
+}
+
+/// A count or mean with no more digits than anybody wants; empty where there is none.
+fn number(value: f64) -> String {
+    if !value.is_finite() {
+        String::new()
+    } else if value >= 10.0 || value.fract() == 0.0 {
+        format!("{value:.0}")
+    } else if value >= 0.1 {
+        format!("{value:.1}")
+    } else {
+        "hardly any".to_owned()
+    }
+}
+
+fn times(count: f64) -> String {
+    if !count.is_finite() {
+        "rarely".to_owned()
+    } else if count < 1.5 {
+        "only once".to_owned()
+    } else {
+        format!("only {count:.0} times")
+    }
+}
+
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        value if !value.is_finite() => String::new(),
+        value if value > 0.0 && value < 1.0 => "less than 1 %".to_owned(),
+        value => format!("{value:.0} %"),
+    }
+}
+
+fn bytes(value: f64) -> String {
+    in_units(value, 1024.0, &["bytes", "KiB", "MiB", "GiB", "TiB"])
+}
+
+fn duration(microseconds: f64) -> String {
+    if microseconds >= 1e6 { scaled(microseconds / 1e6, "s") } else { in_units(microseconds, 1000.0, &["µs", "ms"]) }
+}
+
+fn in_units(mut value: f64, step: f64, units: &[&str]) -> String {
+    let mut units = units.iter().copied().peekable();
+    let mut unit = units.next().unwrap_or_default();
+    while value >= step && units.peek().is_some() {
+        value /= step;
+        unit = units.next().unwrap_or(unit);
+    }
+    scaled(value, unit)
+}
+
+fn scaled(value: f64, unit: &str) -> String {
+    match number(value) {
+        number if number.is_empty() => number,
+        number => format!("{number} {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(question: Question, observed: f64, expected: f64) -> String {
+        let deviation = Deviation { x: 2.0, observed, expected, n: 100.0 };
+        let reason = Reason::of(
+            question,
+            9.0,
+            &deviation,
+            Some("spiffe://mesh.test/ns/bank/sa/payments"),
+            Some("GET /cards/{id}"),
+        );
+        format!("{} | {}", reason.observed, reason.expected)
+    }
+
+    #[test]
+    fn each_answer_reads_as_a_sentence_after_the_name() {
+        assert_eq!(said(Question::RarePeer, 0.0, f64::NAN), "called payments for the first time | ");
+        assert_eq!(
+            said(Question::RarePeer, 3.2, f64::NAN),
+            "called payments, which it has called only 3 times before | "
+        );
+        assert_eq!(said(Question::NewOperation, 1.0, 0.001), "used GET /cards/{id} at payments for the first time | ");
+        assert_eq!(said(Question::Rate1m, 41.0, 2.96), "made 41 calls in a minute | 3.0");
+        assert_eq!(said(Question::Spread10m, 7.0, 0.004), "called 7 new peers in ten minutes | hardly any");
+        assert_eq!(said(Question::Failing, 0.8, 0.002), "had 80 % of its calls fail | less than 1 %");
+        assert_eq!(said(Question::Bigger, 734_003_200.0, 20_480.0), "moved 700 MiB in one call to payments | 20 KiB");
+        assert_eq!(said(Question::Longer, 90e6, 12_500.0), "kept a call to payments open for 90 s | 12 ms");
+    }
+
+    #[test]
+    fn every_question_has_words_also_where_numbers_are_missing() {
+        for question in Question::ALL {
+            let none = Deviation { x: 2.0, observed: f64::NAN, expected: f64::NAN, n: 0.0 };
+            let reason = Reason::of(question, 1.0, &none, None, None);
+            assert!(!reason.observed.is_empty() && !reason.observed.contains("NaN"), "{question:?}: {reason:?}");
+            assert!(!reason.expected.contains("NaN"), "{question:?}: {reason:?}");
+        }
+    }
+}
