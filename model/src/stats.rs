@@ -6,7 +6,7 @@ mod count;
 mod tail;
 
 pub use bins::Bins;
-pub use calibration::{Calibration, Curve as EValues, e_value};
+pub use calibration::{Calibration, ETable, e_value};
 pub use count::{Exposure, WindowCount};
 pub use tail::SizeTail;
 

@@ -1,12 +1,30 @@
 //! From events to verdicts, trust and action.
 //!
 //! # Layout
+//! - [`scorer`]: observe an event: score, decide, then perhaps learn; `judge`, `standing`: bits to levels
+//! - `shard`, `door`, `names`, `memory`, `forgotten`: what is kept of whom, and within which bound
+//! - `mesh`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
+//! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
 //! - [`table`]: the trust table that enforcement points hold, and what they report back
 //! - [`journal`]: every decision, append-only and hash-chained
+//! - [`notify`]: one alert an episode, delivered at least once
 //! - [`enforce`]: enforcement points, each behind [`enforce::Enforcer`]
 //!
 //! **Invariant:** nothing here reads a clock or waits for an enforcement point while scoring.
 
+pub mod config;
+mod door;
 pub mod enforce;
+mod forgotten;
 pub mod journal;
+mod judge;
+mod memory;
+mod mesh;
+mod names;
+pub mod notify;
+pub mod scorer;
+mod shard;
+mod standing;
 pub mod table;
+pub mod verdict;
+mod watermark;

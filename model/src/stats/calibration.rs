@@ -19,7 +19,9 @@ const REFIT_GROWTH: f64 = 1.01;
 
 /// One detector's histogram of `x = 1 + surprise` for the whole mesh.
 ///
-/// `p(x)` is the share of samples above `x`; in the upper half per cent a Pareto tail in `x` (exponential in
+/// `p(x)` is the share of samples in bins above that of `x`, with half of its own bin: many samples are of one value
+/// (every new edge has the same rarity), so that a place within a bin says nothing. In the upper half per cent a
+/// Pareto tail in `x` (exponential in
 /// `y = ln x`) with the mean excess of the samples there:
 /// `p = (above(u) + 1)/(N + 1) · exp(−(y − u)/m)`, `m = (m̂·c + 2·20)/(c + 20) ≥ 0.3`.
 /// The e-value is `e(p) = (1 − p + p ln p)/(p (ln p)²)` (Vovk & Wang, *E-values: calibration, combination and
@@ -31,10 +33,11 @@ pub struct Calibration {
     fitted_at: f64,
 }
 
-/// The e-values of a calibration at the edges of its bins; between them linear.
+/// The e-values of a calibration by bin: constant in the body, rising within the bin in the tail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Curve {
-    at_edge: Vec<f64>,
+pub struct ETable {
+    /// e at the lower edge, and how much it rises to the upper.
+    bins: Vec<(f64, f64)>,
 }
 
 impl Default for Calibration {
@@ -43,9 +46,9 @@ impl Default for Calibration {
     }
 }
 
-impl Default for Curve {
+impl Default for ETable {
     fn default() -> Self {
-        Self { at_edge: vec![e_value(0.0); Bins::COUNT + 1] }
+        Self { bins: vec![(e_value(0.0), 0.0); Bins::COUNT] }
     }
 }
 
@@ -68,7 +71,7 @@ impl Calibration {
     }
 
     /// A fresh table when at least 1 % was added since the last one, else `None`.
-    pub fn refit(&mut self) -> Option<Curve> {
+    pub fn refit(&mut self) -> Option<ETable> {
         if self.total < IGNORANT_BELOW || self.total < self.fitted_at * REFIT_GROWTH {
             return None;
         }
@@ -77,23 +80,25 @@ impl Calibration {
     }
 
     /// The table for what is known now.
-    pub fn fit(&self) -> Curve {
+    pub fn fit(&self) -> ETable {
         if self.total < IGNORANT_BELOW {
-            return Curve::default();
+            return ETable::default();
         }
         let tail = self.tail();
+        let in_tail = |bin: usize| {
+            e_value((tail.surprise + (libm::log(Bins::edge(bin)) - tail.y) / tail.excess).max(0.0))
+        };
         let mut above = self.total;
-        let mut at_edge = Vec::with_capacity(Bins::COUNT + 1);
-        for bin in 0..=Bins::COUNT {
-            let surprise = if bin <= tail.bin {
-                -libm::log((above + 1.0) / (self.total + 1.0))
-            } else {
-                tail.surprise + (libm::log(Bins::edge(bin)) - tail.y) / tail.excess
-            };
-            at_edge.push(e_value(surprise.max(0.0)));
-            above -= self.counts.get(bin).copied().unwrap_or_default();
-        }
-        Curve { at_edge }
+        let bins = self.counts.iter().enumerate().map(|(bin, &count)| {
+            above -= count;
+            if bin < tail.bin {
+                let p = (above + 0.5 * count + 1.0) / (self.total + 1.0);
+                return (e_value(-libm::log(p.min(1.0))), 0.0);
+            }
+            let low = in_tail(bin);
+            (low, in_tail(bin + 1) - low)
+        });
+        ETable { bins: bins.collect() }
     }
 
     /// Where the tail begins: the lowest edge with few enough samples above it.
@@ -123,13 +128,13 @@ struct Tail {
     surprise: f64,
 }
 
-impl Curve {
+impl ETable {
     /// The e-value of `x = 1 + surprise`.
     #[inline]
     pub fn e(&self, x: f64) -> f64 {
         let (bin, place) = Bins::locate(x);
-        let (low, high) = (self.at_edge[bin], self.at_edge[bin + 1]);
-        low + place * (high - low)
+        let (low, rise) = self.bins[bin];
+        low + place * rise
     }
 }
 

@@ -1,0 +1,245 @@
+//! What the operator decides: budgets, leases, whom never to touch. There are no thresholds to tune.
+
+use qualm_model::{
+    level::Level,
+    time::{Span, Timestamp},
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+/// A length of time as people write it: `"90s"`, `"15m"`, `"1h"`, `"2d"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Length(pub Span);
+
+impl Length {
+    const fn seconds(seconds: i64) -> Self {
+        Self(Span::seconds(seconds))
+    }
+}
+
+impl<'de> Deserialize<'de> for Length {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = || D::Error::custom(format!("`{text}` is not a length of time; write \"30s\", \"15m\", \"1h\" or \"2d\""));
+        let unit = text.chars().last().ok_or_else(wrong)?;
+        let number: i64 = text[..text.len() - unit.len_utf8()].trim().parse().map_err(|_| wrong())?;
+        let seconds = match unit {
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            'd' => 86_400,
+            _ => return Err(wrong()),
+        };
+        if !(0..=400 * 86_400 / seconds).contains(&number) {
+            return Err(D::Error::custom(format!("`{text}` is out of range; at most 400 days")));
+        }
+        Ok(Self::seconds(number * seconds))
+    }
+}
+
+impl Serialize for Length {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let seconds = self.0.0 / Span::SECOND.0;
+        let (unit, of) = [('d', 86_400), ('h', 3600), ('m', 60)]
+            .into_iter()
+            .find(|(_, of)| seconds > 0 && seconds % of == 0)
+            .unwrap_or(('s', 1));
+        serializer.serialize_str(&format!("{}{unit}", seconds / of))
+    }
+}
+
+/// `[budget]`: wrongful entries that the operator is willing to bear, for the whole mesh.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Budget {
+    /// Entries into *watched* a day.
+    pub watched_per_day: f64,
+    /// Entries into *throttled* a day.
+    pub throttled_per_day: f64,
+    /// Entries into *restricted* a week.
+    pub restricted_per_week: f64,
+    /// Entries into *quarantined* a month of 30 days.
+    pub quarantined_per_month: f64,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { watched_per_day: 10.0, throttled_per_day: 1.0, restricted_per_week: 1.0, quarantined_per_month: 1.0 }
+    }
+}
+
+impl Budget {
+    /// Entries a day into a level; 0 for levels that behaviour does not lead to.
+    pub fn per_day(&self, level: Level) -> f64 {
+        match level {
+            Level::Watched => self.watched_per_day,
+            Level::Throttled => self.throttled_per_day,
+            Level::Restricted => self.restricted_per_week / 7.0,
+            Level::Quarantined => self.quarantined_per_month / 30.0,
+            Level::Trusted | Level::Revoked => 0.0,
+        }
+    }
+}
+
+/// `[lease]`: how long an entry stands before it must be justified again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Leases {
+    /// Lease of *watched*.
+    pub watched: Length,
+    /// Lease of *throttled*.
+    pub throttled: Length,
+    /// Lease of *restricted*.
+    pub restricted: Length,
+    /// Lease of *quarantined*.
+    pub quarantined: Length,
+}
+
+impl Default for Leases {
+    fn default() -> Self {
+        Self {
+            watched: Length::seconds(1800),
+            throttled: Length::seconds(900),
+            restricted: Length::seconds(1800),
+            quarantined: Length::seconds(3600),
+        }
+    }
+}
+
+impl Leases {
+    /// The lease of a level.
+    pub fn of(&self, level: Level) -> Span {
+        match level {
+            Level::Trusted => Span(0),
+            Level::Watched => self.watched.0,
+            Level::Throttled => self.throttled.0,
+            Level::Restricted => self.restricted.0,
+            Level::Quarantined | Level::Revoked => self.quarantined.0,
+        }
+    }
+}
+
+/// Whether enforcement points act or only mark.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Everything is pushed through the shadow matcher: visible in the mesh's own log, denied to nobody.
+    #[default]
+    Shadow,
+    /// Levels act.
+    Enforce,
+}
+
+/// `[enforce]`: what may be done, and how far it may reach.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnforceConfig {
+    /// Shadow (default) or enforce.
+    pub mode: Mode,
+    /// A verdict whose causing event is older than this when decided is never enforced.
+    pub max_age: Length,
+    /// At most this share of all identities is denied at once; at least one always may be.
+    pub max_share: f64,
+    /// Identities that are never denied: exact principals, or prefixes that end in `*`.
+    pub protected: Vec<String>,
+}
+
+impl Default for EnforceConfig {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Shadow,
+            max_age: Length::seconds(120),
+            max_share: 0.05,
+            protected: [
+                "spiffe://*/ns/istio-system/*",
+                "spiffe://*/ns/kube-system/*",
+                "spiffe://*/ns/spire*",
+                "spiffe://*/ns/vault*",
+                "spiffe://*/ns/linkerd*",
+                "spiffe://*/ns/qualm*",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+        }
+    }
+}
+
+impl EnforceConfig {
+    /// Whether the operator has said that this principal is never to be denied.
+    pub fn protects(&self, principal: &str) -> bool {
+        self.protected.iter().any(|pattern| matches(pattern, principal))
+    }
+}
+
+/// `*` stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
+    let Some(rest) = text.strip_prefix(before) else { return false };
+    if after.is_empty() {
+        return true;
+    }
+    rest.char_indices().map(|(at, _)| at).chain([rest.len()]).any(|at| matches(after, &rest[at..]))
+}
+
+/// `[memory]`: what the baselines may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MemoryConfig {
+    /// Bytes of baselines in MiB; beyond, the greatest user's least known keys are folded away first.
+    pub baselines_mib: usize,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self { baselines_mib: 1024 }
+    }
+}
+
+/// Everything the scorer is told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScorerConfig {
+    /// Budgets of wrongful entries.
+    pub budget: Budget,
+    /// Leases.
+    pub lease: Leases,
+    /// What may be done.
+    pub enforce: EnforceConfig,
+    /// What may be kept.
+    pub memory: MemoryConfig,
+}
+
+/// After how much event time a level may be entered on behaviour.
+pub fn arms_after(level: Level) -> Span {
+    match level {
+        Level::Trusted | Level::Watched => Span::HOUR,
+        Level::Throttled => Span::DAY,
+        Level::Restricted | Level::Quarantined | Level::Revoked => Span(6 * Span::DAY.0),
+    }
+}
+
+/// When a level can be armed at the earliest, for a mesh born at `birth`.
+pub fn arms_at(level: Level, birth: Timestamp) -> Timestamp {
+    birth + arms_after(level)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_protected_pattern_may_have_a_star_anywhere() {
+        let config = EnforceConfig::default();
+        assert!(config.protects("spiffe://mesh.test/ns/istio-system/sa/istiod"));
+        assert!(config.protects("spiffe://mesh.test/ns/spire-server/sa/x"));
+        assert!(!config.protects("spiffe://mesh.test/ns/shop/sa/cart"));
+    }
+
+    #[test]
+    fn a_length_of_time_needs_its_unit() {
+        let parse = |text: &str| serde_json::from_value::<Length>(text.into()).map(|length| length.0.as_seconds());
+        assert_eq!(parse("90s").ok(), Some(90.0));
+        assert_eq!(parse("2d").ok(), Some(172_800.0));
+        for wrong in ["90", "", "1w", "-3m", "9999d"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,370 @@
+//! From bits to levels: evidence, scope, leases.
+
+use qualm_model::{
+    evidence::{EValues, Pace},
+    level::Level,
+    stats::Exposure,
+    time::{Span, Timestamp},
+};
+
+use crate::{
+    config::Mode,
+    mesh::SourceKey,
+    scorer::{Case, Scorer},
+    shard::Source,
+    standing::{Evidence, Reached, Reading, Standing, reached},
+    table::{Object, Subject},
+    verdict::{Cause, Reason, Verdict, decision_id},
+};
+
+/// An event with fewer bits says nothing about which instance is odd.
+const TELLING_BITS: f64 = 1.0;
+/// Share of the evidence that one instance must have for the entry to be about it alone.
+const NARROW_SHARE: f64 = 0.8;
+/// Where more than this share of those who should have called were silent, the telemetry is what is missing.
+const SILENT_SHARE: f64 = 0.2;
+
+impl Scorer {
+    /// Adds an event's bits to the evidence against its source, and decides where that changes anything.
+    pub(crate) fn weigh(
+        &mut self,
+        case: &Case<'_>,
+        bits: f64,
+        values: &EValues,
+        wall: Timestamp,
+        verdicts: &mut Vec<Verdict>,
+    ) {
+        let now = case.seen.exposure.now;
+        let key = (case.ids.shard, case.ids.source);
+        let most = self.most(case);
+        self.attribute(case, bits);
+        let Some(reading) = self.add_evidence(key, now, bits, most) else { return };
+        if bits > TELLING_BITS {
+            let minute = now.window(Span::MINUTE);
+            self.shards[usize::from(key.0)].delta.context(key, minute, bits);
+        }
+        let Some(reached) = reached(&self.mesh, reading, most, 1.0) else { return };
+        if self.is_news(key, reached.level, now, wall) {
+            let reasons = self.reasons(case, values);
+            verdicts.extend(self.enter(key, now, wall, reached, reasons));
+        }
+    }
+
+    /// The highest level that this event may lead to.
+    fn most(&self, case: &Case<'_>) -> Level {
+        let by_source = self.max_levels.get(usize::from(case.event.position().source)).copied();
+        let by_source = by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined);
+        if case.event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
+    }
+
+    /// Notes which instance the odd events of this episode come from.
+    fn attribute(&mut self, case: &Case<'_>, bits: f64) {
+        if bits <= TELLING_BITS {
+            return;
+        }
+        let Some(source) = self.shards[usize::from(case.ids.shard)].sources.get_mut(&case.ids.source) else { return };
+        let episode = source.evidence.episode_since();
+        if source.episode != episode {
+            // Bits of before the episode belong to it as far as they are of its first minute; older ones do not.
+            source.episode = episode;
+            let since = episode.unwrap_or(case.seen.exposure.now);
+            source.instances.iter_mut().filter(|i| i.last < since).for_each(|instance| instance.bits = 0.0);
+        }
+        let place = source.instance(case.ids.address, case.seen.exposure.now);
+        source.instances[place].bits += bits;
+    }
+
+    fn add_evidence(&mut self, key: SourceKey, now: Timestamp, bits: f64, most: Level) -> Option<Reading> {
+        let level = self.standings.get(&key).map_or(Level::Trusted, |standing| standing.level);
+        let mesh = &self.mesh;
+        let shard = &mut self.shards[usize::from(key.0)];
+        let (delta, source) = (&mut shard.delta, shard.sources.get_mut(&key.1)?);
+        let claimed_only = most <= Level::Watched;
+        let evidence: &mut Evidence = match (claimed_only, &mut source.claimed) {
+            (false, _) => &mut source.evidence,
+            (true, claimed) => claimed.get_or_insert_default(),
+        };
+        let reading = evidence.add(mesh, now, bits, &mut |best| delta.minute(best, level))?;
+        evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
+        source.shown_bits = mesh.shown_bits(Pace::Fast, reading.fast).max(mesh.shown_bits(Pace::Slow, reading.slow));
+        Some(reading)
+    }
+
+    /// Whether reaching `level` changes where the identity stands.
+    fn is_news(&self, key: SourceKey, level: Level, now: Timestamp, wall: Timestamp) -> bool {
+        match self.standings.get(&key) {
+            None => true,
+            Some(standing) => {
+                level > standing.level
+                    || (level == standing.level && standing.historic && !self.is_historic(now, wall))
+            }
+        }
+    }
+
+    fn is_historic(&self, now: Timestamp, wall: Timestamp) -> bool {
+        wall - now > self.config.enforce.max_age.0
+    }
+
+    /// Enters a level.
+    fn enter(
+        &mut self,
+        key: SourceKey,
+        now: Timestamp,
+        wall: Timestamp,
+        reached: Reached,
+        reasons: Vec<Reason>,
+    ) -> Option<Verdict> {
+        let standing = self.standings.get(&key);
+        let previous = standing.map_or(Level::Trusted, |standing| standing.level);
+        let ordinal = standing.map_or(0, |standing| standing.ordinal + 1);
+        let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
+        let episode = source.evidence.episode_since().unwrap_or(now);
+        let subject = self.subject(key.0, source, now);
+        let historic = self.is_historic(now, wall);
+        let held = self.held(source, reached.level);
+        let decision = decision_id(&subject, reached.level, episode, ordinal);
+        let lease = self.config.lease.of(reached.level);
+        let verdict = Verdict {
+            time: now,
+            decided: wall,
+            identity: name_of(source),
+            namespace: source.namespace.as_deref().map(str::to_owned),
+            object: Object::Any,
+            level: reached.level,
+            previous,
+            cause: Cause::Evidence,
+            pace: Some(reached.pace),
+            evidence_bits: self.mesh.shown_bits(reached.pace, reached.m),
+            threshold_bits: self.mesh.shown_bits(reached.pace, reached.threshold),
+            per_day: self.mesh.per_day(reached.pace, reached.m),
+            m: reached.m,
+            threshold: reached.threshold,
+            lease: Some(lease),
+            expires: Some(wall + lease),
+            decision: decision.clone(),
+            episode,
+            historic,
+            enforce: self.config.enforce.mode == Mode::Enforce && held.is_none(),
+            held,
+            instances: self.live_instances(key.0, source, now),
+            reasons,
+            subject,
+        };
+        let standing = Standing {
+            level: verdict.level,
+            decision,
+            instance: verdict.subject.instance.clone(),
+            episode,
+            ordinal,
+            decided: wall,
+            expires: wall + lease,
+            historic,
+            enforce: verdict.enforce,
+            evidence_bits: verdict.evidence_bits,
+            reason: verdict.reasons.first().map_or_else(String::new, |reason| reason.detector.name().to_owned()),
+        };
+        self.standings.insert(key, standing);
+        Some(verdict)
+    }
+
+    /// Whom an entry is about: one instance where nearly all of the evidence comes from it and others are live.
+    fn subject(&self, shard: u8, source: &Source, now: Timestamp) -> Subject {
+        let live = source.live(now).count_ones();
+        let total: f64 = source.instances.iter().map(|instance| instance.bits).sum();
+        let odd = source.instances.iter().find(|instance| instance.bits >= NARROW_SHARE * total && total > 0.0);
+        let address = |id| self.shards[usize::from(shard)].names.text(id).to_owned();
+        Subject {
+            principal: source.principal.to_string(),
+            cluster: source.cluster.as_deref().map(str::to_owned),
+            instance: odd.filter(|_| live >= 2).map(|odd| address(odd.address)),
+        }
+    }
+
+    fn live_instances(&self, shard: u8, source: &Source, now: Timestamp) -> Vec<String> {
+        let live = source.live(now);
+        let names = &self.shards[usize::from(shard)].names;
+        let mut instances: Vec<String> = (0..source.instances.len())
+            .filter(|place| live & (1 << place) != 0)
+            .map(|place| names.text(source.instances[place].address).to_owned())
+            .collect();
+        instances.sort_unstable();
+        instances
+    }
+
+    /// Why an entry is to be a shadow although the mode says enforce.
+    fn held(&self, source: &Source, level: Level) -> Option<String> {
+        if level < Level::Quarantined {
+            return None;
+        }
+        if self.config.enforce.protects(&source.principal) {
+            return Some("protected by the operator".to_owned());
+        }
+        let denied = self.standings.values().filter(|s| s.level >= Level::Quarantined && s.enforce && !s.historic).count();
+        let most = ((self.mesh.identities() as f64 * self.config.enforce.max_share) as usize).max(1);
+        (denied >= most).then(|| format!("blast radius: {denied} of at most {most} identities are denied already"))
+    }
+
+    /// Ends or renews leases that have run out by `wall`.
+    pub fn tick(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let ended: Vec<SourceKey> =
+            self.standings.iter().filter(|(_, standing)| standing.expires <= wall).map(|(&key, _)| key).collect();
+        for key in ended {
+            verdicts.extend(self.end_lease(key, wall));
+        }
+    }
+
+    fn end_lease(&mut self, key: SourceKey, wall: Timestamp) -> Option<Verdict> {
+        let mut standing = self.standings.remove(&key)?;
+        let now = self.watermark.now()?;
+        let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
+        let claimed = source.claimed.as_deref().filter(|_| standing.level == Level::Watched);
+        let reading = source.evidence.reading(&self.mesh, now);
+        let reading = claimed.map_or(reading, |claimed| {
+            let claimed = claimed.reading(&self.mesh, now);
+            Reading { fast: reading.fast.max(claimed.fast), slow: reading.slow.max(claimed.slow) }
+        });
+        let level = standing.supported(&self.mesh, reading);
+        let previous = standing.level;
+        let lease = (level > Level::Trusted).then(|| self.config.lease.of(level));
+        let pace = if reading.slow >= reading.fast { Pace::Slow } else { Pace::Fast };
+        let m = reading.slow.max(reading.fast);
+        let subject = Subject {
+            principal: source.principal.to_string(),
+            cluster: source.cluster.as_deref().map(str::to_owned),
+            instance: standing.instance.clone(),
+        };
+        if level != previous && level > Level::Trusted {
+            standing.ordinal += 1;
+            standing.decision = decision_id(&subject, level, standing.episode, standing.ordinal);
+        }
+        let verdict = Verdict {
+            time: now,
+            decided: wall,
+            identity: name_of(source),
+            namespace: source.namespace.as_deref().map(str::to_owned),
+            subject,
+            object: Object::Any,
+            level,
+            previous,
+            cause: if level == previous { Cause::Renewed } else { Cause::Lease },
+            pace: None,
+            evidence_bits: self.mesh.shown_bits(pace, m),
+            threshold_bits: 0.0,
+            per_day: self.mesh.per_day(pace, m),
+            m,
+            threshold: 0.0,
+            lease,
+            expires: lease.map(|lease| wall + lease),
+            decision: standing.decision.clone(),
+            episode: standing.episode,
+            historic: standing.historic,
+            enforce: standing.enforce,
+            held: None,
+            instances: self.live_instances(key.0, source, now),
+            reasons: Vec::new(),
+        };
+        if let Some(lease) = lease {
+            standing.level = level;
+            standing.expires = wall + lease;
+            self.standings.insert(key, standing);
+        }
+        Some(verdict)
+    }
+
+    /// Asks, when ten minutes have ended, who should have called and did not.
+    pub(crate) fn look_for_silence(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let Some(birth) = self.mesh.birth() else { return };
+        let length = Span(10 * Span::MINUTE.0);
+        let end = Timestamp((self.mesh.closed().window(length) + 1) * length.0 - 1);
+        let exposure = Exposure { birth, now: end };
+        let mut asked = Vec::new();
+        for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
+            for (&id, source) in sources {
+                if let Some(deviation) = source.baseline.score_silence(exposure) {
+                    asked.push(((shard, id), deviation));
+                }
+            }
+        }
+        let silent = asked.iter().filter(|(_, deviation)| deviation.observed == 0.0).count();
+        if silent as f64 > SILENT_SHARE * asked.len() as f64 {
+            return;
+        }
+        // By name, since the order of a map is nobody's business.
+        asked.sort_by(|a, b| self.identity_of(a.0).cmp(&self.identity_of(b.0)));
+        for (key, deviation) in asked {
+            self.weigh_silence(key, deviation, end, wall, verdicts);
+        }
+    }
+
+    fn weigh_silence(
+        &mut self,
+        key: SourceKey,
+        deviation: qualm_model::detector::Deviation,
+        end: Timestamp,
+        wall: Timestamp,
+        verdicts: &mut Vec<Verdict>,
+    ) {
+        use qualm_model::detector::Question;
+        let mut values = EValues::default();
+        values.set(Question::Silence, self.mesh.e(Question::Silence, deviation.x));
+        self.shards[usize::from(key.0)].delta.sample(Question::Silence, deviation.x);
+        let bits = values.bits_of_silence();
+        if bits <= 0.0 {
+            return;
+        }
+        let Some(reading) = self.add_evidence(key, end, bits, Level::Watched) else { return };
+        let Some(reached) = reached(&self.mesh, reading, Level::Watched, 1.0) else { return };
+        if !self.is_news(key, reached.level, end, wall) {
+            return;
+        }
+        let reason = Reason {
+            detector: Question::Silence,
+            bits,
+            observed: deviation.observed,
+            expected: deviation.expected,
+            n: deviation.n,
+            destination: String::new(),
+            operation: None,
+        };
+        verdicts.extend(self.enter(key, end, wall, reached, vec![reason]));
+    }
+
+    fn identity_of(&self, key: SourceKey) -> &str {
+        self.shards[usize::from(key.0)].names.text(key.1)
+    }
+
+    /// Every line of the trust table that stands now, ordered by subject.
+    pub fn entries(&self) -> Vec<crate::table::TrustEntry> {
+        let mut entries: Vec<_> = self
+            .standings
+            .iter()
+            .filter(|(_, standing)| !standing.historic)
+            .filter_map(|(key, standing)| {
+                let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
+                Some(crate::table::TrustEntry {
+                    decision: standing.decision.clone(),
+                    subject: Subject {
+                        principal: source.principal.to_string(),
+                        cluster: source.cluster.as_deref().map(str::to_owned),
+                        instance: standing.instance.clone(),
+                    },
+                    object: Object::Any,
+                    level: standing.level,
+                    enforce: standing.enforce,
+                    decided: standing.decided,
+                    expires: standing.expires,
+                    evidence_bits: standing.evidence_bits,
+                    reason: standing.reason.clone(),
+                })
+            })
+            .collect();
+        entries.sort_by(|a, b| (&a.subject, &a.object).cmp(&(&b.subject, &b.object)));
+        entries
+    }
+}
+
+fn name_of(source: &Source) -> String {
+    let mut name = String::new();
+    crate::door::identity(&source.principal, source.cluster.as_deref().unwrap_or_default(), &mut name);
+    name
+}

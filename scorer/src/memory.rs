@@ -1,0 +1,71 @@
+//! Staying within the memory bound: whoever takes most gives first.
+
+use qualm_model::time::Timestamp;
+
+use crate::{mesh::SourceKey, scorer::Scorer, shard::SOURCE_BYTES};
+
+/// Room is made down to this share of the bound, so that it is not made for every event.
+const DOWN_TO: f64 = 0.9;
+/// A source that takes more than this share of the bound gives of its own before any other source goes.
+const GREAT: f64 = 0.01;
+/// Share of a crowd's identities that go at once.
+const CROWD_SHARE: f64 = 0.1;
+
+impl Scorer {
+    /// Folds keys away until there is room again. One great source loses its own least known edges and attributes;
+    /// a crowd of small ones loses the least known identities of the most crowded namespace.
+    pub(crate) fn make_room(&mut self) {
+        let bound = (self.config.memory.baselines_mib << 20) as f64;
+        while self.used as f64 > DOWN_TO * bound {
+            let before = self.used;
+            match self.greatest() {
+                Some((key, owned)) if owned as f64 > GREAT * bound => {
+                    let (freed, keys) = self.shards[usize::from(key.0)].fold_half_of(key.1);
+                    self.used = self.used.saturating_sub(freed);
+                    self.tally.folded += keys;
+                }
+                _ => self.thin_the_crowd(),
+            }
+            if self.used >= before {
+                break;
+            }
+        }
+        for shard in &mut self.shards {
+            shard.sweep();
+        }
+    }
+
+    fn greatest(&self) -> Option<(SourceKey, usize)> {
+        let all = self.shards.iter().enumerate().flat_map(|(shard, s)| {
+            s.sources.iter().map(move |(&id, source)| ((shard as u8, id), source.owned, &source.principal))
+        });
+        // Ties by name: the order of a map is nobody's business.
+        all.max_by(|a, b| a.1.cmp(&b.1).then_with(|| b.2.cmp(a.2))).map(|(key, owned, _)| (key, owned))
+    }
+
+    fn thin_the_crowd(&mut self) {
+        let mut crowds: std::collections::BTreeMap<&str, usize> = std::collections::BTreeMap::new();
+        for source in self.shards.iter().flat_map(|shard| shard.sources.values()) {
+            *crowds.entry(source.namespace.as_deref().unwrap_or_default()).or_default() += SOURCE_BYTES + source.owned;
+        }
+        let Some((crowd, _)) = crowds.into_iter().max_by_key(|&(_, bytes)| bytes) else { return };
+        let crowd = crowd.to_owned();
+        let mut members: Vec<(f64, Timestamp, String, SourceKey)> = Vec::new();
+        for (shard, s) in self.shards.iter().enumerate() {
+            for (&id, source) in &s.sources {
+                let key = (shard as u8, id);
+                let stands = self.standings.contains_key(&key);
+                if !stands && source.namespace.as_deref().unwrap_or_default() == crowd {
+                    members.push((source.baseline.volume(), source.last, source.principal.to_string(), key));
+                }
+            }
+        }
+        members.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then_with(|| a.2.cmp(&b.2)));
+        let most = ((members.len() as f64 * CROWD_SHARE) as usize).max(1).min(members.len());
+        for (.., key) in &members[..most] {
+            self.used = self.used.saturating_sub(self.shards[usize::from(key.0)].fold_source(key.1));
+            self.tally.folded += 1;
+        }
+        self.mesh.forget_identities(most as u64);
+    }
+}

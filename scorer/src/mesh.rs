@@ -1,0 +1,388 @@
+//! What is known of the mesh as a whole: read by every shard from summaries that close every five seconds of event
+//! time, in every deployment alike, so that one process and ten give the same verdicts.
+
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use qualm_model::{
+    baseline::{DestinationBaseline, SiblingRate},
+    detector::{Observation, Question},
+    evidence::{Climb, EpisodeCurve, Pace, QUESTIONS, Rates},
+    level::Level,
+    stats::{Bins, Calibration, ETable, Exposure},
+    time::{Span, Timestamp},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Budget, arms_at};
+
+/// A summary closes this often.
+pub(crate) const SUMMARY: Span = Span::seconds(5);
+/// Thresholds are read from the curve this often.
+const READ_CURVE: Span = Span(10 * Span::MINUTE.0);
+/// How much a minute of an identity that is at least watched weighs in the histogram of minutes: enough to adapt,
+/// too little for an attacker to raise the bar.
+const WATCHED_WEIGHT: f64 = 0.02;
+/// Neighbours' evidence counts for ten minutes and up to this many bits.
+const CONTEXT_MINUTES: i64 = 10;
+const CONTEXT_MOST: f64 = 8.0;
+
+/// A source, whatever shard it lives in.
+pub(crate) type SourceKey = (u8, u32);
+
+/// What one shard saw of one destination since the last summary.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DestinationDelta {
+    pub(crate) name: Arc<str>,
+    pub(crate) calls: f64,
+    pub(crate) weight: f64,
+    pub(crate) first_contacts: f64,
+    pub(crate) reported: bool,
+}
+
+/// What one shard adds to the next summary.
+#[derive(Debug, Default)]
+pub(crate) struct Delta {
+    samples: Vec<(Question, u16)>,
+    minutes: Vec<(f64, f64)>,
+    climbs: Vec<(Pace, Climb)>,
+    context: Vec<(SourceKey, i64, f64)>,
+    siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
+    pub(crate) destinations: Vec<DestinationDelta>,
+    pub(crate) new_identities: u64,
+}
+
+impl Delta {
+    #[inline]
+    pub(crate) fn sample(&mut self, question: Question, x: f64) {
+        self.samples.push((question, Bins::locate(x).0 as u16));
+    }
+
+    /// The best bits of an identity's minute; `watched` where its level is above *trusted*.
+    pub(crate) fn minute(&mut self, bits: f64, level: Level) {
+        self.minutes.push((bits, if level >= Level::Watched { WATCHED_WEIGHT } else { 1.0 }));
+    }
+
+    pub(crate) fn climb(&mut self, pace: Pace, climb: Climb) {
+        self.climbs.push((pace, climb));
+    }
+
+    pub(crate) fn context(&mut self, source: SourceKey, minute: i64, bits: f64) {
+        self.context.push((source, minute, bits));
+    }
+
+    pub(crate) fn siblings(&mut self, namespace: &Arc<str>) -> &mut SiblingRate {
+        self.siblings.entry(namespace.clone()).or_default()
+    }
+
+    /// Bytes this takes, roughly; deltas are emptied every five seconds of event time.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.samples.is_empty() && self.destinations.is_empty() && self.minutes.is_empty()
+    }
+}
+
+/// Evidence that leads into a level, one number a clock; `None` where the level is not armed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Threshold {
+    /// Of the fast clock.
+    pub fast: Option<f64>,
+    /// Of the slow clock.
+    pub slow: Option<f64>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Destination {
+    name: Arc<str>,
+    baseline: DestinationBaseline,
+    /// Last time its own proxy reported a call.
+    reported: Timestamp,
+}
+
+/// The summaries.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Mesh {
+    birth: Option<Timestamp>,
+    closed: Timestamp,
+    calibrations: Vec<Calibration>,
+    tables: Vec<ETable>,
+    minutes: Calibration,
+    minute_table: ETable,
+    ids: HashMap<Arc<str>, u32, foldhash::quality::FixedState>,
+    destinations: HashMap<u32, Destination, FixedState>,
+    next_destination: u32,
+    siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
+    curves: [EpisodeCurve; 2],
+    rates: [Rates; 2],
+    read_at: Timestamp,
+    thresholds: [Threshold; 4],
+    identities: u64,
+    context: Context,
+}
+
+impl Default for Mesh {
+    fn default() -> Self {
+        Self {
+            birth: None,
+            closed: Timestamp(i64::MIN),
+            calibrations: vec![Calibration::default(); QUESTIONS],
+            tables: vec![ETable::default(); QUESTIONS],
+            minutes: Calibration::default(),
+            minute_table: ETable::default(),
+            ids: HashMap::default(),
+            destinations: HashMap::default(),
+            next_destination: 0,
+            siblings: HashMap::default(),
+            curves: Default::default(),
+            rates: Default::default(),
+            read_at: Timestamp(i64::MIN),
+            thresholds: Default::default(),
+            identities: 0,
+            context: Context::default(),
+        }
+    }
+}
+
+impl Mesh {
+    /// The first watermark: from here on everything could have been seen.
+    pub(crate) fn birth(&self) -> Option<Timestamp> {
+        self.birth
+    }
+
+    /// Where the next summary closes.
+    #[inline]
+    pub(crate) fn next_close(&self) -> Timestamp {
+        Timestamp(self.closed.0.saturating_add(SUMMARY.0))
+    }
+
+    /// The end of the last summary.
+    pub(crate) fn closed(&self) -> Timestamp {
+        self.closed
+    }
+
+    pub(crate) fn begin(&mut self, first: Timestamp) {
+        self.birth = Some(first);
+        self.closed = Timestamp(first.window(SUMMARY) * SUMMARY.0);
+        self.read_at = self.closed;
+    }
+
+    #[inline]
+    pub(crate) fn exposure(&self, now: Timestamp) -> Exposure {
+        Exposure { birth: self.birth.unwrap_or(now), now }
+    }
+
+    #[inline]
+    pub(crate) fn e(&self, question: Question, x: f64) -> f64 {
+        self.tables[question as usize].e(x)
+    }
+
+    /// Evidence of a minute whose best event had `bits`: `z = log2 e(p)`, ranked among all minutes of all
+    /// identities.
+    pub(crate) fn z(&self, bits: f64) -> f64 {
+        libm::log2(self.minute_table.e(1.0 + bits.max(0.0)))
+    }
+
+    pub(crate) fn destination_id(&self, name: &str) -> Option<u32> {
+        self.ids.get(name).copied()
+    }
+
+    #[inline]
+    pub(crate) fn destination(&self, id: u32) -> Option<(&DestinationBaseline, Timestamp)> {
+        self.destinations.get(&id).map(|destination| (&destination.baseline, destination.reported))
+    }
+
+    pub(crate) fn siblings(&self, namespace: &str) -> Option<&SiblingRate> {
+        self.siblings.get(namespace)
+    }
+
+    /// Evidence on all *other* sources in the last ten minutes, at most eight bits.
+    #[inline]
+    pub(crate) fn context(&self, source: SourceKey, now: Timestamp) -> f64 {
+        self.context.of_others(source, now)
+    }
+
+    pub(crate) fn threshold(&self, level: Level) -> Threshold {
+        Level::BY_BEHAVIOUR
+            .iter()
+            .position(|&behaviour| behaviour == level)
+            .map_or_else(Threshold::default, |index| self.thresholds[index])
+    }
+
+    /// Evidence in bits as it is shown: `log2(N · 1440 / rate(m))`.
+    pub(crate) fn shown_bits(&self, pace: Pace, m: f64) -> f64 {
+        let rate = self.rates[pace as usize].per_day(m).max(1e-300);
+        libm::log2(self.identities.max(1) as f64 * 1440.0 / rate)
+    }
+
+    /// How often a day evidence `m` is reached by chance.
+    pub(crate) fn per_day(&self, pace: Pace, m: f64) -> f64 {
+        self.rates[pace as usize].per_day(m)
+    }
+
+    pub(crate) fn identities(&self) -> u64 {
+        self.identities
+    }
+
+    pub(crate) fn destinations(&self) -> usize {
+        self.destinations.len()
+    }
+
+    /// Closes the summary that ends at the next boundary at or before `watermark`; deltas come in shard order.
+    pub(crate) fn close<'a>(
+        &mut self,
+        watermark: Timestamp,
+        deltas: impl Iterator<Item = &'a mut Delta>,
+        budget: &Budget,
+    ) {
+        // What a delta holds was seen in the interval that ended first; idle intervals after it are empty.
+        let seen = Observation::at(self.exposure(Timestamp(self.next_close().0 - 1)));
+        for delta in deltas {
+            if !delta.is_empty() || !delta.climbs.is_empty() || !delta.context.is_empty() {
+                self.absorb(delta, &seen);
+            }
+        }
+        self.refit();
+        self.closed = Timestamp(watermark.window(SUMMARY) * SUMMARY.0);
+        self.context.expire(self.closed);
+        if self.closed - self.read_at >= READ_CURVE {
+            self.read_curves(budget);
+        }
+    }
+
+    fn absorb(&mut self, delta: &mut Delta, seen: &Observation) {
+        for (question, bin) in delta.samples.drain(..) {
+            self.calibrations[question as usize].add_to_bin(usize::from(bin), 1.0);
+        }
+        for (bits, weight) in delta.minutes.drain(..) {
+            self.minutes.add(1.0 + bits.max(0.0), weight);
+        }
+        for (pace, climb) in delta.climbs.drain(..) {
+            self.curves[pace as usize].add(climb);
+        }
+        for (source, minute, bits) in delta.context.drain(..) {
+            self.context.add(source, minute, bits);
+        }
+        for (namespace, rate) in delta.siblings.drain() {
+            self.siblings.entry(namespace).or_default().merge(&rate);
+        }
+        self.identities += std::mem::take(&mut delta.new_identities);
+        let calibrations = &mut self.calibrations;
+        for change in delta.destinations.drain(..) {
+            let id = *self.ids.entry(change.name.clone()).or_insert_with(|| {
+                self.next_destination += 1;
+                self.next_destination - 1
+            });
+            let destination = self.destinations.entry(id).or_insert_with(|| Destination {
+                name: change.name.clone(),
+                ..Destination::default()
+            });
+            if change.reported {
+                destination.reported = seen.exposure.now;
+            }
+            destination.baseline.learn(seen, change.calls, change.weight, change.first_contacts, &mut |question, x| {
+                calibrations[question as usize].add(x, 1.0);
+            });
+        }
+    }
+
+    fn refit(&mut self) {
+        for (calibration, table) in self.calibrations.iter_mut().zip(&mut self.tables) {
+            if let Some(fitted) = calibration.refit() {
+                *table = fitted;
+            }
+        }
+        if let Some(fitted) = self.minutes.refit() {
+            self.minute_table = fitted;
+        }
+    }
+
+    fn read_curves(&mut self, budget: &Budget) {
+        let Some(birth) = self.birth else { return };
+        self.read_at = self.closed;
+        self.rates = [
+            self.curves[Pace::Fast as usize].rates(birth, self.closed),
+            self.curves[Pace::Slow as usize].rates(birth, self.closed),
+        ];
+        for (threshold, level) in self.thresholds.iter_mut().zip(Level::BY_BEHAVIOUR) {
+            let armed = self.closed >= arms_at(level, birth);
+            let read = |pace: Pace, share: f64| {
+                armed.then(|| self.rates[pace as usize].threshold(share * budget.per_day(level))).flatten()
+            };
+            // The lower levels share their budget between the clocks; the higher ones trust the slow one alone.
+            *threshold = match level {
+                Level::Watched | Level::Throttled => {
+                    Threshold { fast: read(Pace::Fast, 0.5), slow: read(Pace::Slow, 0.5) }
+                }
+                _ => Threshold { fast: None, slow: read(Pace::Slow, 1.0) },
+            };
+        }
+    }
+
+    /// Lets go of the least known destinations until at most `most` are left.
+    pub(crate) fn fold_destinations(&mut self, most: usize) -> usize {
+        if self.destinations.len() <= most {
+            return 0;
+        }
+        let mut volumes: Vec<(f64, &Arc<str>, u32)> =
+            self.destinations.iter().map(|(&id, d)| (d.baseline.volume(), &d.name, id)).collect();
+        volumes.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(b.1)));
+        let gone: Vec<u32> = volumes[..volumes.len() - most * 9 / 10].iter().map(|&(.., id)| id).collect();
+        for id in &gone {
+            if let Some(destination) = self.destinations.remove(id) {
+                self.ids.remove(&destination.name);
+            }
+        }
+        gone.len()
+    }
+
+    pub(crate) fn forget_identities(&mut self, count: u64) {
+        self.identities = self.identities.saturating_sub(count);
+    }
+}
+
+/// Best bits of every source in each of the last ten minutes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Context {
+    best: HashMap<SourceKey, Vec<(i64, f64)>, FixedState>,
+    total: f64,
+    minute: i64,
+}
+
+impl Context {
+    fn add(&mut self, source: SourceKey, minute: i64, bits: f64) {
+        let minutes = self.best.entry(source).or_default();
+        match minutes.iter_mut().find(|(at, _)| *at == minute) {
+            Some((_, best)) => *best = best.max(bits),
+            None => minutes.push((minute, bits)),
+        }
+        self.minute = i64::MIN;
+    }
+
+    fn expire(&mut self, now: Timestamp) {
+        let minute = now.window(Span::MINUTE);
+        if minute == self.minute {
+            return;
+        }
+        self.minute = minute;
+        self.best.retain(|_, minutes| {
+            minutes.retain(|&(at, _)| at > minute - CONTEXT_MINUTES);
+            !minutes.is_empty()
+        });
+        // Summed in the order of size, so that the sum does not depend on the order of the map.
+        let mut all: Vec<f64> = self.best.values().map(|minutes| most(minutes)).collect();
+        all.sort_by(f64::total_cmp);
+        self.total = all.iter().sum();
+    }
+
+    fn of_others(&self, source: SourceKey, _now: Timestamp) -> f64 {
+        if self.total <= 0.0 {
+            return 0.0;
+        }
+        let own = self.best.get(&source).map_or(0.0, |minutes| most(minutes));
+        (self.total - own).clamp(0.0, CONTEXT_MOST)
+    }
+}
+
+fn most(minutes: &[(i64, f64)]) -> f64 {
+    minutes.iter().map(|&(_, bits)| bits).fold(0.0, f64::max)
+}

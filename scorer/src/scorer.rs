@@ -1,0 +1,377 @@
+//! The scorer: observe an event, score it, decide, then perhaps learn.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use qualm_model::{
+    baseline::{FirstTimes, SourceBaseline},
+    detector::{Deviation, Observation, Question},
+    event::{Event, EventBatch, Reporter},
+    evidence::EValues,
+    level::Level,
+    stats::Exposure,
+    time::{Span, Timestamp},
+};
+
+use crate::{
+    config::ScorerConfig,
+    door::{Door, Ids},
+    mesh::{Mesh, SourceKey},
+    shard::{Attribute, EDGE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
+    standing::Standing,
+    verdict::{Reason, Verdict},
+    watermark::Watermark,
+};
+
+/// A service of the mesh inherits from its siblings, and its edges may be adopted, once the mesh is this old;
+/// before, everything is new and everything is learned.
+const SETTLED: Span = Span::DAY;
+/// How long an adopted edge, recognised as the service's own change, is excused from being new.
+const ADOPTED_FOR: Span = Span::DAY;
+/// An edge whose destination's proxy reported within this time is judged by those reports alone.
+const DESTINATION_REPORTS: Span = Span(10 * Span::MINUTE.0);
+/// Share of neighbours' evidence that lifts a doubtful event.
+const CONTEXT_SHARE: f64 = 0.1;
+
+/// Bytes of one destination in the summaries; they may take a quarter of the memory bound.
+const DESTINATION_BYTES: usize = 320;
+
+/// What became of one event.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Observed {
+    /// It was scored.
+    Scored {
+        /// Bits of the event: the one number by which events are ranked. Finite, never clipped.
+        bits: f64,
+        /// Evidence against its source with this event in it.
+        identity_bits: f64,
+        /// The question with the strongest answer.
+        leading: Option<Question>,
+    },
+    /// It shows an action of Qualm: used to verify, never scored or learned.
+    OwnAction,
+    /// The destination's own report of this call is the one that counts.
+    Duplicate,
+    /// It names no source.
+    NoSource,
+}
+
+/// Counts that operators see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Identities held.
+    pub identities: u64,
+    /// Edges held.
+    pub edges: u64,
+    /// Bytes of baselines.
+    pub bytes: u64,
+    /// Keys folded away to stay within the bound.
+    pub folded: u64,
+    /// Events behind the watermark.
+    pub late: u64,
+    /// Events that showed Qualm's own actions.
+    pub own_actions: u64,
+}
+
+/// All state of the judgement. Deterministic: the same events and commands in the same order give the same verdicts.
+#[derive(Debug)]
+pub struct Scorer {
+    pub(crate) config: ScorerConfig,
+    pub(crate) max_levels: Vec<Level>,
+    pub(crate) shards: Vec<Shard>,
+    pub(crate) mesh: Mesh,
+    pub(crate) watermark: Watermark,
+    pub(crate) standings: BTreeMap<SourceKey, Standing>,
+    pub(crate) used: usize,
+    pub(crate) tally: Tally,
+    door: Door,
+}
+
+/// One event with all that is needed to judge it, within its shard.
+pub(crate) struct Case<'a> {
+    pub(crate) event: Event<'a>,
+    pub(crate) ids: Ids,
+    pub(crate) seen: Observation,
+    pub(crate) edge_seen: Observation,
+    pub(crate) first: FirstTimes,
+    pub(crate) edge_is_excused: bool,
+}
+
+impl Scorer {
+    /// A scorer that knows nothing yet.
+    pub fn new(config: ScorerConfig) -> Self {
+        Self {
+            config,
+            max_levels: Vec::new(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            mesh: Mesh::default(),
+            watermark: Watermark::default(),
+            standings: BTreeMap::new(),
+            used: 0,
+            tally: Tally::default(),
+            door: Door::default(),
+        }
+    }
+
+    /// The highest level that records of each source (by its index) may lead to; all, where not said.
+    pub fn limit_sources(&mut self, max_levels: Vec<Level>) {
+        self.max_levels = max_levels;
+    }
+
+    /// Replaces what the operator decides. Enters the loop between two batches.
+    pub fn reconfigure(&mut self, config: ScorerConfig) {
+        self.config = config;
+    }
+
+    /// What the operator decided.
+    pub fn config(&self) -> &ScorerConfig {
+        &self.config
+    }
+
+    /// How far event time has come.
+    pub fn watermark(&self) -> Option<Timestamp> {
+        self.watermark.now()
+    }
+
+    /// The first watermark.
+    pub fn birth(&self) -> Option<Timestamp> {
+        self.mesh.birth()
+    }
+
+    /// Levels that can be entered now.
+    pub fn armed(&self) -> Vec<Level> {
+        let armed = |level: &Level| {
+            let threshold = self.mesh.threshold(*level);
+            threshold.fast.is_some() || threshold.slow.is_some()
+        };
+        Level::BY_BEHAVIOUR.into_iter().filter(armed).collect()
+    }
+
+    /// Counts for operators.
+    pub fn tally(&self) -> Tally {
+        let sum = |count: fn(&Shard) -> usize| self.shards.iter().map(count).sum::<usize>() as u64;
+        Tally {
+            identities: sum(|shard| shard.sources.len()),
+            edges: sum(|shard| shard.edges.len()),
+            bytes: self.used as u64,
+            ..self.tally
+        }
+    }
+
+    /// Makes ready for a batch: dictionary keys of the one before mean nothing any more.
+    pub fn open(&mut self, _batch: &EventBatch) {
+        self.door.open();
+    }
+
+    /// Observes one event of the opened batch: scores it, decides, learns. `wall` is the wall time; verdicts are
+    /// added to `verdicts`.
+    pub fn observe(&mut self, event: Event<'_>, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
+        let time = event.report();
+        if self.mesh.birth().is_none() {
+            self.mesh.begin(time);
+        }
+        if let Some(watermark) = self.watermark.see(event.position(), time)
+            && watermark >= self.mesh.next_close()
+        {
+            self.close_summary(watermark, wall, verdicts);
+        }
+        if !event.decision_id().is_empty() {
+            self.tally.own_actions += 1;
+            return Observed::OwnAction;
+        }
+        let Some(ids) = self.door.ids(event, &mut self.shards) else { return Observed::NoSource };
+        if event.reporter() == Reporter::Source && self.destination_reports(ids, time) {
+            return Observed::Duplicate;
+        }
+        if time < self.mesh.closed() {
+            self.tally.late += 1;
+        }
+        let case = self.admit(event, ids, time);
+        let observed = self.judge(&case, wall, verdicts);
+        if self.used > self.config.memory.baselines_mib << 20 {
+            self.make_room();
+        }
+        observed
+    }
+
+    /// Whether the destination's own proxy reports its calls, so that the caller's report only confirms.
+    fn destination_reports(&self, ids: Ids, now: Timestamp) -> bool {
+        let shard = &self.shards[usize::from(ids.shard)];
+        let Some(link) = shard.links.get(&ids.destination) else { return false };
+        link.reported
+            || link
+                .mesh
+                .and_then(|id| self.mesh.destination(id))
+                .is_some_and(|(_, reported)| now - reported <= DESTINATION_REPORTS)
+    }
+
+    /// Makes place for what is new in the event, and notes that it was seen.
+    fn admit<'a>(&mut self, event: Event<'a>, ids: Ids, now: Timestamp) -> Case<'a> {
+        let exposure = self.mesh.exposure(now);
+        let shard = &mut self.shards[usize::from(ids.shard)];
+        if !shard.sources.contains_key(&ids.source) {
+            let source = new_source(event, shard, &self.mesh, exposure);
+            self.used += SOURCE_BYTES;
+            shard.delta.new_identities += 1;
+            shard.sources.insert(ids.source, source);
+        }
+        let (edge, first_contact, bytes) = admit_edge(shard, ids, now);
+        let mut owned = bytes;
+        let mut first_time = |attribute| {
+            let (first, bytes) = shard.first_time(attribute, now);
+            owned += bytes;
+            first
+        };
+        let Ids { source, destination, .. } = ids;
+        let operation =
+            ids.operation.and_then(|operation| first_time(Attribute::Operation { source, destination, operation }));
+        let credential = ids.credential.and_then(|credential| first_time(Attribute::Credential { source, credential }));
+        let fingerprint =
+            ids.fingerprint.and_then(|fingerprint| first_time(Attribute::Fingerprint { source, fingerprint }));
+        self.used += owned;
+        if let Some(source) = shard.sources.get_mut(&ids.source) {
+            source.owned += owned;
+            if source.stamp != shard.changed.epoch {
+                source.stamp = shard.changed.epoch;
+                shard.changed.sources.push(ids.source);
+            }
+        }
+        let adopted = edge.adopted.filter(|&since| now - since <= ADOPTED_FOR);
+        let seen = Observation {
+            outcome: event.outcome(),
+            first_contact: first_contact && adopted.is_none(),
+            bytes: sum(event.bytes_in(), event.bytes_out()),
+            duration_ns: event.duration_ns(),
+            ..Observation::at(exposure)
+        };
+        let since = edge.adopted.unwrap_or(exposure.birth);
+        let edge_seen = Observation { exposure: Exposure { birth: since, now }, ..seen };
+        // An operation on an edge that is itself new says nothing of its own.
+        let operation = operation.filter(|_| !first_contact);
+        let first = FirstTimes { operation, credential, fingerprint };
+        Case { event, ids, seen, edge_seen, first, edge_is_excused: edge.returned || adopted.is_some() }
+    }
+
+    /// Scores, decides, learns.
+    fn judge(&mut self, case: &Case<'_>, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
+        let now = case.seen.exposure.now;
+        let key = (case.ids.shard, case.ids.source);
+        let mut values = EValues::default();
+        let mesh = &self.mesh;
+        let shard = &self.shards[usize::from(case.ids.shard)];
+        let weight =
+            shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
+        let raw = values.bits();
+        let context = if raw > -1.0 { mesh.context(key, now) } else { 0.0 };
+        let source = &shard.sources[&case.ids.source];
+        let forgiven = source.baseline.habit.forgive(now, raw);
+        let bits = forgiven + CONTEXT_SHARE * context * (forgiven + 1.0).clamp(0.0, 1.0);
+        self.weigh(case, bits, &values, wall, verdicts);
+        let late = now < self.mesh.closed();
+        let shard = &mut self.shards[usize::from(case.ids.shard)];
+        if !late {
+            shard.learn(case, weight, raw);
+        }
+        let identity_bits = shard.sources.get(&case.ids.source).map_or(0.0, |source| source.shown_bits);
+        Observed::Scored { bits, identity_bits, leading: values.leading() }
+    }
+
+    /// Reasons of an event, strongest first, before it is learned.
+    pub(crate) fn reasons(&self, case: &Case<'_>, values: &EValues) -> Vec<Reason> {
+        let shard = &self.shards[usize::from(case.ids.shard)];
+        let mut answers: Vec<(Question, Deviation)> = Vec::new();
+        shard.ask(&self.mesh, case, &mut |question, deviation| answers.push((question, deviation)));
+        let destination = shard.names.text(case.ids.destination);
+        let reason = |(question, bits): (Question, f64)| {
+            let (_, deviation) = answers.iter().find(|(asked, _)| *asked == question)?;
+            Some(Reason {
+                detector: question,
+                bits,
+                observed: deviation.observed,
+                expected: deviation.expected,
+                n: deviation.n,
+                destination: destination.to_owned(),
+                operation: (!case.event.operation().is_empty()).then(|| case.event.operation().to_owned()),
+            })
+        };
+        values.reasons().into_iter().filter_map(reason).take(8).collect()
+    }
+
+    fn close_summary(&mut self, watermark: Timestamp, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let windows = |time: Timestamp| time.window(Span(10 * Span::MINUTE.0));
+        let ten_minutes_ended = windows(self.mesh.closed()) < windows(watermark);
+        if ten_minutes_ended {
+            self.look_for_silence(wall, verdicts);
+        }
+        for shard in &mut self.shards {
+            shard.gather_destinations();
+        }
+        self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
+        let most = (self.config.memory.baselines_mib << 20) / 4 / DESTINATION_BYTES;
+        self.tally.folded += self.mesh.fold_destinations(most) as u64;
+        for shard in &mut self.shards {
+            shard.resolve(&self.mesh);
+        }
+    }
+}
+
+fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.saturating_add(b)),
+        (a, b) => a.or(b),
+    }
+}
+
+fn new_source(event: Event<'_>, shard: &Shard, mesh: &Mesh, exposure: Exposure) -> Source {
+    let party = event.source();
+    let text = |text: &str| (!text.is_empty()).then(|| Arc::<str>::from(text));
+    let namespace = text(party.namespace());
+    let settled = exposure.now - exposure.birth >= SETTLED;
+    let siblings = namespace.as_deref().filter(|_| settled).and_then(|namespace| mesh.siblings(namespace));
+    let mark = (3_u8, party.principal(), party.cluster());
+    Source {
+        principal: Arc::from(party.principal()),
+        cluster: text(party.cluster()),
+        baseline: siblings.map_or_else(SourceBaseline::default, |rate| SourceBaseline::inheriting(exposure, rate)),
+        namespace,
+        first: exposure.now,
+        last: exposure.now,
+        returned: shard.forgotten.holds(mark),
+        ..Source::default()
+    }
+}
+
+/// What a case needs to know of its edge.
+#[derive(Clone, Copy)]
+struct EdgeState {
+    adopted: Option<Timestamp>,
+    returned: bool,
+}
+
+/// The edge, made where it is new; whether the two meet for the first time; bytes taken.
+fn admit_edge(shard: &mut Shard, ids: Ids, now: Timestamp) -> (EdgeState, bool, usize) {
+    let Some(source) = shard.sources.get_mut(&ids.source) else {
+        return (EdgeState { adopted: None, returned: false }, false, 0);
+    };
+    let place = source.instance(ids.address, now);
+    source.last = source.last.max(now);
+    let live = source.live(now);
+    let key = (ids.source, ids.destination);
+    let epoch = shard.changed.epoch;
+    if let Some(edge) = shard.edges.get_mut(&key) {
+        let is_new_user = edge.users & (1 << place) == 0;
+        edge.users |= 1 << place;
+        edge.last = edge.last.max(now);
+        if is_new_user && edge.adopted.is_none() && now - edge.first <= SETTLED && edge.is_shared_by(live) {
+            edge.adopt(now);
+        }
+        if edge.stamp != epoch {
+            edge.stamp = epoch;
+            shard.changed.edges.push(key);
+        }
+        return (EdgeState { adopted: edge.adopted, returned: edge.returned }, false, 0);
+    }
+    let returned =
+        shard.forgotten.holds((4_u8, shard.names.text(ids.source), shard.names.text(ids.destination)));
+    shard.new_edge(key, now, 1 << place, returned);
+    (EdgeState { adopted: None, returned }, !returned, EDGE_BYTES)
+}

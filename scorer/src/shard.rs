@@ -1,0 +1,427 @@
+//! One virtual shard: the sources whose canonical service hashes to it, and all that is kept of them.
+
+use std::{hash::BuildHasher, sync::Arc};
+
+use foldhash::{fast, quality};
+use hashbrown::{HashMap, HashSet};
+use qualm_model::{
+    baseline::{DestinationBaseline, EdgeBaseline, SiblingRate, SourceBaseline},
+    detector::{Deviation, Observation, Question},
+    event::Reporter,
+    time::{Span, Timestamp},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    door::Ids,
+    forgotten::Forgotten,
+    mesh::{Delta, DestinationDelta, Mesh},
+    names::Names,
+    scorer::Case,
+    standing::Evidence,
+};
+
+/// Number of virtual shards: the unit of snapshot, memory and hand-over, independent of Kafka's partitions.
+pub const SHARDS: usize = 64;
+/// More instances than this of one identity share the last place.
+const INSTANCES: usize = 64;
+/// An instance counts as live this long after its last call.
+const LIVE: Span = Span(10 * Span::MINUTE.0);
+/// Distinct operations kept for one edge; further ones are one operation.
+const OPERATIONS_AN_EDGE: u16 = 256;
+/// The canonical id of what exceeds a cap.
+const OTHER: u32 = u32::MAX;
+
+/// The shard of a source service: a fixed hash, so that every instance of Qualm agrees.
+pub(crate) fn shard_of(identity: &str) -> u8 {
+    (quality::FixedState::with_seed(1).hash_one(identity) % SHARDS as u64) as u8
+}
+
+/// One place from which an identity calls.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Instance {
+    pub(crate) address: u32,
+    pub(crate) last: Timestamp,
+    /// Positive bits of its events in the running episode.
+    pub(crate) bits: f64,
+}
+
+/// Everything kept of one identity as a caller.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Source {
+    pub(crate) principal: Arc<str>,
+    pub(crate) cluster: Option<Arc<str>>,
+    pub(crate) namespace: Option<Arc<str>>,
+    pub(crate) baseline: SourceBaseline,
+    pub(crate) evidence: Evidence,
+    /// Evidence from records that may not lead above *watched*, kept apart.
+    pub(crate) claimed: Option<Box<Evidence>>,
+    pub(crate) instances: Vec<Instance>,
+    /// Episode that the instances' bits are about.
+    pub(crate) episode: Option<Timestamp>,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+    /// Bytes of its edges and known attributes.
+    pub(crate) owned: usize,
+    /// Whether it came back after it was folded away.
+    pub(crate) returned: bool,
+    /// Evidence last computed, for `identity_bits`.
+    pub(crate) shown_bits: f64,
+    #[serde(skip)]
+    pub(crate) stamp: u32,
+}
+
+/// Everything kept of one edge.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Edge {
+    pub(crate) baseline: EdgeBaseline,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+    /// Instances that used it, by their place in the source's list.
+    pub(crate) users: u64,
+    /// When it was recognised as a change of the service rather than of one replica.
+    pub(crate) adopted: Option<Timestamp>,
+    pub(crate) operations: u16,
+    pub(crate) returned: bool,
+    #[serde(skip)]
+    pub(crate) stamp: u32,
+}
+
+/// An attribute of a source: an operation at a destination, a credential, a TLS fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Attribute {
+    Operation { source: u32, destination: u32, operation: u32 },
+    Credential { source: u32, credential: u32 },
+    Fingerprint { source: u32, fingerprint: u32 },
+}
+
+/// When an attribute was seen, and how often.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Seen {
+    pub(crate) last: Timestamp,
+    pub(crate) count: u32,
+    #[serde(skip)]
+    pub(crate) stamp: u32,
+}
+
+/// A destination as this shard knows it: where it stands in the mesh, and what was seen since the last summary.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Link {
+    pub(crate) mesh: Option<u32>,
+    pub(crate) calls: f64,
+    pub(crate) weight: f64,
+    pub(crate) first_contacts: f64,
+    pub(crate) reported: bool,
+}
+
+/// The shard.
+#[derive(Debug, Default)]
+pub(crate) struct Shard {
+    pub(crate) names: Names,
+    pub(crate) sources: HashMap<u32, Source, fast::FixedState>,
+    pub(crate) edges: HashMap<(u32, u32), Edge, fast::FixedState>,
+    pub(crate) known: HashMap<Attribute, Seen, fast::FixedState>,
+    pub(crate) links: HashMap<u32, Link, fast::FixedState>,
+    pub(crate) forgotten: Forgotten,
+    pub(crate) delta: Delta,
+    /// Destinations called since the last summary.
+    pub(crate) touched: Vec<u32>,
+    /// Those of them that the mesh has not named yet.
+    unresolved: Vec<u32>,
+    /// What changed since the last snapshot.
+    pub(crate) changed: Changed,
+}
+
+impl Default for Changed {
+    fn default() -> Self {
+        // Stamps of fresh states are 0: the first epoch must differ.
+        Self { epoch: 1, sources: Vec::new(), edges: Vec::new(), known: Vec::new(), names_from: 0 }
+    }
+}
+
+/// Keys that changed since the last snapshot: each once, by the stamp that its state carries.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    pub(crate) epoch: u32,
+    pub(crate) sources: Vec<u32>,
+    pub(crate) edges: Vec<(u32, u32)>,
+    pub(crate) known: Vec<Attribute>,
+    pub(crate) names_from: u32,
+}
+
+/// Bytes of an entry of each kind, the map's own share included.
+pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 64;
+pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 160;
+pub(crate) const KNOWN_BYTES: usize = size_of::<Attribute>() + size_of::<Seen>() + 16;
+
+impl Source {
+    /// The place of an instance in the list, added where it is new.
+    pub(crate) fn instance(&mut self, address: u32, now: Timestamp) -> usize {
+        if let Some(place) = self.instances.iter().position(|instance| instance.address == address) {
+            self.instances[place].last = self.instances[place].last.max(now);
+            return place;
+        }
+        let instance = Instance { address, last: now, bits: 0.0 };
+        if self.instances.len() < INSTANCES {
+            self.instances.push(instance);
+            return self.instances.len() - 1;
+        }
+        // The one not heard of for longest has gone; its place is free.
+        let oldest = (0..INSTANCES).min_by_key(|&place| self.instances[place].last).unwrap_or_default();
+        self.instances[oldest] = instance;
+        oldest
+    }
+
+    /// Places of the instances that called within the last ten minutes.
+    pub(crate) fn live(&self, now: Timestamp) -> u64 {
+        let mut live = 0;
+        for (place, instance) in self.instances.iter().enumerate() {
+            if now - instance.last <= LIVE {
+                live |= 1 << place;
+            }
+        }
+        live
+    }
+}
+
+impl Edge {
+    /// Whether enough live replicas use the edge for it to be the service's change: at least two, and at least
+    /// half. One odd replica cannot bring this about.
+    pub(crate) fn is_shared_by(&self, live: u64) -> bool {
+        let (users, live) = ((self.users & live).count_ones(), live.count_ones());
+        users >= 2 && 2 * users >= live
+    }
+}
+
+impl Shard {
+    /// Whether the attribute is new for its source, and notes that it was seen. `None` where the novelty cannot be
+    /// judged because it may have been folded away.
+    pub(crate) fn first_time(&mut self, mut attribute: Attribute, now: Timestamp) -> (Option<bool>, usize) {
+        if let Some(seen) = self.known.get_mut(&attribute) {
+            seen.last = seen.last.max(now);
+            seen.count = seen.count.saturating_add(1);
+            if seen.stamp != self.changed.epoch {
+                seen.stamp = self.changed.epoch;
+                self.changed.known.push(attribute);
+            }
+            return (Some(false), 0);
+        }
+        if let Attribute::Operation { source, destination, .. } = attribute {
+            match self.edges.get_mut(&(source, destination)) {
+                Some(edge) if edge.operations >= OPERATIONS_AN_EDGE => {
+                    attribute = Attribute::Operation { source, destination, operation: OTHER };
+                    if let Some(seen) = self.known.get_mut(&attribute) {
+                        seen.last = now;
+                        return (Some(false), 0);
+                    }
+                }
+                Some(edge) => edge.operations += 1,
+                None => {}
+            }
+        }
+        let returned = self.forgotten.holds(self.mark_of(attribute));
+        self.known.insert(attribute, Seen { last: now, count: 1, stamp: self.changed.epoch });
+        self.changed.known.push(attribute);
+        ((!returned).then_some(true), KNOWN_BYTES)
+    }
+
+    /// A key of the filter of forgotten things: by text, since ids end with what they name.
+    pub(crate) fn mark_of(&self, attribute: Attribute) -> (u8, &str, &str, &str) {
+        let text = |id| if id == OTHER { "…" } else { self.names.text(id) };
+        match attribute {
+            Attribute::Operation { source, destination, operation } => {
+                (0, text(source), text(destination), text(operation))
+            }
+            Attribute::Credential { source, credential } => (1, text(source), text(credential), ""),
+            Attribute::Fingerprint { source, fingerprint } => (2, text(source), text(fingerprint), ""),
+        }
+    }
+
+    /// Moves what was seen of destinations since the last summary into the delta.
+    pub(crate) fn gather_destinations(&mut self) {
+        for id in self.touched.drain(..) {
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            self.delta.destinations.push(DestinationDelta {
+                name: self.names.shared(id),
+                calls: std::mem::take(&mut link.calls),
+                weight: std::mem::take(&mut link.weight),
+                first_contacts: std::mem::take(&mut link.first_contacts),
+                reported: std::mem::take(&mut link.reported),
+            });
+            if link.mesh.is_none() {
+                self.unresolved.push(id);
+            }
+        }
+    }
+
+    /// Finds where destinations first called since the last summary stand in the mesh.
+    pub(crate) fn resolve(&mut self, mesh: &Mesh) {
+        for id in self.unresolved.drain(..) {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.mesh = mesh.destination_id(self.names.text(id));
+            }
+        }
+    }
+
+    /// Removes one source with all its edges and attributes; returns the bytes freed.
+    pub(crate) fn fold_source(&mut self, id: u32) -> usize {
+        let Some(source) = self.sources.remove(&id) else { return 0 };
+        self.changed.sources.push(id);
+        self.forgotten.mark((3_u8, &*source.principal, source.cluster.as_deref().unwrap_or_default()));
+        let edges: Vec<_> = self.edges.keys().copied().filter(|&(from, _)| from == id).collect();
+        for edge in edges {
+            self.edges.remove(&edge);
+            self.changed.edges.push(edge);
+        }
+        let known: Vec<_> = self.known.keys().copied().filter(|attribute| owner(*attribute) == id).collect();
+        for attribute in known {
+            self.known.remove(&attribute);
+            self.changed.known.push(attribute);
+        }
+        SOURCE_BYTES + source.owned
+    }
+
+    /// Folds the least known half of what one source owns; returns the bytes freed and the keys folded.
+    pub(crate) fn fold_half_of(&mut self, id: u32) -> (usize, u64) {
+        let mut edges: Vec<(f64, Timestamp, (u32, u32))> = self
+            .edges
+            .iter()
+            .filter(|((from, _), _)| *from == id)
+            .map(|(&key, edge)| (edge.baseline.volume(), edge.last, key))
+            .collect();
+        edges.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then_with(|| {
+            self.names.text(a.2.1).cmp(self.names.text(b.2.1))
+        }));
+        let mut known: Vec<(u32, Timestamp, Attribute)> = self
+            .known
+            .iter()
+            .filter(|(attribute, _)| owner(**attribute) == id)
+            .map(|(&attribute, seen)| (seen.count, seen.last, attribute))
+            .collect();
+        known.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| self.mark_of(a.2).cmp(&self.mark_of(b.2))));
+        let (edges, known) = (&edges[..edges.len().div_ceil(2)], &known[..known.len().div_ceil(2)]);
+        let freed = edges.len() * EDGE_BYTES + known.len() * KNOWN_BYTES;
+        for &(.., key) in edges {
+            let mark = (4_u8, self.names.shared(key.0), self.names.shared(key.1));
+            self.forgotten.mark((mark.0, &*mark.1, &*mark.2));
+            self.edges.remove(&key);
+            self.changed.edges.push(key);
+        }
+        for &(.., attribute) in known {
+            let (kind, a, b, c) = self.mark_of(attribute);
+            let mark = (kind, a.to_owned(), b.to_owned(), c.to_owned());
+            self.forgotten.mark((mark.0, &*mark.1, &*mark.2, &*mark.3));
+            self.known.remove(&attribute);
+            self.changed.known.push(attribute);
+            if let Attribute::Operation { source, destination, .. } = attribute
+                && let Some(edge) = self.edges.get_mut(&(source, destination))
+            {
+                edge.operations = edge.operations.saturating_sub(1);
+            }
+        }
+        if let Some(source) = self.sources.get_mut(&id) {
+            source.owned = source.owned.saturating_sub(freed);
+            self.changed.sources.push(id);
+        }
+        (freed, (edges.len() + known.len()) as u64)
+    }
+
+    /// Lets go of names, links and attributes that nothing refers to any more.
+    pub(crate) fn sweep(&mut self) {
+        let mut used: HashSet<u32, fast::FixedState> = HashSet::default();
+        used.extend(self.sources.keys());
+        for source in self.sources.values() {
+            used.extend(source.instances.iter().map(|instance| instance.address));
+        }
+        used.extend(self.edges.keys().map(|&(_, destination)| destination));
+        for &attribute in self.known.keys() {
+            match attribute {
+                Attribute::Operation { destination, operation, .. } => used.extend([destination, operation]),
+                Attribute::Credential { credential, .. } => used.extend([credential]),
+                Attribute::Fingerprint { fingerprint, .. } => used.extend([fingerprint]),
+            }
+        }
+        used.extend(&self.touched);
+        self.links.retain(|id, _| used.contains(id));
+        self.names.keep(&used);
+    }
+}
+
+fn owner(attribute: Attribute) -> u32 {
+    match attribute {
+        Attribute::Operation { source, .. }
+        | Attribute::Credential { source, .. }
+        | Attribute::Fingerprint { source, .. } => source,
+    }
+}
+
+/// How one shard asks and learns.
+impl Shard {
+    /// Makes an edge and the link to its destination.
+    pub(crate) fn new_edge(&mut self, key: (u32, u32), now: Timestamp, users: u64, returned: bool) {
+        let edge = Edge { first: now, last: now, users, returned, stamp: self.changed.epoch, ..Edge::default() };
+        self.edges.insert(key, edge);
+        self.changed.edges.push(key);
+    }
+
+    /// Asks every question about a case; returns how far it is to be learned.
+    #[inline]
+    pub(crate) fn ask(&self, mesh: &Mesh, case: &Case<'_>, answer: &mut impl FnMut(Question, Deviation)) -> f64 {
+        let Ids { source: source_id, destination, .. } = case.ids;
+        let source = &self.sources[&source_id];
+        let weight = source.baseline.score(&case.seen, case.first, &mut |question, deviation| {
+            if !(question == Question::RareSource && source.returned) {
+                answer(question, deviation);
+            }
+        });
+        if let Some(edge) = self.edges.get(&(source_id, destination)) {
+            edge.baseline.score(&case.edge_seen, &mut |question, deviation| {
+                if !(question == Question::RarePeer && case.edge_is_excused) {
+                    answer(question, deviation);
+                }
+            });
+        }
+        let link = self.links.get(&destination);
+        let (calls, contacts) = link.map_or((0.0, 0.0), |link| (link.calls, link.first_contacts));
+        let contacts = contacts + f64::from(u8::from(case.seen.first_contact));
+        let known = link.and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
+        let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
+        baseline.score(&case.seen, calls + 1.0, contacts, answer);
+        weight
+    }
+
+    /// Learns a case that was judged; `raw` are its bits before habit.
+    #[inline]
+    pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
+        let Ids { source: source_id, destination, .. } = case.ids;
+        let seen = Observation { weight, ..case.seen };
+        let delta = &mut self.delta;
+        let Some(source) = self.sources.get_mut(&source_id) else { return };
+        source.baseline.habit.learn(seen.exposure.now, raw);
+        let mut minute = SiblingRate::default();
+        source.baseline.learn(&seen, case.first, &mut minute, &mut |question, x| delta.sample(question, x));
+        if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
+            delta.siblings(namespace).merge(&minute);
+        }
+        if let Some(edge) = self.edges.get_mut(&(source_id, destination)) {
+            let seen = Observation { weight, ..case.edge_seen };
+            edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
+        }
+        let link = self.links.entry(destination).or_default();
+        if link.calls == 0.0 {
+            self.touched.push(destination);
+        }
+        link.calls += 1.0;
+        link.weight += weight;
+        link.first_contacts += f64::from(u8::from(seen.first_contact));
+        link.reported |= case.event.reporter() == Reporter::Destination;
+    }
+}
+
+impl Edge {
+    /// Recognises the edge as a change of the service: from now on it is as old as this.
+    pub(crate) fn adopt(&mut self, now: Timestamp) {
+        self.adopted = Some(now);
+        self.baseline = EdgeBaseline::default();
+    }
+}

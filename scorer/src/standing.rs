@@ -1,0 +1,145 @@
+//! Evidence against one identity, and where it stands on the ladder because of it.
+
+use qualm_model::{
+    evidence::{Climb, Clock, Pace},
+    level::Level,
+    time::{Span, Timestamp},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::mesh::{Mesh, Threshold};
+
+/// An entry is kept past its lease while the evidence is above this share of what led to it.
+const HYSTERESIS: f64 = 0.5;
+
+/// The running minute and both clocks of one identity.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Evidence {
+    minute: i64,
+    best: Option<f64>,
+    fast: Clock,
+    slow: Clock,
+}
+
+/// What the clocks show with the running minute in them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Reading {
+    pub(crate) fast: f64,
+    pub(crate) slow: f64,
+}
+
+impl Evidence {
+    /// Takes in an event's bits. Returns the reading where it changed: a new minute, or a new best of this one.
+    #[inline]
+    pub(crate) fn add(
+        &mut self,
+        mesh: &Mesh,
+        now: Timestamp,
+        bits: f64,
+        ended: &mut impl FnMut(f64),
+    ) -> Option<Reading> {
+        let minute = now.window(Span::MINUTE);
+        if minute > self.minute {
+            self.end_minute(mesh, ended);
+            self.minute = minute;
+        } else if self.best.is_some_and(|best| bits <= best) {
+            return None;
+        }
+        self.best = Some(self.best.map_or(bits, |best| best.max(bits)));
+        Some(self.reading(mesh, now))
+    }
+
+    fn end_minute(&mut self, mesh: &Mesh, ended: &mut impl FnMut(f64)) {
+        let Some(best) = self.best.take() else { return };
+        let end = Timestamp((self.minute + 1) * Span::MINUTE.0 - 1);
+        let z = mesh.z(best);
+        self.fast.commit(Pace::Fast, end, z);
+        self.slow.commit(Pace::Slow, end, z);
+        ended(best);
+    }
+
+    /// Both clocks at `now`, the running minute included.
+    pub(crate) fn reading(&self, mesh: &Mesh, now: Timestamp) -> Reading {
+        let Some(best) = self.best else {
+            return Reading { fast: self.fast.at(Pace::Fast, now), slow: self.slow.at(Pace::Slow, now) };
+        };
+        // A minute that has ended without a later event still counts, and decays from its end.
+        let (end, z) = (Timestamp((self.minute + 1) * Span::MINUTE.0 - 1), mesh.z(best));
+        if now <= end {
+            return Reading { fast: self.fast.with(Pace::Fast, now, z), slow: self.slow.with(Pace::Slow, now, z) };
+        }
+        let (mut fast, mut slow) = (self.fast, self.slow);
+        fast.commit(Pace::Fast, end, z);
+        slow.commit(Pace::Slow, end, z);
+        Reading { fast: fast.at(Pace::Fast, now), slow: slow.at(Pace::Slow, now) }
+    }
+
+    /// Follows the episodes of both clocks, for the curve.
+    pub(crate) fn follow(&mut self, now: Timestamp, reading: Reading, climbed: &mut impl FnMut(Pace, Climb)) {
+        for (clock, pace, m) in
+            [(&mut self.fast, Pace::Fast, reading.fast), (&mut self.slow, Pace::Slow, reading.slow)]
+        {
+            if let Some(climb) = clock.follow(pace, now, m) {
+                climbed(pace, climb);
+            }
+        }
+    }
+
+    /// When the running episode began.
+    pub(crate) fn episode_since(&self) -> Option<Timestamp> {
+        match (self.fast.episode_since(), self.slow.episode_since()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+}
+
+/// A level that the evidence reaches, by which clock and by how much.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Reached {
+    pub(crate) level: Level,
+    pub(crate) pace: Pace,
+    pub(crate) m: f64,
+    pub(crate) threshold: f64,
+}
+
+/// The highest level up to `most` whose threshold, times `share`, the reading reaches.
+pub(crate) fn reached(mesh: &Mesh, reading: Reading, most: Level, share: f64) -> Option<Reached> {
+    Level::BY_BEHAVIOUR.into_iter().rev().filter(|&level| level <= most).find_map(|level| {
+        let Threshold { fast, slow } = mesh.threshold(level);
+        let over = |m: f64, pace, threshold: Option<f64>| {
+            threshold.filter(|&threshold| m >= share * threshold).map(|threshold| Reached { level, pace, m, threshold })
+        };
+        over(reading.slow, Pace::Slow, slow).or_else(|| over(reading.fast, Pace::Fast, fast))
+    })
+}
+
+/// Where an identity stands: above *trusted*, by whose decision, until when.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Standing {
+    pub(crate) level: Level,
+    pub(crate) decision: String,
+    /// The one instance meant, or all.
+    pub(crate) instance: Option<String>,
+    /// Start of the episode, event time.
+    pub(crate) episode: Timestamp,
+    /// How many entries this episode has led to.
+    pub(crate) ordinal: u32,
+    /// When it was decided, wall time.
+    pub(crate) decided: Timestamp,
+    /// When the lease ends, wall time.
+    pub(crate) expires: Timestamp,
+    /// Decided on events too old to act on: not in the table, and weighed again by the next event of today.
+    pub(crate) historic: bool,
+    pub(crate) enforce: bool,
+    pub(crate) evidence_bits: f64,
+    pub(crate) reason: String,
+}
+
+impl Standing {
+    /// The level that evidence supports when a lease has ended: what was entered stays while half of what led to
+    /// it is still there.
+    pub(crate) fn supported(&self, mesh: &Mesh, reading: Reading) -> Level {
+        reached(mesh, reading, self.level, HYSTERESIS).map_or(Level::Trusted, |reached| reached.level)
+    }
+}

@@ -1,0 +1,135 @@
+//! A verdict: one identity's step on the ladder of trust, with its grounds.
+
+use qualm_model::{
+    detector::Question,
+    evidence::Pace,
+    level::Level,
+    time::{Span, Timestamp},
+};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::table::{Object, Subject, TrustEntry};
+
+/// Why: one question's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The question.
+    pub detector: Question,
+    /// `log2` of its e-value.
+    pub bits: f64,
+    /// What was seen.
+    pub observed: f64,
+    /// What was expected.
+    pub expected: f64,
+    /// How much the expectation rests on.
+    pub n: f64,
+    /// Whom the event called.
+    pub destination: String,
+    /// What it asked.
+    pub operation: Option<String>,
+}
+
+/// What moved the identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// Evidence crossed a threshold.
+    Evidence,
+    /// The lease was extended because the evidence still stands.
+    Renewed,
+    /// The lease ended and the evidence had decayed.
+    Lease,
+}
+
+/// One step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Event time of what caused it.
+    pub time: Timestamp,
+    /// Wall time at which it was decided.
+    pub decided: Timestamp,
+    /// Name of the identity: the principal, with `@cluster` where there are several.
+    pub identity: String,
+    /// Namespace of the identity, where it has one.
+    pub namespace: Option<String>,
+    /// Whom the entry is about; narrowed to one instance where the evidence is about one.
+    pub subject: Subject,
+    /// What it is about.
+    pub object: Object,
+    /// The level entered.
+    pub level: Level,
+    /// The level left.
+    pub previous: Level,
+    /// What moved it.
+    pub cause: Cause,
+    /// The clock that crossed.
+    pub pace: Option<Pace>,
+    /// Evidence, `log2(N · 1440 / rate(M))`.
+    pub evidence_bits: f64,
+    /// The same of the threshold.
+    pub threshold_bits: f64,
+    /// How often a day such evidence occurs by chance.
+    pub per_day: f64,
+    /// State of the machine: evidence and threshold of the clock as they were compared.
+    pub m: f64,
+    /// The threshold that `m` was compared with.
+    pub threshold: f64,
+    /// Length of the lease.
+    pub lease: Option<Span>,
+    /// End of the lease, wall time.
+    pub expires: Option<Timestamp>,
+    /// The decision's id.
+    pub decision: String,
+    /// Begin of the episode.
+    pub episode: Timestamp,
+    /// Decided on events too old to act on.
+    pub historic: bool,
+    /// Whether enforcement points are to act, or to mark only.
+    pub enforce: bool,
+    /// Why it is not enforced although the mode says so: protected, blast radius.
+    pub held: Option<String>,
+    /// Instances of the identity that are live.
+    pub instances: Vec<String>,
+    /// Why, strongest first.
+    pub reasons: Vec<Reason>,
+}
+
+impl Verdict {
+    /// The line of the trust table that this verdict asks for; `None` where nothing is to stand.
+    pub fn entry(&self) -> Option<TrustEntry> {
+        if self.level == Level::Trusted || self.historic {
+            return None;
+        }
+        Some(TrustEntry {
+            decision: self.decision.clone(),
+            subject: self.subject.clone(),
+            object: self.object.clone(),
+            level: self.level,
+            enforce: self.enforce,
+            decided: self.decided,
+            expires: self.expires?,
+            evidence_bits: self.evidence_bits,
+            reason: self.reasons.first().map_or_else(String::new, |reason| reason.detector.name().to_owned()),
+        })
+    }
+}
+
+/// The id of a decision: a hash of identity, scope, level, begin of the episode and ordinal, so that re-reading the
+/// same events re-issues nothing. 128 bits, hex.
+pub(crate) fn decision_id(subject: &Subject, level: Level, episode: Timestamp, ordinal: u32) -> String {
+    let mut hash = Sha256::new();
+    let parts = [
+        subject.principal.as_str(),
+        subject.cluster.as_deref().unwrap_or_default(),
+        subject.instance.as_deref().unwrap_or_default(),
+        level.as_str(),
+    ];
+    for part in parts {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.update(episode.0.to_le_bytes());
+    hash.update(ordinal.to_le_bytes());
+    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+}
