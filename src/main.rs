@@ -1,1 +1,4 @@
+mod listen;
+mod observability;
+
 fn main() {}

@@ -1,0 +1,164 @@
+//! Which SPIFFE IDs may do what.
+
+use std::{fmt, sync::Arc};
+
+use qualm_model::identity::{InvalidSpiffeId, Peer, SpiffeId};
+use serde::Deserialize;
+use tonic::{Request, Status, service::Interceptor};
+
+use super::ListenConfig;
+
+/// What a peer may be allowed to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Send telemetry.
+    Reporter,
+    /// Receive policies over xDS.
+    EnforcementPoint,
+    /// Subscribe to the trust stream.
+    Subscriber,
+}
+
+impl Role {
+    const ALL: [Self; 3] = [Self::Reporter, Self::EnforcementPoint, Self::Subscriber];
+
+    /// The key of its list.
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Reporter => "reporters",
+            Self::EnforcementPoint => "enforcement_points",
+            Self::Subscriber => "subscribers",
+        }
+    }
+}
+
+/// One SPIFFE ID, or all below a prefix: `spiffe://mesh.test/ns/shop/*`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct IdPattern {
+    id: SpiffeId,
+    reach: Reach,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reach {
+    Exact,
+    Below,
+}
+
+impl IdPattern {
+    /// Whether `id` is meant.
+    pub(crate) fn matches(&self, id: &SpiffeId) -> bool {
+        match self.reach {
+            Reach::Exact => *id == self.id,
+            Reach::Below => id.as_str().strip_prefix(self.id.as_str()).is_some_and(|rest| rest.starts_with('/')),
+        }
+    }
+}
+
+impl TryFrom<String> for IdPattern {
+    type Error = InvalidSpiffeId;
+
+    fn try_from(text: String) -> Result<Self, InvalidSpiffeId> {
+        match text.strip_suffix("/*") {
+            Some(prefix) => Ok(Self { id: prefix.parse()?, reach: Reach::Below }),
+            None => Ok(Self { id: text.parse()?, reach: Reach::Exact }),
+        }
+    }
+}
+
+impl fmt::Display for IdPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.id, if self.reach == Reach::Below { "/*" } else { "" })
+    }
+}
+
+/// Who is listed for what.
+#[derive(Debug)]
+pub(crate) struct Roles {
+    reporters: Vec<IdPattern>,
+    enforcement_points: Vec<IdPattern>,
+    subscribers: Vec<IdPattern>,
+}
+
+impl Roles {
+    pub(super) fn of(config: &ListenConfig) -> Self {
+        Self {
+            reporters: config.reporters.clone(),
+            enforcement_points: config.enforcement_points.clone(),
+            subscribers: config.subscribers.clone(),
+        }
+    }
+
+    fn allow(&self, role: Role, id: &SpiffeId) -> bool {
+        let listed = match role {
+            Role::Reporter => &self.reporters,
+            Role::EnforcementPoint => &self.enforcement_points,
+            Role::Subscriber => &self.subscribers,
+        };
+        listed.iter().any(|pattern| pattern.matches(id))
+    }
+
+    /// Whether `id` may do anything at all; if not, its connection is closed at once.
+    pub(super) fn know(&self, id: &SpiffeId) -> bool {
+        Role::ALL.into_iter().any(|role| self.allow(role, id))
+    }
+}
+
+/// Stands before a service and lets only its role pass.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    role: Role,
+    roles: Arc<Roles>,
+}
+
+impl Gate {
+    pub(super) fn new(role: Role, roles: Arc<Roles>) -> Self {
+        Self { role, roles }
+    }
+}
+
+impl Interceptor for Gate {
+    fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
+        match request.extensions().get::<Peer>() {
+            Some(Peer::Loopback) => Ok(request),
+            Some(Peer::Verified(id)) if self.roles.allow(self.role, id) => Ok(request),
+            Some(Peer::Verified(id)) => {
+                let key = self.role.key();
+                Err(Status::permission_denied(format!("{id} is not listed in listen.{key} of Qualm's configuration")))
+            }
+            None => Err(Status::unauthenticated("no verified peer")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pattern(text: &str) -> IdPattern {
+        IdPattern::try_from(text.to_owned()).unwrap()
+    }
+
+    #[test]
+    fn a_prefix_reaches_what_is_below_it_and_not_its_namesakes() {
+        let below = pattern("spiffe://mesh.test/ns/shop/*");
+        for (id, meant) in [
+            ("spiffe://mesh.test/ns/shop/sa/cart", true),
+            ("spiffe://mesh.test/ns/shop", false),
+            ("spiffe://mesh.test/ns/shopping/sa/cart", false),
+            ("spiffe://other.test/ns/shop/sa/cart", false),
+        ] {
+            assert_eq!(below.matches(&id.parse().unwrap()), meant, "{id}");
+        }
+        assert!(pattern("spiffe://mesh.test/*").matches(&"spiffe://mesh.test/x".parse().unwrap()));
+        assert!(!pattern("spiffe://mesh.test/a").matches(&"spiffe://mesh.test/a/b".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_pattern_that_could_mean_too_much_is_refused() {
+        for text in ["*", "spiffe://*", "spiffe://mesh.test/a*", "spiffe://mesh.test/*/b", "cart"] {
+            assert!(IdPattern::try_from(text.to_owned()).is_err(), "{text}");
+        }
+    }
+}
