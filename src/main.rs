@@ -1,4 +1,29 @@
+//! `qualm`: wiring only. What is decided is decided in `scorer`, what is normal is known in `model`.
+
+mod backtest;
+mod cli;
+mod clock;
+mod config;
 mod listen;
 mod observability;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+
+/// The command line, the configuration or an input is wrong.
+const WRONG_INPUT: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let outcome = match cli.command {
+        Command::Backtest(args) => backtest::run(&args),
+        _ => Ok(ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("qualm: {error:#}");
+        ExitCode::from(WRONG_INPUT)
+    })
+}

@@ -11,9 +11,9 @@ use crate::{
     config::Mode,
     mesh::SourceKey,
     scorer::{Case, Scorer},
-    shard::Source,
+    shard::{Source, shard_of},
     standing::{Evidence, Reached, Reading, Standing, reached},
-    table::{Object, Subject},
+    table::{Object, Subject, TrustEntry},
     verdict::{Cause, Reason, Verdict, decision_id},
 };
 
@@ -141,7 +141,7 @@ impl Scorer {
             threshold: reached.threshold,
             lease: Some(lease),
             expires: Some(wall + lease),
-            decision: decision.clone(),
+            decision,
             episode,
             historic,
             enforce: self.config.enforce.mode == Mode::Enforce && held.is_none(),
@@ -150,19 +150,7 @@ impl Scorer {
             reasons,
             subject,
         };
-        let standing = Standing {
-            level: verdict.level,
-            decision,
-            instance: verdict.subject.instance.clone(),
-            episode,
-            ordinal,
-            decided: wall,
-            expires: wall + lease,
-            historic,
-            enforce: verdict.enforce,
-            evidence_bits: verdict.evidence_bits,
-            reason: verdict.reasons.first().map_or_else(String::new, |reason| reason.detector.name().to_owned()),
-        };
+        let standing = Standing::after(&verdict, ordinal)?;
         self.standings.insert(key, standing);
         Some(verdict)
     }
@@ -216,7 +204,11 @@ impl Scorer {
     fn end_lease(&mut self, key: SourceKey, wall: Timestamp) -> Option<Verdict> {
         let mut standing = self.standings.remove(&key)?;
         let now = self.watermark.now()?;
-        let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
+        let Some(source) = self.shards[usize::from(key.0)].sources.get(&key.1) else {
+            // Known from the journal only: its events have not been read again.
+            self.standings.insert(key, Standing { expires: wall + Span::MINUTE, ..standing });
+            return None;
+        };
         let claimed = source.claimed.as_deref().filter(|_| standing.level == Level::Watched);
         let reading = source.evidence.reading(&self.mesh, now);
         let reading = claimed.map_or(reading, |claimed| {
@@ -228,11 +220,7 @@ impl Scorer {
         let lease = (level > Level::Trusted).then(|| self.config.lease.of(level));
         let pace = if reading.slow >= reading.fast { Pace::Slow } else { Pace::Fast };
         let m = reading.slow.max(reading.fast);
-        let subject = Subject {
-            principal: source.principal.to_string(),
-            cluster: source.cluster.as_deref().map(str::to_owned),
-            instance: standing.instance.clone(),
-        };
+        let subject = standing.subject.clone();
         if level != previous && level > Level::Trusted {
             standing.ordinal += 1;
             standing.decision = decision_id(&subject, level, standing.episode, standing.ordinal);
@@ -333,31 +321,21 @@ impl Scorer {
         self.shards[usize::from(key.0)].names.text(key.1)
     }
 
+    /// Takes over a verdict of the journal that is younger than the snapshot: after a crash the journal, not
+    /// re-derivation, is the truth for decisions already made.
+    pub fn take_over(&mut self, verdict: &Verdict) {
+        let shard = shard_of(&verdict.identity);
+        let key = (shard, self.shards[usize::from(shard)].names.id(&verdict.identity));
+        let ordinal = self.standings.get(&key).map_or(0, |standing| standing.ordinal + 1);
+        match Standing::after(verdict, ordinal).filter(|standing| standing.level > Level::Trusted) {
+            Some(standing) => self.standings.insert(key, standing),
+            None => self.standings.remove(&key),
+        };
+    }
+
     /// Every line of the trust table that stands now, ordered by subject.
-    pub fn entries(&self) -> Vec<crate::table::TrustEntry> {
-        let mut entries: Vec<_> = self
-            .standings
-            .iter()
-            .filter(|(_, standing)| !standing.historic)
-            .filter_map(|(key, standing)| {
-                let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
-                Some(crate::table::TrustEntry {
-                    decision: standing.decision.clone(),
-                    subject: Subject {
-                        principal: source.principal.to_string(),
-                        cluster: source.cluster.as_deref().map(str::to_owned),
-                        instance: standing.instance.clone(),
-                    },
-                    object: Object::Any,
-                    level: standing.level,
-                    enforce: standing.enforce,
-                    decided: standing.decided,
-                    expires: standing.expires,
-                    evidence_bits: standing.evidence_bits,
-                    reason: standing.reason.clone(),
-                })
-            })
-            .collect();
+    pub fn entries(&self) -> Vec<TrustEntry> {
+        let mut entries: Vec<_> = self.standings.values().filter_map(Standing::entry).collect();
         entries.sort_by(|a, b| (&a.subject, &a.object).cmp(&(&b.subject, &b.object)));
         entries
     }

@@ -32,7 +32,7 @@ const CONTEXT_MOST: f64 = 8.0;
 pub(crate) type SourceKey = (u8, u32);
 
 /// What one shard saw of one destination since the last summary.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct DestinationDelta {
     pub(crate) name: Arc<str>,
     pub(crate) calls: f64,
@@ -42,7 +42,7 @@ pub(crate) struct DestinationDelta {
 }
 
 /// What one shard adds to the next summary.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Delta {
     samples: Vec<(Question, u16)>,
     minutes: Vec<(f64, f64)>,
@@ -76,19 +76,15 @@ impl Delta {
         self.siblings.entry(namespace.clone()).or_default()
     }
 
-    /// Bytes this takes, roughly; deltas are emptied every five seconds of event time.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.samples.is_empty() && self.destinations.is_empty() && self.minutes.is_empty()
-    }
 }
 
 /// Evidence that leads into a level, one number a clock; `None` where the level is not armed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Threshold {
+pub(crate) struct Threshold {
     /// Of the fast clock.
-    pub fast: Option<f64>,
+    pub(crate) fast: Option<f64>,
     /// Of the slow clock.
-    pub slow: Option<f64>,
+    pub(crate) slow: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -223,10 +219,6 @@ impl Mesh {
         self.identities
     }
 
-    pub(crate) fn destinations(&self) -> usize {
-        self.destinations.len()
-    }
-
     /// Closes the summary that ends at the next boundary at or before `watermark`; deltas come in shard order.
     pub(crate) fn close<'a>(
         &mut self,
@@ -237,9 +229,7 @@ impl Mesh {
         // What a delta holds was seen in the interval that ended first; idle intervals after it are empty.
         let seen = Observation::at(self.exposure(Timestamp(self.next_close().0 - 1)));
         for delta in deltas {
-            if !delta.is_empty() || !delta.climbs.is_empty() || !delta.context.is_empty() {
-                self.absorb(delta, &seen);
-            }
+            self.absorb(delta, &seen);
         }
         self.refit();
         self.closed = Timestamp(watermark.window(SUMMARY) * SUMMARY.0);

@@ -57,14 +57,14 @@ impl Names {
         gone
     }
 
-    /// Number of names held.
-    pub(crate) fn len(&self) -> usize {
-        self.texts.len()
+    /// The text of an id, shared; `None` where it was let go.
+    pub(crate) fn existing(&self, id: u32) -> Option<Arc<str>> {
+        self.texts.get(&id).cloned()
     }
 
-    /// All names with their ids, for a snapshot.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, &Arc<str>)> {
-        self.texts.iter().map(|(&id, text)| (id, text))
+    /// Gives out no id below `next`: none is used twice within a snapshot's lineage.
+    pub(crate) fn go_on_from(&mut self, next: u32) {
+        self.next = self.next.max(next);
     }
 
     /// Ids given out so far; what is at or above an earlier value is newer.

@@ -12,6 +12,8 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
@@ -56,7 +58,7 @@ pub enum Observed {
 }
 
 /// Counts that operators see.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// Identities held.
     pub identities: u64,
@@ -214,7 +216,7 @@ impl Scorer {
             shard.delta.new_identities += 1;
             shard.sources.insert(ids.source, source);
         }
-        let (edge, first_contact, bytes) = admit_edge(shard, ids, now);
+        let (edge, first_contact, bytes) = admit_edge(shard, &self.mesh, ids, now);
         let mut owned = bytes;
         let mut first_time = |attribute| {
             let (first, bytes) = shard.first_time(attribute, now);
@@ -348,7 +350,7 @@ struct EdgeState {
 }
 
 /// The edge, made where it is new; whether the two meet for the first time; bytes taken.
-fn admit_edge(shard: &mut Shard, ids: Ids, now: Timestamp) -> (EdgeState, bool, usize) {
+fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> (EdgeState, bool, usize) {
     let Some(source) = shard.sources.get_mut(&ids.source) else {
         return (EdgeState { adopted: None, returned: false }, false, 0);
     };
@@ -372,6 +374,6 @@ fn admit_edge(shard: &mut Shard, ids: Ids, now: Timestamp) -> (EdgeState, bool, 
     }
     let returned =
         shard.forgotten.holds((4_u8, shard.names.text(ids.source), shard.names.text(ids.destination)));
-    shard.new_edge(key, now, 1 << place, returned);
+    shard.new_edge(key, now, 1 << place, returned, mesh);
     (EdgeState { adopted: None, returned }, !returned, EDGE_BYTES)
 }

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Number of virtual shards: the unit of snapshot, memory and hand-over, independent of Kafka's partitions.
-pub const SHARDS: usize = 64;
+pub(crate) const SHARDS: usize = 64;
 /// More instances than this of one identity share the last place.
 const INSTANCES: usize = 64;
 /// An instance counts as live this long after its last call.
@@ -105,7 +105,7 @@ pub(crate) struct Seen {
 }
 
 /// A destination as this shard knows it: where it stands in the mesh, and what was seen since the last summary.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Link {
     pub(crate) mesh: Option<u32>,
     pub(crate) calls: f64,
@@ -127,7 +127,7 @@ pub(crate) struct Shard {
     /// Destinations called since the last summary.
     pub(crate) touched: Vec<u32>,
     /// Those of them that the mesh has not named yet.
-    unresolved: Vec<u32>,
+    pub(crate) unresolved: Vec<u32>,
     /// What changed since the last snapshot.
     pub(crate) changed: Changed,
 }
@@ -135,7 +135,7 @@ pub(crate) struct Shard {
 impl Default for Changed {
     fn default() -> Self {
         // Stamps of fresh states are 0: the first epoch must differ.
-        Self { epoch: 1, sources: Vec::new(), edges: Vec::new(), known: Vec::new(), names_from: 0 }
+        Self { epoch: 1, sources: Vec::new(), edges: Vec::new(), known: Vec::new(), names_from: 0, names_gone: Vec::new(), forgotten: false }
     }
 }
 
@@ -147,6 +147,8 @@ pub(crate) struct Changed {
     pub(crate) edges: Vec<(u32, u32)>,
     pub(crate) known: Vec<Attribute>,
     pub(crate) names_from: u32,
+    pub(crate) names_gone: Vec<u32>,
+    pub(crate) forgotten: bool,
 }
 
 /// Bytes of an entry of each kind, the map's own share included.
@@ -254,6 +256,15 @@ impl Shard {
         }
     }
 
+    /// The link to a destination, found in the mesh where it is new to this shard.
+    pub(crate) fn link(&mut self, destination: u32, mesh: &Mesh) -> &mut Link {
+        let names = &self.names;
+        self.links.entry(destination).or_insert_with(|| Link {
+            mesh: mesh.destination_id(names.text(destination)),
+            ..Link::default()
+        })
+    }
+
     /// Finds where destinations first called since the last summary stand in the mesh.
     pub(crate) fn resolve(&mut self, mesh: &Mesh) {
         for id in self.unresolved.drain(..) {
@@ -266,6 +277,7 @@ impl Shard {
     /// Removes one source with all its edges and attributes; returns the bytes freed.
     pub(crate) fn fold_source(&mut self, id: u32) -> usize {
         let Some(source) = self.sources.remove(&id) else { return 0 };
+        self.changed.forgotten = true;
         self.changed.sources.push(id);
         self.forgotten.mark((3_u8, &*source.principal, source.cluster.as_deref().unwrap_or_default()));
         let edges: Vec<_> = self.edges.keys().copied().filter(|&(from, _)| from == id).collect();
@@ -300,6 +312,7 @@ impl Shard {
             .collect();
         known.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| self.mark_of(a.2).cmp(&self.mark_of(b.2))));
         let (edges, known) = (&edges[..edges.len().div_ceil(2)], &known[..known.len().div_ceil(2)]);
+        self.changed.forgotten = true;
         let freed = edges.len() * EDGE_BYTES + known.len() * KNOWN_BYTES;
         for &(.., key) in edges {
             let mark = (4_u8, self.names.shared(key.0), self.names.shared(key.1));
@@ -343,7 +356,7 @@ impl Shard {
         }
         used.extend(&self.touched);
         self.links.retain(|id, _| used.contains(id));
-        self.names.keep(&used);
+        self.changed.names_gone.extend(self.names.keep(&used));
     }
 }
 
@@ -355,10 +368,37 @@ fn owner(attribute: Attribute) -> u32 {
     }
 }
 
+/// How a shard comes back from a snapshot.
+impl Shard {
+    /// Takes back what was in the air; sources, edges, attributes and names are there already.
+    pub(crate) fn restore(
+        &mut self,
+        delta: Delta,
+        touched: Vec<(u32, Link)>,
+        unresolved: Vec<u32>,
+        next_name: u32,
+        mesh: &Mesh,
+    ) {
+        self.delta = delta;
+        self.unresolved = unresolved;
+        self.names.go_on_from(next_name);
+        self.changed.names_from = next_name;
+        let destinations: Vec<u32> = self.edges.keys().map(|&(_, destination)| destination).collect();
+        for destination in destinations {
+            self.link(destination, mesh);
+        }
+        for (id, link) in touched {
+            self.links.insert(id, link);
+            self.touched.push(id);
+        }
+    }
+}
+
 /// How one shard asks and learns.
 impl Shard {
     /// Makes an edge and the link to its destination.
-    pub(crate) fn new_edge(&mut self, key: (u32, u32), now: Timestamp, users: u64, returned: bool) {
+    pub(crate) fn new_edge(&mut self, key: (u32, u32), now: Timestamp, users: u64, returned: bool, mesh: &Mesh) {
+        self.link(key.1, mesh);
         let edge = Edge { first: now, last: now, users, returned, stamp: self.changed.epoch, ..Edge::default() };
         self.edges.insert(key, edge);
         self.changed.edges.push(key);

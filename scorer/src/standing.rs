@@ -7,7 +7,11 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::mesh::{Mesh, Threshold};
+use crate::{
+    mesh::{Mesh, Threshold},
+    table::{Object, Subject, TrustEntry},
+    verdict::Verdict,
+};
 
 /// An entry is kept past its lease while the evidence is above this share of what led to it.
 const HYSTERESIS: f64 = 0.5;
@@ -119,8 +123,7 @@ pub(crate) fn reached(mesh: &Mesh, reading: Reading, most: Level, share: f64) ->
 pub(crate) struct Standing {
     pub(crate) level: Level,
     pub(crate) decision: String,
-    /// The one instance meant, or all.
-    pub(crate) instance: Option<String>,
+    pub(crate) subject: Subject,
     /// Start of the episode, event time.
     pub(crate) episode: Timestamp,
     /// How many entries this episode has led to.
@@ -137,6 +140,39 @@ pub(crate) struct Standing {
 }
 
 impl Standing {
+    /// Where a verdict leaves its identity; `None` where it leaves it trusted. `ordinal` counts the entries of the
+    /// episode.
+    pub(crate) fn after(verdict: &Verdict, ordinal: u32) -> Option<Self> {
+        Some(Self {
+            level: verdict.level,
+            decision: verdict.decision.clone(),
+            subject: verdict.subject.clone(),
+            episode: verdict.episode,
+            ordinal,
+            decided: verdict.decided,
+            expires: verdict.expires?,
+            historic: verdict.historic,
+            enforce: verdict.enforce,
+            evidence_bits: verdict.evidence_bits,
+            reason: verdict.reasons.first().map_or_else(String::new, |reason| reason.detector.name().to_owned()),
+        })
+    }
+
+    /// Its line of the trust table; `None` for what is history only.
+    pub(crate) fn entry(&self) -> Option<TrustEntry> {
+        (!self.historic).then(|| TrustEntry {
+            decision: self.decision.clone(),
+            subject: self.subject.clone(),
+            object: Object::Any,
+            level: self.level,
+            enforce: self.enforce,
+            decided: self.decided,
+            expires: self.expires,
+            evidence_bits: self.evidence_bits,
+            reason: self.reason.clone(),
+        })
+    }
+
     /// The level that evidence supports when a lease has ended: what was entered stays while half of what led to
     /// it is still there.
     pub(crate) fn supported(&self, mesh: &Mesh, reading: Reading) -> Level {

@@ -1,0 +1,353 @@
+//! The snapshot: state and position saved together, in one transaction; a base plus the keys changed since.
+//!
+//! The loop turns what has changed into bytes ([`Scorer::changes`]) and goes on; a thread of its own writes them.
+//! redb keeps the base and makes each write atomic and durable: after `kill -9` the file is that of the last
+//! transaction. The offsets in it are what may be committed to Kafka.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc},
+    thread,
+};
+
+use qualm_model::event::Positions;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    config::ScorerConfig,
+    mesh::{Delta, Mesh, SourceKey},
+    scorer::{Scorer, Tally},
+    shard::{Attribute, Edge, Link, Seen, Shard, Source},
+    standing::Standing,
+    watermark::Watermark,
+};
+
+/// Version of the snapshot's form. Every release reads that of the release before.
+pub const VERSION: u32 = 1;
+
+const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+const NAMES: TableDefinition<'_, (u8, u32), &str> = TableDefinition::new("names");
+const SOURCES: TableDefinition<'_, (u8, u32), &[u8]> = TableDefinition::new("sources");
+const EDGES: TableDefinition<'_, (u8, u32, u32), &[u8]> = TableDefinition::new("edges");
+const KNOWN: TableDefinition<'_, (u8, &[u8]), &[u8]> = TableDefinition::new("known");
+const RESTS: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("rests");
+const FORGOTTEN: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("forgotten");
+
+/// A snapshot that cannot be used; names the file and the way on.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// The file is damaged or no snapshot.
+    #[error("{file}: the snapshot is damaged ({problem}); move it away to start from history, decisions that stand are kept in the journal")]
+    Damaged {
+        /// The file.
+        file: PathBuf,
+        /// What was found.
+        problem: String,
+    },
+    /// A newer release wrote it.
+    #[error("{file}: the snapshot has version {found}, this release reads up to {VERSION}; start the release that wrote it, or move it away to start from history")]
+    Newer {
+        /// The file.
+        file: PathBuf,
+        /// Its version.
+        found: u32,
+    },
+    /// It cannot be written.
+    #[error("{file}: the snapshot cannot be written: {problem}; check space and permissions of the directory")]
+    Unwritable {
+        /// The file.
+        file: PathBuf,
+        /// What the system said.
+        problem: String,
+    },
+}
+
+/// What belongs to no single key.
+#[derive(Serialize, Deserialize)]
+struct Whole {
+    mesh: Mesh,
+    watermark: Watermark,
+    standings: Vec<(SourceKey, Standing)>,
+    used: usize,
+    tally: Tally,
+}
+
+/// Where the state stands in the inputs and in the journal.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Covered {
+    /// Next offsets to read.
+    pub positions: Positions,
+    /// First journal record that the state does not know of.
+    pub journal: u64,
+}
+
+/// What one shard has in the air between two summaries.
+#[derive(Serialize, Deserialize)]
+struct Rest<D> {
+    delta: D,
+    touched: Vec<(u32, Link)>,
+    unresolved: Vec<u32>,
+    next_name: u32,
+}
+
+enum Put {
+    Meta(&'static str, Vec<u8>),
+    Name(u8, u32, Option<Arc<str>>),
+    Source(u8, u32, Option<Vec<u8>>),
+    Edge(u8, (u32, u32), Option<Vec<u8>>),
+    Known(u8, Vec<u8>, Option<Vec<u8>>),
+    Rest(u8, Vec<u8>),
+    Forgotten(u8, Vec<u8>),
+}
+
+/// Everything that changed since the last snapshot, as bytes.
+pub struct Changes {
+    puts: Vec<Put>,
+    covered: Covered,
+}
+
+impl std::fmt::Debug for Changes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Changes").field("puts", &self.puts.len()).field("covered", &self.covered).finish()
+    }
+}
+
+fn bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    postcard::to_allocvec(value).expect("plain data can always be written")
+}
+
+impl Scorer {
+    /// Takes what has changed since the last call, for a snapshot that covers `covered`.
+    pub fn changes(&mut self, covered: Covered) -> Changes {
+        let mut puts = Vec::new();
+        let whole = Whole {
+            mesh: std::mem::take(&mut self.mesh),
+            watermark: self.watermark.clone(),
+            standings: self.standings.iter().map(|(&key, standing)| (key, standing.clone())).collect(),
+            used: self.used,
+            tally: self.tally,
+        };
+        puts.push(Put::Meta("whole", bytes(&whole)));
+        self.mesh = whole.mesh;
+        puts.push(Put::Meta("covered", bytes(&covered)));
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            shard_changes(index as u8, shard, &mut puts);
+        }
+        Changes { puts, covered }
+    }
+}
+
+fn shard_changes(index: u8, shard: &mut Shard, puts: &mut Vec<Put>) {
+    let changed = &mut shard.changed;
+    changed.epoch += 1;
+    for id in changed.names_gone.drain(..) {
+        puts.push(Put::Name(index, id, None));
+    }
+    for id in changed.names_from..shard.names.next_id() {
+        puts.push(Put::Name(index, id, shard.names.existing(id)));
+    }
+    changed.names_from = shard.names.next_id();
+    for id in changed.sources.drain(..) {
+        puts.push(Put::Source(index, id, shard.sources.get(&id).map(bytes)));
+    }
+    for key in changed.edges.drain(..) {
+        puts.push(Put::Edge(index, key, shard.edges.get(&key).map(bytes)));
+    }
+    for key in changed.known.drain(..) {
+        puts.push(Put::Known(index, bytes(&key), shard.known.get(&key).map(bytes)));
+    }
+    let rest = Rest {
+        delta: &shard.delta,
+        touched: shard.touched.iter().filter_map(|id| Some((*id, shard.links.get(id)?.clone()))).collect(),
+        unresolved: shard.unresolved.clone(),
+        next_name: shard.names.next_id(),
+    };
+    puts.push(Put::Rest(index, bytes(&rest)));
+    if std::mem::take(&mut changed.forgotten) {
+        puts.push(Put::Forgotten(index, bytes(&shard.forgotten)));
+    }
+}
+
+/// The snapshot file, with its writing thread.
+#[derive(Debug)]
+pub struct Snapshots {
+    changes: mpsc::SyncSender<Changes>,
+    written: mpsc::Receiver<Result<Covered, SnapshotError>>,
+    writing: bool,
+}
+
+/// What was found in the file.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The scorer as it was.
+    pub scorer: Scorer,
+    /// What it covers.
+    pub covered: Covered,
+}
+
+impl Snapshots {
+    /// Opens `directory/snapshot.redb`, made where it does not exist, and reads what is in it.
+    pub fn open(directory: &Path, config: ScorerConfig) -> Result<(Self, Option<Loaded>), SnapshotError> {
+        let file = directory.join("snapshot.redb");
+        let unwritable = |problem: String| SnapshotError::Unwritable { file: file.clone(), problem };
+        std::fs::create_dir_all(directory).map_err(|error| unwritable(error.to_string()))?;
+        let database = Database::create(&file).map_err(|error| match error {
+            redb::DatabaseError::Storage(redb::StorageError::Io(error))
+                if error.kind() != std::io::ErrorKind::InvalidData =>
+            {
+                unwritable(error.to_string())
+            }
+            redb::DatabaseError::DatabaseAlreadyOpen => unwritable("another instance of Qualm has it open".to_owned()),
+            error => SnapshotError::Damaged { file: file.clone(), problem: error.to_string() },
+        })?;
+        let loaded = load(&database, config, &file)?;
+        let (changes, incoming) = mpsc::sync_channel(1);
+        let (done, written) = mpsc::channel();
+        let path = file.clone();
+        let writer = move || {
+            for changes in incoming {
+                let outcome = write(&database, changes)
+                    .map_err(|error| SnapshotError::Unwritable { file: path.clone(), problem: error.to_string() });
+                if done.send(outcome).is_err() {
+                    return;
+                }
+            }
+        };
+        thread::Builder::new().name("snapshot".to_owned()).spawn(writer).map_err(|e| unwritable(e.to_string()))?;
+        Ok((Self { changes, written, writing: false }, loaded))
+    }
+
+    /// Whether the last save is done, so that the next may begin.
+    pub fn is_idle(&self) -> bool {
+        !self.writing
+    }
+
+    /// Hands over a snapshot to be written. Only when [`is_idle`](Self::is_idle).
+    pub fn save(&mut self, changes: Changes) {
+        self.writing = self.changes.send(changes).is_ok();
+    }
+
+    /// What a save that has ended since covers; never waits.
+    pub fn poll(&mut self) -> Option<Result<Covered, SnapshotError>> {
+        let outcome = self.written.try_recv().ok()?;
+        self.writing = false;
+        Some(outcome)
+    }
+
+    /// Waits for a save that is under way.
+    pub fn finish(&mut self) -> Option<Result<Covered, SnapshotError>> {
+        if !self.writing {
+            return None;
+        }
+        self.writing = false;
+        self.written.recv().ok()
+    }
+}
+
+fn write(database: &Database, changes: Changes) -> Result<Covered, redb::Error> {
+    let transaction = database.begin_write()?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let mut names = transaction.open_table(NAMES)?;
+        let mut sources = transaction.open_table(SOURCES)?;
+        let mut edges = transaction.open_table(EDGES)?;
+        let mut known = transaction.open_table(KNOWN)?;
+        let mut rests = transaction.open_table(RESTS)?;
+        let mut forgotten = transaction.open_table(FORGOTTEN)?;
+        meta.insert("version", &VERSION.to_le_bytes()[..])?;
+        for put in changes.puts {
+            match put {
+                Put::Meta(key, value) => drop(meta.insert(key, &value[..])?),
+                Put::Name(shard, id, Some(text)) => drop(names.insert((shard, id), &*text)?),
+                Put::Name(shard, id, None) => drop(names.remove((shard, id))?),
+                Put::Source(shard, id, Some(value)) => drop(sources.insert((shard, id), &value[..])?),
+                Put::Source(shard, id, None) => drop(sources.remove((shard, id))?),
+                Put::Edge(shard, (from, to), Some(value)) => drop(edges.insert((shard, from, to), &value[..])?),
+                Put::Edge(shard, (from, to), None) => drop(edges.remove((shard, from, to))?),
+                Put::Known(shard, key, Some(value)) => drop(known.insert((shard, &key[..]), &value[..])?),
+                Put::Known(shard, key, None) => drop(known.remove((shard, &key[..]))?),
+                Put::Rest(shard, value) => drop(rests.insert(shard, &value[..])?),
+                Put::Forgotten(shard, value) => drop(forgotten.insert(shard, &value[..])?),
+            }
+        }
+    }
+    transaction.commit()?;
+    Ok(changes.covered)
+}
+
+fn load(database: &Database, config: ScorerConfig, file: &Path) -> Result<Option<Loaded>, SnapshotError> {
+    let damaged = |problem: String| SnapshotError::Damaged { file: file.to_owned(), problem };
+    let read = database.begin_read().map_err(|error| damaged(error.to_string()))?;
+    let meta = match read.open_table(META) {
+        Ok(meta) => meta,
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(damaged(error.to_string())),
+    };
+    let version = meta.get("version").map_err(|error| damaged(error.to_string()))?;
+    let version = version.and_then(|value| value.value().try_into().ok()).map(u32::from_le_bytes);
+    match version {
+        Some(VERSION) => {}
+        Some(found) if found > VERSION => return Err(SnapshotError::Newer { file: file.to_owned(), found }),
+        _ => return Err(damaged("it has no version".to_owned())),
+    }
+    let mut scorer = Scorer::new(config);
+    let covered = restore(&read, &meta, &mut scorer).map_err(|problem| damaged(problem.to_string()))?;
+    Ok(Some(Loaded { scorer, covered }))
+}
+
+type AnyError = Box<dyn std::error::Error>;
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AnyError> {
+    Ok(postcard::from_bytes(bytes)?)
+}
+
+fn restore(
+    read: &redb::ReadTransaction,
+    meta: &redb::ReadOnlyTable<&'static str, &'static [u8]>,
+    scorer: &mut Scorer,
+) -> Result<Covered, AnyError> {
+    let part = |key| meta.get(key)?.ok_or_else(|| AnyError::from(format!("`{key}` is missing")));
+    let whole: Whole = parse(part("whole")?.value())?;
+    let covered: Covered = parse(part("covered")?.value())?;
+    (scorer.mesh, scorer.watermark, scorer.used, scorer.tally) = (whole.mesh, whole.watermark, whole.used, whole.tally);
+    scorer.standings = whole.standings.into_iter().collect();
+    for entry in read.open_table(NAMES)?.iter()? {
+        let (key, text) = entry?;
+        let (index, id) = key.value();
+        shard_mut(scorer, index)?.names.restore(id, text.value().into());
+    }
+    for entry in read.open_table(SOURCES)?.iter()? {
+        let (key, value) = entry?;
+        let (index, id) = key.value();
+        shard_mut(scorer, index)?.sources.insert(id, parse::<Source>(value.value())?);
+    }
+    for entry in read.open_table(EDGES)?.iter()? {
+        let (key, value) = entry?;
+        let (index, from, to) = key.value();
+        shard_mut(scorer, index)?.edges.insert((from, to), parse::<Edge>(value.value())?);
+    }
+    for entry in read.open_table(KNOWN)?.iter()? {
+        let (key, value) = entry?;
+        let (index, attribute) = key.value();
+        let attribute: Attribute = parse(attribute)?;
+        shard_mut(scorer, index)?.known.insert(attribute, parse::<Seen>(value.value())?);
+    }
+    for entry in read.open_table(FORGOTTEN)?.iter()? {
+        let (key, value) = entry?;
+        shard_mut(scorer, key.value())?.forgotten = parse(value.value())?;
+    }
+    for entry in read.open_table(RESTS)?.iter()? {
+        let (key, value) = entry?;
+        let rest: Rest<Delta> = parse(value.value())?;
+        let index = key.value();
+        let (mesh, shards) = (&scorer.mesh, &mut scorer.shards);
+        let shard = shards.get_mut(usize::from(index)).ok_or("a shard that does not exist")?;
+        shard.restore(rest.delta, rest.touched, rest.unresolved, rest.next_name, mesh);
+    }
+    Ok(covered)
+}
+
+fn shard_mut(scorer: &mut Scorer, index: u8) -> Result<&mut Shard, AnyError> {
+    scorer.shards.get_mut(usize::from(index)).ok_or_else(|| AnyError::from("a shard that does not exist"))
+}

@@ -1,0 +1,167 @@
+//! The same events give the same verdicts for any batch size and any restart point.
+
+use qualm_model::{
+    event::{Event, EventBatch, EventBuilder, EventDraft, Outcome, Party, Position},
+    identity::Provenance,
+    time::{Span, Timestamp},
+};
+use qualm_scorer::{
+    config::ScorerConfig,
+    scorer::{Observed, Scorer},
+    snapshot::{Covered, SnapshotError, Snapshots},
+    verdict::Verdict,
+};
+
+/// A made-up call; everything derived from its number, so that no randomness is needed.
+struct Call {
+    time: Timestamp,
+    source: String,
+    destination: String,
+    operation: String,
+    bytes: u64,
+    outcome: Outcome,
+}
+
+fn mixed(i: u64, salt: u64) -> u64 {
+    let mut x = i.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt.wrapping_mul(0xD1B5_4A32_D192_ED03);
+    x ^= x >> 31;
+    x = x.wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    x ^ (x >> 29)
+}
+
+/// Three days of twenty services, and an odd one towards the end.
+fn calls() -> Vec<Call> {
+    let mut calls = Vec::new();
+    for i in 0..60_000_u64 {
+        let time = Timestamp(1_700_000_000_000_000_000 + i as i64 * 4_320_000_000);
+        let source = mixed(i, 1) % 20;
+        let odd = i > 55_000 && source == 3 && i % 2 == 0;
+        let destination = if odd { mixed(i, 2) % 20 } else { (source + 1 + mixed(i, 2) % 3) % 20 };
+        calls.push(Call {
+            time,
+            source: format!("spiffe://mesh.test/ns/shop/sa/s{source}"),
+            destination: format!("spiffe://mesh.test/ns/shop/sa/s{destination}"),
+            operation: format!("GET /{}", if odd { mixed(i, 3) % 50 } else { mixed(i, 3) % 3 }),
+            bytes: 500 + mixed(i, 4) % 400 + if odd { 1_000_000 } else { 0 },
+            outcome: if mixed(i, 5) % 50 == 0 { Outcome::Failure } else { Outcome::Success },
+        });
+    }
+    calls
+}
+
+fn batch(calls: &[Call], first: usize) -> EventBatch {
+    let mut builder = EventBuilder::new();
+    for (i, call) in calls.iter().enumerate() {
+        let party = |principal| Party { principal, provenance: Provenance::Certificate, ..Party::default() };
+        builder.push(&EventDraft {
+            start: call.time,
+            report: call.time,
+            source: Party { ip: "10.0.0.1", ..party(&call.source) },
+            destination: party(&call.destination),
+            operation: &call.operation,
+            bytes_in: Some(call.bytes),
+            outcome: call.outcome,
+            position: Position { offset: (first + i) as i64, ..Position::default() },
+            ..EventDraft::default()
+        });
+    }
+    builder.finish()
+}
+
+#[derive(Default, PartialEq, Debug)]
+struct Outcomes {
+    bits: Vec<u64>,
+    verdicts: Vec<Verdict>,
+}
+
+fn feed(scorer: &mut Scorer, calls: &[Call], first: usize, size: usize, outcomes: &mut Outcomes) {
+    for (n, chunk) in calls.chunks(size).enumerate() {
+        let batch = batch(chunk, first + n * size);
+        scorer.open(&batch);
+        batch.events().for_each(|event: Event<'_>| {
+            scorer.tick(event.report(), &mut outcomes.verdicts);
+            let observed = scorer.observe(event, event.report(), &mut outcomes.verdicts);
+            if let Observed::Scored { bits, .. } = observed {
+                outcomes.bits.push(bits.to_bits());
+            }
+        });
+    }
+}
+
+fn whole(size: usize) -> Outcomes {
+    let mut outcomes = Outcomes::default();
+    feed(&mut Scorer::new(ScorerConfig::default()), &calls(), 0, size, &mut outcomes);
+    outcomes
+}
+
+#[test]
+fn the_batch_size_changes_nothing() {
+    let expected = whole(1000);
+    assert!(!expected.verdicts.is_empty(), "the odd service is noticed");
+    assert_eq!(whole(1), expected);
+    assert_eq!(whole(7777), expected);
+}
+
+#[test]
+fn a_restart_at_any_point_changes_nothing() {
+    let expected = whole(1000);
+    let calls = calls();
+    for restart in [1, 333, 20_011, 41_111, 57_003] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut outcomes = Outcomes::default();
+        let (mut snapshots, loaded) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("a new one");
+        assert!(loaded.is_none());
+        let mut scorer = Scorer::new(ScorerConfig::default());
+        // An earlier snapshot first: the second holds only what has changed since.
+        let early = restart / 2;
+        feed(&mut scorer, &calls[..early], 0, 500, &mut outcomes);
+        snapshots.save(scorer.changes(Covered::default()));
+        snapshots.finish().expect("it was being written").expect("it can be written");
+        feed(&mut scorer, &calls[early..restart], early, 500, &mut outcomes);
+        let covered = Covered { positions: [((0, 0), restart as i64)].into(), journal: 7 };
+        snapshots.save(scorer.changes(covered.clone()));
+        snapshots.finish().expect("it was being written").expect("it can be written");
+        drop((snapshots, scorer));
+        let (_snapshots, loaded) = reopened(directory.path());
+        let mut loaded = loaded.expect("a snapshot");
+        assert_eq!(loaded.covered, covered);
+        feed(&mut loaded.scorer, &calls[restart..], restart, 500, &mut outcomes);
+        assert_eq!(outcomes.verdicts, expected.verdicts, "restart at {restart}");
+        assert!(outcomes.bits == expected.bits, "restart at {restart}: scores differ");
+    }
+}
+
+/// The writing thread lets go of the file a moment after its handle is dropped.
+fn reopened(directory: &std::path::Path) -> (Snapshots, Option<qualm_scorer::snapshot::Loaded>) {
+    for _ in 0..2000 {
+        match Snapshots::open(directory, ScorerConfig::default()) {
+            Err(SnapshotError::Unwritable { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
+            opened => return opened.expect("the snapshot can be read"),
+        }
+    }
+    panic!("the file is still held");
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused_with_the_way_on() {
+    let directory = tempfile::tempdir().expect("a directory");
+    std::fs::write(directory.path().join("snapshot.redb"), b"this is no snapshot, but it is long enough to look like one")
+        .expect("writable");
+    let error = Snapshots::open(directory.path(), ScorerConfig::default()).expect_err("damaged").to_string();
+    assert!(error.contains("snapshot.redb") && error.contains("move it away"), "{error}");
+}
+
+#[test]
+fn silence_moves_no_clock_and_a_lease_ends_in_wall_time() {
+    let mut outcomes = Outcomes::default();
+    let mut scorer = Scorer::new(ScorerConfig::default());
+    feed(&mut scorer, &calls(), 0, 1000, &mut outcomes);
+    let standing = scorer.entries();
+    assert!(!standing.is_empty(), "the odd service stands above trusted");
+    let mut later = Vec::new();
+    let end = standing[0].expires;
+    scorer.tick(end - Span::SECOND, &mut later);
+    assert!(later.is_empty(), "before its end a lease stands");
+    scorer.tick(end, &mut later);
+    assert!(!later.is_empty(), "at its end it is renewed or over, although no telemetry came");
+}

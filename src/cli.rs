@@ -1,0 +1,88 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use qualm_ingest::parse::Format;
+use qualm_model::level::Level;
+
+/// Watches how every service identity in a mesh behaves, keeps the evidence against each in bits, and turns it into
+/// graduated, expiring trust downgrades at the enforcement points, within a false-alarm budget.
+#[derive(Debug, Parser)]
+#[command(name = "qualm", version, arg_required_else_help = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 it failed while running; 2 the command line, the configuration or an \
+input is wrong (the message says which and what to do); 3 `check` found something to mend.\n\nFirst steps: `qualm \
+demo` shows the main job on this machine alone; `qualm check --config qualm.toml` tells what is wrong with a setup; \
+`qualm backtest LOG --format istio_json --out DIR` shows what would have been flagged.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the main job end to end: a generated mesh, an in-process Kafka, real enforcement over loopback gRPC.
+    Demo(DemoArgs),
+    /// Watch the configured inputs, score, and serve enforcement points.
+    Run(RunArgs),
+    /// Replay logs through the same scorer and write what it would have done.
+    Backtest(BacktestArgs),
+    /// Check a configuration and everything it needs: files, topics, certificates, ports; which levels are armed.
+    Check(RunArgs),
+    /// Tell where an identity stands and why, from the state directory of a running or stopped instance.
+    Explain(ExplainArgs),
+    /// Tell a running instance to read its configuration again.
+    Reload(RunArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The configuration file.
+    #[arg(long, default_value = "qualm.toml")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Seed of the generated mesh.
+    #[arg(long, default_value_t = 7)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The principal, with `@cluster` where there are several; a part of it is enough if it is unambiguous.
+    pub(crate) identity: String,
+    /// The configuration file.
+    #[arg(long, default_value = "qualm.toml")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BacktestArgs {
+    /// Log files, plain, .gz or .zst; `-` is standard input.
+    #[arg(required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// Format of the records.
+    #[arg(long, conflicts_with = "mapping")]
+    pub(crate) format: Option<Format>,
+    /// Mapping file (TOML) for CSV or JSON lines of your own; ready ones are under datasets/mappings.
+    #[arg(long)]
+    pub(crate) mapping: Option<PathBuf>,
+    /// Budgets, leases and so on; defaults otherwise.
+    #[arg(long)]
+    pub(crate) config: Option<PathBuf>,
+    /// Known attacks, JSON lines: start, end, kind, identities.
+    #[arg(long)]
+    pub(crate) labels: Option<PathBuf>,
+    /// Also write scores.parquet, one row a record.
+    #[arg(long)]
+    pub(crate) scores: bool,
+    /// Highest level that this input may lead to.
+    #[arg(long, default_value = "quarantined")]
+    pub(crate) max_level: Level,
+    /// Directory to write to; made where it does not exist.
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+}

@@ -1,0 +1,203 @@
+//! The configuration: one strict TOML file, read whole before any port is bound. Each part owns its section.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use qualm_ingest::{
+    config::{FileConfig, KafkaConfig},
+    parse::Format,
+};
+use qualm_scorer::{
+    config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
+    notify::AlertsConfig,
+};
+use qualm_model::{level::Level, time::Span};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    listen::ListenConfig,
+    observability::{LogConfig, ObserveConfig},
+};
+
+/// Everything that can be configured. `qualm.toml` in the repository has every key with its meaning and default.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Config {
+    pub(crate) kafka: Vec<KafkaConfig>,
+    pub(crate) file: Vec<FileConfig>,
+    pub(crate) listen: ListenConfig,
+    pub(crate) history: HistoryConfig,
+    pub(crate) budget: Budget,
+    pub(crate) lease: Leases,
+    pub(crate) enforce: EnforceConfig,
+    pub(crate) memory: MemoryConfig,
+    pub(crate) state: StateConfig,
+    pub(crate) alerts: AlertsConfig,
+    pub(crate) observe: ObserveConfig,
+    pub(crate) log: LogConfig,
+}
+
+/// `[history]`: what is read first, to learn, and never acted on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct HistoryConfig {
+    /// How far back a topic is read where no position is known.
+    pub(crate) since: Length,
+    /// Archived access logs that are read before everything else at the first start.
+    pub(crate) files: Vec<PathBuf>,
+    /// What is in those files.
+    pub(crate) format: Format,
+}
+
+impl Default for HistoryConfig {
+    fn default() -> Self {
+        Self { since: Length(Span(14 * Span::DAY.0)), files: Vec::new(), format: Format::IstioJson }
+    }
+}
+
+/// `[state]`: where snapshots and the journal live.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StateConfig {
+    /// Directory of snapshot and journal.
+    pub(crate) directory: PathBuf,
+    /// How often a snapshot is written.
+    pub(crate) snapshot_every: Length,
+}
+
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self { directory: PathBuf::from("qualm-state"), snapshot_every: Length(Span::seconds(10)) }
+    }
+}
+
+/// A configuration that cannot be used: file, line, key and remedy in one sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}: {problem}")]
+pub(crate) struct InvalidConfig {
+    file: String,
+    problem: String,
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub(crate) fn read(path: &Path) -> Result<(Self, String), InvalidConfig> {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| InvalidConfig {
+            file: file.clone(),
+            problem: format!("cannot be read: {error}; give another with --config, or start from qualm.toml"),
+        })?;
+        let config = Self::parse(&text).map_err(|problem| InvalidConfig { file, problem })?;
+        Ok((config, hash(&text)))
+    }
+
+    /// Reads and checks a text.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| describe(&error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for level in Level::BY_BEHAVIOUR {
+            let budget = self.budget.per_day(level);
+            if !(budget > 0.0 && budget <= 10_000.0) {
+                return Err(format!(
+                    "[budget] {level}: {budget} entries a day is not a budget; it must be above 0 and at most 10000"
+                ));
+            }
+        }
+        if !(self.enforce.max_share > 0.0 && self.enforce.max_share <= 1.0) {
+            return Err("[enforce] max_share: must be above 0 and at most 1 (a share of all identities)".to_owned());
+        }
+        if self.memory.baselines_mib < 16 {
+            return Err("[memory] baselines_mib: at least 16 are needed".to_owned());
+        }
+        self.alerts.validate().map_err(|error| error.to_string())
+    }
+
+    /// What the scorer is told.
+    pub(crate) fn scorer(&self) -> ScorerConfig {
+        ScorerConfig {
+            budget: self.budget.clone(),
+            lease: self.lease.clone(),
+            enforce: self.enforce.clone(),
+            memory: self.memory.clone(),
+        }
+    }
+
+    /// The highest level of each source, by its index: topics, then files, then the listener.
+    pub(crate) fn max_levels(&self) -> Vec<Level> {
+        let topics = self.kafka.iter().flat_map(|kafka| kafka.topics.iter().map(|topic| topic.max_level()));
+        let files = self.file.iter().map(FileConfig::max_level);
+        topics.chain(files).chain([Level::Quarantined]).collect()
+    }
+}
+
+/// The hash under which a configuration is journalled.
+pub(crate) fn hash(text: &str) -> String {
+    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Line and column, what is wrong, and the nearest known key.
+fn describe(error: &toml::de::Error) -> String {
+    let message = error.message().to_owned();
+    let place = error.to_string().lines().next().unwrap_or_default().replace("TOML parse error ", "");
+    let suggestion = nearest(&message).map_or_else(String::new, |key| format!("; did you mean `{key}`?"));
+    format!("{place}: {message}{suggestion}")
+}
+
+/// From `unknown field `budgett`, expected one of `a`, `b``: the expected word nearest to the unknown one.
+fn nearest(message: &str) -> Option<String> {
+    if !message.starts_with("unknown") {
+        return None;
+    }
+    let mut words = message.split('`').skip(1).step_by(2);
+    let wrong = words.next()?;
+    words
+        .map(|word| (strsim::damerau_levenshtein(wrong, word), word))
+        .min()
+        .filter(|(distance, _)| *distance <= 3)
+        .map(|(_, word)| word.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn qualm_toml_has_every_key_and_equals_the_defaults() {
+        let text = include_str!("../qualm.toml");
+        // Keys stand as `#key = value`; sections that may be many stand as whole commented examples (`# `).
+        let keys = text.lines().map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
+            _ => line,
+        });
+        let config = Config::parse(&keys.collect::<Vec<_>>().join("\n")).expect("qualm.toml is valid");
+        assert_eq!(config, Config::default());
+        let file = toml::from_str::<toml::Table>(
+            &text.lines().map(|l| l.strip_prefix('#').filter(|r| r.starts_with(|c: char| c.is_ascii_lowercase())).unwrap_or(l)).collect::<Vec<_>>().join("\n"),
+        )
+        .expect("qualm.toml is valid");
+        for section in ["listen", "history", "budget", "lease", "enforce", "memory", "state", "alerts", "observe", "log"] {
+            assert!(file.contains_key(section), "qualm.toml has no [{section}]");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_with_the_nearest() {
+        let error = Config::parse("[budget]\nwatchd_per_day = 3\n").expect_err("unknown key");
+        assert!(error.contains("line 2") && error.contains("`watched_per_day`"), "{error}");
+    }
+
+    #[test]
+    fn a_wrong_unit_and_an_absurd_budget_are_refused_with_the_remedy() {
+        let error = Config::parse("[lease]\nquarantined = \"1 fortnight\"\n").expect_err("wrong unit");
+        assert!(error.contains("\"15m\""), "{error}");
+        let error = Config::parse("[budget]\nwatched_per_day = 0\n").expect_err("zero");
+        assert!(error.contains("above 0"), "{error}");
+    }
+}
