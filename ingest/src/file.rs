@@ -387,7 +387,10 @@ mod tests {
         batch.events.events().map(|event| (event.position().offset, event.operation().to_owned())).collect()
     }
 
-    fn read_all(paths: Vec<PathBuf>) -> (Vec<(i64, String)>, Vec<(i64, &'static str)>) {
+    type Events = Vec<(i64, String)>;
+    type Rejections = Vec<(i64, &'static str)>;
+
+    fn read_all(paths: Vec<PathBuf>) -> (Events, Rejections) {
         let mut reader = FileReader::new(paths, parser(), 3);
         let (mut events, mut rejected) = (Vec::new(), Vec::new());
         while let Some(batch) = reader.next_batch().expect("readable") {

@@ -10,7 +10,7 @@ const CHUNK: usize = 256 * 1024;
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
 /// What came next.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line<'a> {
     /// A line, without its end.
     Whole(&'a [u8]),

@@ -17,6 +17,7 @@ pub trait Source: Send {
 
 /// What a source has to say.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one value a batch of thousands of events")]
 pub enum Incoming {
     /// Records, in the order of their positions.
     Batch(Batch),

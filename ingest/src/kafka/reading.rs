@@ -40,6 +40,8 @@ pub(super) struct Reading {
     dead_letters: DeadLetters,
     sender: mpsc::Sender<Result<Incoming, SourceError>>,
     commits: commands::Receiver<Positions>,
+    /// What the loop wants committed, for the partitions at hand.
+    wanted: Positions,
     batch_records: usize,
     history_start: Option<Timestamp>,
     consumer: Polled,
@@ -70,6 +72,7 @@ impl Reading {
             dead_letters,
             sender,
             commits,
+            wanted: Positions::new(),
             batch_records: DEFAULT_BATCH_RECORDS,
             history_start: None,
         }
@@ -221,6 +224,7 @@ impl Reading {
         }
         for key in keys {
             self.expected.remove(&key);
+            self.wanted.remove(&key);
         }
         if let Err(error) = let_go(&self.consumer.0, partitions) {
             return self.fail(&error);
@@ -237,14 +241,17 @@ impl Reading {
         self.topics.iter().find(|topic| topic.name == name).map(|topic| topic.source)
     }
 
-    /// Commits what the loop handed over, the last word for each partition.
+    /// Commits what the loop handed over. In the end, and before partitions are let go, all of it once more: a commit
+    /// on its way may have met a rebalance.
     fn commit_pending(&mut self, mode: CommitMode) {
         let mut latest = Positions::new();
         while let Ok(positions) = self.commits.try_recv() {
             latest.extend(positions);
         }
+        self.wanted.extend(&latest);
+        let chosen = if matches!(mode, CommitMode::Sync) { &self.wanted } else { &latest };
         let mut offsets = TopicPartitionList::new();
-        for ((source, partition), offset) in latest {
+        for (&(source, partition), &offset) in chosen {
             let Some(topic) = self.topics.iter().find(|topic| topic.source == source) else { continue };
             if let Err(error) = offsets.add_partition_offset(&topic.name, partition, Offset::Offset(offset)) {
                 tracing::warn!(%error, offset, "kafka: a position that cannot be committed");

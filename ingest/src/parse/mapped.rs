@@ -95,7 +95,9 @@ impl Mapped {
             None => fold::append_path(operation, &mut self.operation),
         }
         let fields = Fields { cells: &self.cells, line, built: &self.built };
-        row.push(fields.draft(start, &self.operation)?)
+        row.push(fields.draft(start, &self.operation)?)?;
+        self.columns.confirm();
+        Ok(())
     }
 
     /// Fills the templates; those of one reference borrow.

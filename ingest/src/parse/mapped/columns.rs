@@ -32,11 +32,20 @@ pub(super) struct Columns {
     cells: Vec<Cell>,
     /// By column of a CSV record: which reference it is.
     by_column: Vec<Option<usize>>,
-    /// How many columns a record has: as many as the header, or else the most so far.
-    count: usize,
+    /// How many columns a record has: as many as the header, or else as those before.
+    count: Count,
     has_header: bool,
     /// Keys to follow into a JSON record.
     paths: Path,
+}
+
+/// How many columns to expect. One odd record changes nothing, two alike in a row do.
+#[derive(Debug, Default)]
+struct Count {
+    expected: usize,
+    /// That of the last record, where it was another.
+    other: usize,
+    last: usize,
 }
 
 /// A level of the JSON paths that are referred to.
@@ -74,7 +83,7 @@ impl Columns {
             cells: vec![Cell::Absent; mapping.references.len()],
             references: mapping.references.clone(),
             delimiter: mapping.delimiter,
-            count: by_column.len(),
+            count: Count { expected: by_column.len(), ..Count::default() },
             by_column,
             has_header: mapping.header,
             paths,
@@ -87,8 +96,18 @@ impl Columns {
 
     pub(super) fn begin_input(&mut self) {
         if !self.has_header {
-            self.count = self.by_column.len();
+            self.count = Count { expected: self.by_column.len(), ..Count::default() };
         }
+    }
+
+    /// The record last read made sense: others may be expected to have as many columns.
+    pub(super) fn confirm(&mut self) {
+        let Count { expected, other, last } = &mut self.count;
+        let is_first = *expected == self.by_column.len() && *other == 0;
+        if !self.has_header && last != expected && (last == other || is_first) {
+            *expected = *last;
+        }
+        *other = *last;
     }
 
     /// Learns from the header which column has which name.
@@ -112,7 +131,7 @@ impl Columns {
             };
             place(&mut by_column, column, index);
         }
-        self.count = names.len();
+        self.count.expected = names.len();
         self.by_column = by_column;
         Ok(())
     }
@@ -133,11 +152,14 @@ impl Columns {
             }
             start = end + 1;
         }
-        // A record that was cut off has fewer columns; one that no header announces may have more than those before.
-        if column < self.count || (column > self.count && self.has_header) {
+        self.count.last = column;
+        let Count { expected, other, .. } = self.count;
+        // A record that was cut off has fewer columns than those before it.
+        let cut_off = column < self.by_column.len() || (column < expected && (self.has_header || column != other));
+        if cut_off || (column > expected && self.has_header) {
+            self.count.other = column;
             return Err(Invalid::Syntax);
         }
-        self.count = column;
         Ok(())
     }
 
