@@ -2,9 +2,9 @@
 //!
 //! # Layout
 //! - this file: [`KafkaSource`], what the loop sees, and how a consumer is set up
-//! - [`reading`]: the thread that polls; where partitions begin and end
-//! - [`context`]: what librdkafka calls back
-//! - [`dead_letter`]: samples of what could not be read
+//! - `reading`: the thread that polls; where partitions begin and end
+//! - `context`: what librdkafka calls back
+//! - `dead_letter`: samples of what could not be read
 //!
 //! Positions are the snapshot's: partitions start where the loop says, and only what it hands to
 //! [`commit`](Source::commit) is committed. librdkafka never commits by itself.

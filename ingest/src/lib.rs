@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`source`]: [`source::Source`], what every input is
 //! - [`envoy`]: Envoy's access log service and OTLP logs, over gRPC
-//! - [`file`], [`kafka`]: the sources; [`config`]: their sections of the configuration; [`counters`]: what they count
+//! - [`mod@file`], [`kafka`]: the sources; [`config`]: their sections of the configuration; [`counters`]: what they count
 //! - [`parse`]: the bytes of one record to one event, one format a file
 //!
 //! **Invariant:** wire forms end here. What leaves this crate is an event batch, or a counted rejection.
