@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     listen::ListenConfig,
-    observability::{LogConfig, ObserveConfig},
+    observability::{ObserveConfig, log::LogConfig},
 };
 
 /// Everything that can be configured. `qualm.toml` in the repository has every key with its meaning and default.

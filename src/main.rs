@@ -4,8 +4,10 @@ mod backtest;
 mod cli;
 mod clock;
 mod config;
+mod finding;
 mod listen;
 mod observability;
+mod run;
 
 use std::process::ExitCode;
 
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Backtest(args) => backtest::run(&args),
+        Command::Run(args) => run::run(&args),
         _ => Ok(ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

@@ -147,6 +147,13 @@ fn memchr(needle: u8, bytes: &[u8]) -> Option<usize> {
 fn is_plain(segment: &str, classes: u8) -> bool {
     let letters_only = classes & !(LOWER_HEX | LOWER | UPPER | JOINER) == 0;
     let short = segment.len() < 8 || (segment.len() < token::MIN_BYTES && classes & (LOWER | JOINER) != 0);
+    // `v1`, `s3`: too short for a number that is more than a version.
+    let version = segment.len() <= 3
+        && classes & !(LOWER_HEX | LOWER | UPPER | DIGIT) == 0
+        && segment.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
+    if version {
+        return true;
+    }
     letters_only && (short || (classes & UPPER == 0 && classes & (LOWER | JOINER) != 0 && segment.len() < 32))
 }
 
@@ -166,6 +173,9 @@ fn fold_segment(segment: &str, classes: u8, out: &mut String) {
     }
     if classes & PERCENT != 0 {
         return out.push_str(word::encoded(segment));
+    }
+    if classes == DIGIT {
+        return out.push_str(word::number(segment.as_bytes()));
     }
     if let Some(placeholder) = word::whole(segment) {
         return out.push_str(placeholder);

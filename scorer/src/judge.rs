@@ -118,7 +118,9 @@ impl Scorer {
         let previous = standing.map_or(Level::Trusted, |standing| standing.level);
         let ordinal = standing.map_or(0, |standing| standing.ordinal + 1);
         let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
-        let episode = source.evidence.episode_since().unwrap_or(now);
+        // Every step of one episode bears its begin, so that they are one alert.
+        let begun = || source.evidence.episode_since().unwrap_or(now);
+        let episode = standing.map_or_else(begun, |standing| standing.episode);
         let subject = self.subject(key.0, source, now);
         let historic = self.is_historic(now, wall);
         let held = self.held(source, reached.level);

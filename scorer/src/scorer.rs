@@ -6,7 +6,7 @@ use qualm_model::{
     baseline::{FirstTimes, SourceBaseline},
     detector::{Deviation, Observation, Question},
     event::{Event, EventBatch, Reporter},
-    evidence::EValues,
+    evidence::{EValues, Pace},
     level::Level,
     stats::Exposure,
     time::{Span, Timestamp},
@@ -146,6 +146,13 @@ impl Scorer {
             threshold.fast.is_some() || threshold.slow.is_some()
         };
         Level::BY_BEHAVIOUR.into_iter().filter(armed).collect()
+    }
+
+    /// Entries a day into a level, as the measured curve has them at its threshold; 0 where it is not armed.
+    pub fn realised_per_day(&self, level: Level) -> f64 {
+        let threshold = self.mesh.threshold(level);
+        let rate = |pace, m: Option<f64>| m.map_or(0.0, |m| self.mesh.per_day(pace, m));
+        rate(Pace::Fast, threshold.fast) + rate(Pace::Slow, threshold.slow)
     }
 
     /// Counts for operators.

@@ -185,7 +185,7 @@ async fn a_subscriber_gets_the_whole_table_then_only_what_changes_and_each_answe
     world.set(3, vec![entry(BANK, Level::Restricted)]);
     let third = raw.next().await;
     assert_eq!((third.upserts.len(), third.upserts[0].key == second.upserts[0].key), (1, true));
-    assert_eq!(third.removals, [record.key.clone()]);
+    assert_eq!(third.removals, std::slice::from_ref(&record.key));
 }
 
 #[tokio::test]

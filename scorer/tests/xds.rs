@@ -210,7 +210,7 @@ async fn a_change_is_pushed_and_lifting_the_last_denial_is_an_explicit_empty_fil
     world.set(3, vec![]);
     let lifted = proxy.next().await;
     assert!(!http_filter(&lifted).contains("qualm-deny"));
-    assert_eq!((lifted.resources[0].ttl.clone(), lifted.removed_resources.len()), (None, 0));
+    assert_eq!((lifted.resources[0].ttl, lifted.removed_resources.len()), (None, 0));
     proxy.ack(&lifted).await;
     for version in 1..=3 {
         assert_eq!(world.answer("n1").await, (version, Enforcement::Acknowledged));

@@ -23,6 +23,10 @@ pub(crate) struct PipelineMetrics {
     pub lag_records: IntGauge,
     /// Wall time minus the watermark.
     pub lag_seconds: Gauge,
+    /// Proxies that reported calls lately.
+    pub proxies_reporting: IntGauge,
+    /// Of these, the ones that hold a trust table.
+    pub proxies_enforcing: IntGauge,
     /// From an event being read to the verdict that it caused.
     pub event_to_verdict: Histogram,
     /// From a verdict to its acknowledgement by an enforcement point.
@@ -65,6 +69,9 @@ impl PipelineMetrics {
             )?,
             lag_records: maker.gauge("qualm_lag_records", "Records still to be read, where the source can say.")?,
             lag_seconds: maker.seconds("qualm_lag_seconds", "Wall time minus the watermark.")?,
+            proxies_reporting: maker.gauge("qualm_proxies_reporting", "Proxies that reported calls lately.")?,
+            proxies_enforcing: maker
+                .gauge("qualm_proxies_enforcing", "Of these, the ones that have acknowledged a trust table.")?,
             event_to_verdict: maker.histogram(
                 "qualm_event_to_verdict_seconds",
                 "From an event being read to the verdict that it caused.",

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Detector, Deviation, Observation, window};
 
 /// `x` of something never seen: e^20, more than any volume that a mesh will count.
-const NEVER: f64 = 485_165_195.409_790_27;
+const NEVER: f64 = 485_165_195.409_790_3;
 const MINUTE: i64 = 60;
 
 /// Trusted volume `T` of a key: calls weighted by how far they were to be learned. `x = e^20/(1 + T)`, with `T` as
@@ -34,7 +34,7 @@ impl Detector for Rarity {
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
         let minute = seen.exposure.now.window(window(MINUTE));
         let volume = if minute > self.minute { self.total() } else { self.volume };
-        Some(Deviation { x: NEVER / (1.0 + volume), observed: volume, expected: f64::NAN, n: volume })
+        Some(Deviation { x: NEVER / (1.0 + volume), observed: volume, expected: 0.0, n: volume })
     }
 
     #[inline]

@@ -110,18 +110,19 @@ fn append_without_numbers(piece: &str, out: &mut String) {
     }
 }
 
+/// The placeholder of a word of digits only.
+pub(super) fn number(digits: &[u8]) -> &'static str {
+    if is_card(digits, digits.len()) {
+        return "{card}";
+    }
+    if is_date(digits) { "{date}" } else { "{id}" }
+}
+
 /// The placeholder of a word that is one value as a whole.
 fn value(word: &str) -> Option<&'static str> {
     let bytes = word.as_bytes();
     if !bytes.is_empty() && bytes.iter().all(u8::is_ascii_digit) {
-        let card = is_card(bytes, bytes.len());
-        return Some(if card {
-            "{card}"
-        } else if is_date(bytes) {
-            "{date}"
-        } else {
-            "{id}"
-        });
+        return Some(number(bytes));
     }
     if is_uuid(bytes) {
         return Some("{uuid}");

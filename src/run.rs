@@ -1,0 +1,191 @@
+//! `qualm run`: the loop, and what is wired around it.
+//!
+//! # Layout
+//! - [`inputs`]: every configured source on a task of its own, one channel into the loop
+//! - [`state`]: snapshot and journal at start; who was already decided about
+//! - [`pipeline`]: the loop: observe, decide, journal, publish, snapshot, commit
+//! - [`publish`]: the trust table goes out once its decision is on disk; scoring does not wait
+//! - [`alerts`]: verdicts to findings to sinks
+//! - [`coverage`]: which of the proxies seen in telemetry enforce
+
+pub(crate) mod alerts;
+pub(crate) mod coverage;
+pub(crate) mod inputs;
+pub(crate) mod pipeline;
+pub(crate) mod publish;
+pub(crate) mod state;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use prometheus::Registry;
+use qualm_ingest::envoy::{Grants, TelemetryLimits, TelemetryMetrics, telemetry};
+use qualm_model::time::Clock;
+use qualm_scorer::{
+    enforce::{
+        Enforcer,
+        metrics::EnforcementMetrics,
+        nodes::NodeLimits,
+        trust_stream::{TrustStream, record::Coverage},
+        xds::Xds,
+    },
+    table::{EnforcementReport, SharedTable, TrustTable},
+    verdict::Verdict,
+};
+use tokio::sync::{mpsc, watch};
+use tonic::service::{Routes, interceptor::InterceptedService};
+
+use self::{
+    inputs::{Input, Inputs},
+    pipeline::{Pipeline, Wires},
+    publish::Publisher,
+};
+use crate::{
+    cli::RunArgs,
+    clock,
+    config::Config,
+    listen::{
+        Listener,
+        connection::ListenMetrics,
+        roles::{Gate, Role},
+    },
+    observability::{Observability, Readiness, metrics::PipelineMetrics},
+};
+
+/// Reports of enforcement points waiting for the loop.
+const REPORTS: usize = 4096;
+
+/// What is told to whoever started the pipeline: the demo and tests.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// The gRPC port is open.
+    Listening(SocketAddr),
+    /// An identity has moved.
+    Verdict(Box<Verdict>),
+    /// An enforcement point has reported.
+    Report(EnforcementReport),
+    /// The loop is past this many events.
+    Progress {
+        /// Events scored so far.
+        events: u64,
+    },
+}
+
+/// What a pipeline is made of.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) config: Config,
+    /// File to read again on reload; `None` where there is none.
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) hash: String,
+    pub(crate) clock: Clock,
+    pub(crate) notices: Option<mpsc::UnboundedSender<Notice>>,
+}
+
+/// `qualm run`.
+pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    let (config, hash) = Config::read(&args.config)?;
+    config.log.init()?;
+    let setup = Setup { config, file: Some(args.config.clone()), hash, clock: clock::system(), notices: None };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(async move {
+            signalled().await;
+            let _ = stop.send(true);
+        });
+        serve(setup, stopped).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Runs a pipeline until it is told to stop or all of its inputs have ended.
+pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyhow::Result<()> {
+    let config = &setup.config;
+    if config.kafka.is_empty() && config.file.is_empty() && config.listen.address.is_none() {
+        anyhow::bail!("nothing to read: configure a [[kafka]] topic, a [[file]] or listen.address");
+    }
+    let registry = Registry::new();
+    let metrics = PipelineMetrics::register(&registry)?;
+    let listener = Listener::prepare(&config.listen)?;
+    let state = state::open(config, &setup.hash)?;
+    state.journal.register(&registry)?;
+    let page = Observability::bind(&config.observe).await?;
+    let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], levels: Vec::new() });
+    tokio::spawn(page.serve(registry.clone(), ready));
+
+    let (table, tables) = watch::channel::<SharedTable>(TrustTable::default().into());
+    let (reports, report) = mpsc::channel(REPORTS);
+    let (coverage, covered) = watch::channel(Coverage::default());
+    let mut inputs = Inputs::start(config, &setup.clock, &registry)?;
+    let edge = Edge { registry: &registry, clock: &setup.clock, tables, reports, coverage: covered, stopped: stopped.clone() };
+    if let Some(listener) = listener {
+        let (address, telemetry) = edge.open(listener, inputs.next_index()).await?;
+        tracing::info!(%address, "gRPC: ALS, OTLP, xDS, trust stream");
+        inputs.add(telemetry, "listen");
+        if let Some(notices) = &setup.notices {
+            let _ = notices.send(Notice::Listening(address));
+        }
+    }
+    let publisher = Publisher::start(table, state.journal.clone());
+    let wires = Wires { inputs, report, publisher, coverage, readiness, metrics, registry: &registry, stopped };
+    Pipeline::new(setup, state, wires)?.run().await
+}
+
+/// What the gRPC port is wired to.
+struct Edge<'a> {
+    registry: &'a Registry,
+    clock: &'a Clock,
+    tables: watch::Receiver<SharedTable>,
+    reports: mpsc::Sender<EnforcementReport>,
+    coverage: watch::Receiver<Coverage>,
+    stopped: watch::Receiver<bool>,
+}
+
+impl Edge<'_> {
+    /// Opens the port and starts the enforcement points behind it.
+    async fn open(self, listener: Listener, index: u16) -> anyhow::Result<(SocketAddr, Input)> {
+        let metrics = EnforcementMetrics::register(self.registry)?;
+        let xds = Xds::new(NodeLimits::default(), self.clock.clone(), metrics.clone());
+        let stream = TrustStream::new(NodeLimits::default(), self.clock.clone(), self.coverage, metrics);
+        let (als, otlp, source) = telemetry(
+            index,
+            &TelemetryLimits::default(),
+            Grants::new(listener.grants()),
+            self.clock.clone(),
+            TelemetryMetrics::register(self.registry)?,
+        );
+        let gate = |role| -> Gate { listener.gate(role) };
+        let mut routes = Routes::builder();
+        routes
+            .add_service(InterceptedService::new(als, gate(Role::Reporter)))
+            .add_service(InterceptedService::new(otlp, gate(Role::Reporter)))
+            .add_service(InterceptedService::new(xds.extension_config(), gate(Role::EnforcementPoint)))
+            .add_service(InterceptedService::new(xds.aggregated(), gate(Role::EnforcementPoint)))
+            .add_service(InterceptedService::new(stream.service(), gate(Role::Subscriber)));
+        let listen_metrics = ListenMetrics::register(self.registry)?;
+        let bound = listener.bind().await?;
+        let address = bound.address();
+        let mut stopped = self.stopped;
+        tokio::spawn(async move {
+            let stop = async move {
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            };
+            if let Err(error) = bound.serve(routes.routes(), listen_metrics, stop).await {
+                tracing::error!(%error, "the gRPC port has failed");
+            }
+        });
+        tokio::spawn(xds.run(self.tables.clone(), self.reports.clone()));
+        tokio::spawn(stream.run(self.tables, self.reports));
+        Ok((address, Input::Envoy(source)))
+    }
+}

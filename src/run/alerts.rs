@@ -1,0 +1,75 @@
+//! Verdicts to alerts: one an episode, under one id, delivered at least once.
+
+use std::time::Duration;
+
+use prometheus::Registry;
+use qualm_model::time::Timestamp;
+use qualm_scorer::{
+    journal::{Journal, Kind},
+    notify::{AlertRecord, AlertsConfig, Delivery, Notifier, Outstanding},
+    verdict::Verdict,
+};
+use tokio::sync::mpsc;
+
+use crate::finding::Findings;
+
+/// Deliveries that wait to be journalled.
+const DELIVERIES: usize = 4096;
+/// How long a stopping process waits for its sinks.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The way from verdicts to sinks.
+pub(crate) struct Alerts {
+    findings: Findings,
+    notifier: Notifier,
+    deliveries: mpsc::Receiver<Delivery>,
+    journal: Journal,
+    has_sinks: bool,
+}
+
+impl Alerts {
+    pub(crate) fn start(
+        config: &AlertsConfig,
+        journal: &Journal,
+        findings: Findings,
+        outstanding: Outstanding,
+        registry: &Registry,
+    ) -> anyhow::Result<Self> {
+        let (sender, deliveries) = mpsc::channel(DELIVERIES);
+        let notifier = Notifier::start(config, sender)?;
+        notifier.register(registry)?;
+        for (seq, finding) in outstanding.undelivered() {
+            notifier.notify(seq, &finding);
+        }
+        let has_sinks = !config.sinks().is_empty();
+        Ok(Self { findings, notifier, deliveries, journal: journal.clone(), has_sinks })
+    }
+
+    /// Tells of a verdict.
+    pub(crate) fn verdict(&mut self, verdict: &Verdict) {
+        let Some(finding) = self.findings.tell(verdict).filter(|_| self.has_sinks) else { return };
+        let record = AlertRecord::Due(Box::new(finding.clone()));
+        match self.journal.append(Kind::Alert, verdict.time, verdict.decided, &record) {
+            Ok(seq) => self.notifier.notify(seq, &finding),
+            Err(error) => tracing::error!(%error, uid = finding.uid, "an alert could not be journalled, and is not sent"),
+        }
+    }
+
+    /// Journals what was delivered.
+    pub(crate) fn collect(&mut self, at: Timestamp) {
+        while let Ok(delivery) = self.deliveries.try_recv() {
+            if let Err(error) = self.journal.append(Kind::Alert, at, at, &AlertRecord::Delivered(delivery)) {
+                // It will be sent once more after a restart, under the same id.
+                tracing::warn!(%error, "a delivery could not be journalled");
+            }
+        }
+    }
+
+    /// Waits a while for what is still on its way.
+    pub(crate) async fn flush(&mut self, at: Timestamp) {
+        if !self.notifier.flush(PATIENCE).await {
+            tracing::warn!("not every alert was delivered; the rest is sent at the next start");
+        }
+        self.collect(at);
+    }
+}

@@ -1,0 +1,138 @@
+//! Every configured source on a task of its own, one bounded channel into the loop.
+
+use prometheus::Registry;
+use qualm_ingest::{
+    config,
+    counters::IngestCounters,
+    envoy::EnvoySource,
+    file::{FileSource, Follow},
+    kafka::KafkaSource,
+    source::{Incoming, Source, SourceError},
+};
+use qualm_model::{event::Positions, time::Clock};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+
+/// Batches that wait for the loop: enough to keep it busy, few enough to bound memory.
+const WAITING: usize = 4;
+
+/// A source of any kind.
+pub(crate) enum Input {
+    Kafka(KafkaSource),
+    File(FileSource),
+    Envoy(EnvoySource),
+}
+
+/// What an input says, and which one.
+pub(crate) struct Said {
+    pub(crate) input: usize,
+    pub(crate) what: Result<Incoming, SourceError>,
+}
+
+/// All inputs.
+pub(crate) struct Inputs {
+    sender: mpsc::Sender<Said>,
+    pub(crate) said: mpsc::Receiver<Said>,
+    commits: Vec<mpsc::UnboundedSender<Positions>>,
+    names: Vec<String>,
+    next_index: u16,
+}
+
+impl Inputs {
+    /// Starts topics and files, in the order of the configuration: their indices are those of the events'
+    /// positions.
+    pub(crate) fn start(config: &Config, clock: &Clock, registry: &Registry) -> anyhow::Result<Self> {
+        let (sender, said) = mpsc::channel(WAITING);
+        let mut inputs = Self { sender, said, commits: Vec::new(), names: Vec::new(), next_index: 0 };
+        let counters = IngestCounters::register(registry)?;
+        for kafka in &config.kafka {
+            let history = clock.now() - config.history.since.0;
+            let source = KafkaSource::start(kafka, inputs.next_index, clock.clone(), &counters, Some(history))?;
+            inputs.next_index += u16::try_from(kafka.topics.len()).unwrap_or(u16::MAX);
+            inputs.add(Input::Kafka(source), &kafka.brokers);
+        }
+        for file in &config.file {
+            let name = file.path.display().to_string();
+            let parser = config::parser(&name, file.format, file.mapping.as_deref(), file.max_record_bytes)?;
+            let follow = if file.follow { Follow::Yes } else { Follow::No };
+            let source = FileSource::start(
+                file.path.clone(),
+                parser,
+                inputs.next_index,
+                clock.clone(),
+                counters.of(&name),
+                follow,
+            )?;
+            inputs.next_index += 1;
+            inputs.add(Input::File(source), &name);
+        }
+        Ok(inputs)
+    }
+
+    /// The index of the next source.
+    pub(crate) fn next_index(&self) -> u16 {
+        self.next_index
+    }
+
+    /// Starts one more input.
+    pub(crate) fn add(&mut self, input: Input, name: &str) {
+        let (commit, commits) = mpsc::unbounded_channel();
+        let (number, sender) = (self.commits.len(), self.sender.clone());
+        match input {
+            Input::Kafka(source) => tokio::spawn(forward(source, number, sender, commits)),
+            Input::File(source) => tokio::spawn(forward(source, number, sender, commits)),
+            Input::Envoy(source) => tokio::spawn(forward(source, number, sender, commits)),
+        };
+        self.commits.push(commit);
+        self.names.push(name.to_owned());
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.commits.len()
+    }
+
+    /// The name of an input: brokers, path, `listen`.
+    pub(crate) fn name(&self, input: usize) -> &str {
+        self.names.get(input).map_or("", String::as_str)
+    }
+
+    /// Tells every input what a snapshot covers; each takes what is its own.
+    pub(crate) fn commit(&self, positions: &Positions) {
+        for commit in &self.commits {
+            // An input that has ended has nothing to commit.
+            let _ = commit.send(positions.clone());
+        }
+    }
+}
+
+async fn forward<S: Source>(
+    mut source: S,
+    input: usize,
+    sender: mpsc::Sender<Said>,
+    mut commits: mpsc::UnboundedReceiver<Positions>,
+) {
+    loop {
+        let what = tokio::select! {
+            Some(positions) = commits.recv() => {
+                if let Err(error) = source.commit(&positions).await {
+                    tracing::warn!(%error, "positions were not committed; the next snapshot tries again");
+                }
+                continue;
+            }
+            what = source.next() => what,
+        };
+        let last = matches!(what, Err(_) | Ok(Incoming::End));
+        if sender.send(Said { input, what }).await.is_err() {
+            return;
+        }
+        if last {
+            break;
+        }
+    }
+    while let Some(positions) = commits.recv().await {
+        // The origin may still want to know, although it has nothing more to say.
+        let _ = source.commit(&positions).await;
+    }
+}

@@ -1,0 +1,474 @@
+//! The loop: observe, decide, journal, publish, snapshot, commit. One task owns all state.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use prometheus::Registry;
+use qualm_ingest::source::{Batch, Incoming};
+use qualm_model::{
+    event::Positions,
+    level::Level,
+    time::{Span, Timestamp},
+};
+use qualm_scorer::{
+    config::arms_at,
+    enforce::trust_stream::record::Coverage,
+    journal::{Kind, Seq},
+    scorer::Observed,
+    snapshot::Covered,
+    table::{Enforcement, EnforcementReport, TrustTable},
+    verdict::{Cause, Verdict},
+};
+use serde::Serialize;
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval},
+};
+
+use super::{
+    Notice, Setup,
+    alerts::Alerts,
+    coverage::Proxies,
+    inputs::{Inputs, Said},
+    publish::Publisher,
+    state::{State, is_synced_first},
+};
+use crate::{
+    config::Config,
+    finding::{Findings, Setting},
+    observability::{Arming, Readiness, metrics::PipelineMetrics},
+};
+
+/// How often leases, snapshots and metrics are looked at.
+const TICK: Duration = Duration::from_millis(200);
+/// Event time this far behind the wall is history or catching up; nothing is decided on it.
+const BEHIND: Span = Span::MINUTE;
+/// Publications whose acknowledgements are still timed.
+const TIMED: usize = 1024;
+
+/// What the loop is wired to.
+pub(crate) struct Wires<'a> {
+    pub(crate) inputs: Inputs,
+    pub(crate) report: mpsc::Receiver<EnforcementReport>,
+    pub(crate) publisher: Publisher,
+    pub(crate) coverage: watch::Sender<Coverage>,
+    pub(crate) readiness: watch::Sender<Readiness>,
+    pub(crate) metrics: PipelineMetrics,
+    pub(crate) registry: &'a Registry,
+    pub(crate) stopped: watch::Receiver<bool>,
+}
+
+/// A change that entered the loop other than by an event, as it is journalled.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+enum Command<'a> {
+    Start { config: &'a str, restored: bool, version: &'a str },
+    Reload { config: &'a str },
+    Report { report: &'a EnforcementReport },
+}
+
+/// The loop and its state.
+pub(crate) struct Pipeline {
+    setup: Setup,
+    state: State,
+    inputs: Inputs,
+    report: mpsc::Receiver<EnforcementReport>,
+    publisher: Publisher,
+    coverage: watch::Sender<Coverage>,
+    readiness: watch::Sender<Readiness>,
+    metrics: PipelineMetrics,
+    alerts: Alerts,
+    stopped: watch::Receiver<bool>,
+    positions: Positions,
+    proxies: Proxies,
+    uncovered: Vec<String>,
+    /// When each published version was decided, to time its acknowledgements.
+    decided: BTreeMap<u64, Instant>,
+    verdicts: Vec<Verdict>,
+    events: u64,
+    next_snapshot: Timestamp,
+    /// Inputs that have not ended.
+    open_inputs: usize,
+    caught_up: bool,
+    lag: Option<u64>,
+    last_seq: u64,
+    folded: u64,
+    late: u64,
+    waiting_to_let_go: Vec<oneshot::Sender<()>>,
+}
+
+impl Pipeline {
+    pub(crate) fn new(setup: Setup, mut state: State, wires: Wires<'_>) -> anyhow::Result<Self> {
+        let outstanding = std::mem::take(&mut state.outstanding);
+        let findings = std::mem::replace(&mut state.findings, Findings::new(Setting::Live));
+        let alerts = Alerts::start(&setup.config.alerts, &state.journal, findings, outstanding, wires.registry)?;
+        let (positions, last_seq) = (state.covered.positions.clone(), state.last_seq);
+        let tally = state.scorer.tally();
+        Ok(Self {
+            next_snapshot: setup.clock.now() + setup.config.state.snapshot_every.0,
+            open_inputs: wires.inputs.len(),
+            inputs: wires.inputs,
+            report: wires.report,
+            publisher: wires.publisher,
+            coverage: wires.coverage,
+            readiness: wires.readiness,
+            metrics: wires.metrics,
+            stopped: wires.stopped,
+            alerts,
+            positions,
+            proxies: Proxies::default(),
+            uncovered: Vec::new(),
+            decided: BTreeMap::new(),
+            verdicts: Vec::new(),
+            events: 0,
+            caught_up: false,
+            lag: None,
+            last_seq,
+            folded: tally.folded,
+            late: tally.late,
+            waiting_to_let_go: Vec::new(),
+            setup,
+            state,
+        })
+    }
+
+    /// Runs until told to stop, or until all inputs have ended.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        self.journal_command(&Command::Start {
+            config: &self.setup.hash.clone(),
+            restored: self.state.restored,
+            version: env!("CARGO_PKG_VERSION"),
+        });
+        // What stood when the last run ended stands from the first moment of this one.
+        self.publish(None);
+        self.read_archives()?;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        let mut stopped = self.stopped.clone();
+        while self.open_inputs > 0 {
+            let stop = async {
+                // A sender that is gone can never tell us to stop, and so it is over.
+                let _ = stopped.wait_for(|stopped| *stopped).await;
+            };
+            tokio::select! {
+                biased;
+                () = stop => break,
+                Some(report) = self.report.recv() => self.take_report(&report),
+                _ = tick.tick() => self.tick()?,
+                _ = hangup.recv() => self.reload(),
+                Some(said) = self.inputs.said.recv() => self.hear(said)?,
+            }
+        }
+        self.stop().await
+    }
+
+    fn hear(&mut self, said: Said) -> anyhow::Result<()> {
+        let name = self.inputs.name(said.input).to_owned();
+        match said.what.with_context(|| format!("input {name} cannot go on"))? {
+            Incoming::Batch(batch) => self.take_batch(&batch),
+            Incoming::Assigned(partitions, answer) => {
+                let known = partitions.iter().filter_map(|key| Some((*key, *self.positions.get(key)?))).collect();
+                tracing::info!(input = name, partitions = partitions.len(), ?known, "assigned");
+                // A source that has gone does not need the answer.
+                let _ = answer.send(known);
+            }
+            Incoming::Revoking(partitions, done) => {
+                tracing::info!(input = name, partitions = partitions.len(), "revoked");
+                self.save_now()?;
+                self.positions.retain(|key, _| !partitions.contains(key));
+                self.waiting_to_let_go.push(done);
+                self.let_go();
+            }
+            Incoming::End => {
+                tracing::info!(input = name, "has ended");
+                self.open_inputs -= 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn let_go(&mut self) {
+        for done in self.waiting_to_let_go.drain(..) {
+            let _ = done.send(());
+        }
+    }
+
+    fn take_batch(&mut self, batch: &Batch) {
+        let read = Instant::now();
+        let wall = self.setup.clock.now();
+        self.lag = batch.lag.or(self.lag);
+        self.proxies.seen(&batch.events, wall);
+        self.state.scorer.open(&batch.events);
+        let mut scored = 0;
+        for event in batch.events.events() {
+            let observed = self.state.scorer.observe(event, wall, &mut self.verdicts);
+            scored += u64::from(matches!(observed, Observed::Scored { .. }));
+            if matches!(observed, Observed::OwnAction) {
+                self.metrics.own_actions.inc();
+            }
+            if !self.verdicts.is_empty() {
+                self.act(Some(read));
+            }
+        }
+        self.metrics.scored.inc_by(scored);
+        self.events += batch.events.len() as u64;
+        self.positions.extend(&batch.positions);
+        self.notice(|events| Notice::Progress { events });
+    }
+
+    /// Reads archived logs before everything else, where nothing is known yet. They are history: nothing is decided.
+    fn read_archives(&mut self) -> anyhow::Result<()> {
+        let history = self.setup.config.history.clone();
+        if self.state.restored || history.files.is_empty() {
+            return Ok(());
+        }
+        let parser = qualm_ingest::config::parser("history.files", history.format, None, 64 << 10)?;
+        // A source index of its own: its positions are nobody's to commit.
+        let mut reader = qualm_ingest::file::FileReader::new(history.files, parser, u16::MAX);
+        while let Some(batch) = reader.next_batch()? {
+            self.take_batch(&batch);
+        }
+        tracing::info!(events = self.events, "archived logs are read");
+        Ok(())
+    }
+
+    /// Carries out what was decided: journal, table, alert.
+    fn act(&mut self, read: Option<Instant>) {
+        let mut after = None;
+        let mut changed = false;
+        for verdict in std::mem::take(&mut self.verdicts) {
+            if verdict.historic {
+                continue;
+            }
+            let seq = self.state.journal.append(Kind::Decision, verdict.time, verdict.decided, &verdict);
+            match seq {
+                Ok(seq) => {
+                    self.last_seq = seq.0;
+                    if is_synced_first(verdict.level.max(verdict.previous)) {
+                        after = Some(seq);
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%error, decision = verdict.decision, "a decision could not be journalled");
+                }
+            }
+            changed = true;
+            if let (Some(read), Cause::Evidence) = (read, verdict.cause) {
+                self.metrics.event_to_verdict.observe(read.elapsed().as_secs_f64());
+                self.metrics.entered(verdict.level);
+            }
+            tracing::info!(
+                identity = verdict.identity,
+                instance = verdict.subject.instance,
+                level = verdict.level.as_str(),
+                previous = verdict.previous.as_str(),
+                bits = verdict.evidence_bits,
+                because = verdict.reasons.first().map(|reason| reason.detector.name()),
+                held = verdict.held,
+                "verdict"
+            );
+            self.alerts.verdict(&verdict);
+            self.notice(|_| Notice::Verdict(Box::new(verdict)));
+        }
+        if changed {
+            self.publish(after);
+        }
+    }
+
+    fn publish(&mut self, after: Option<Seq>) {
+        let version = self.last_seq;
+        let entries = self.state.scorer.entries();
+        for level in Level::BY_BEHAVIOUR {
+            let count = entries.iter().filter(|entry| entry.level == level).count();
+            self.metrics.standing(level, i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        self.decided.insert(version, Instant::now());
+        while self.decided.len() > TIMED {
+            self.decided.pop_first();
+        }
+        let model_version = format!("{}-{}", env!("CARGO_PKG_VERSION"), self.setup.hash);
+        self.publisher.publish(TrustTable { version, entries, model_version }, after);
+    }
+
+    fn take_report(&mut self, report: &EnforcementReport) {
+        self.proxies.report(report);
+        match &report.what {
+            Enforcement::Acknowledged => {
+                if let Some(decided) = self.decided.get(&report.version) {
+                    self.metrics.verdict_to_ack.observe(decided.elapsed().as_secs_f64());
+                }
+            }
+            Enforcement::Rejected(why) => {
+                tracing::warn!(node = report.node, version = report.version, why, "an enforcement point refused the table");
+                self.journal_command(&Command::Report { report });
+            }
+            Enforcement::Connected | Enforcement::Disconnected => self.journal_command(&Command::Report { report }),
+        }
+        self.notice(|_| Notice::Report(report.clone()));
+    }
+
+    fn journal_command(&mut self, command: &Command<'_>) {
+        let wall = self.setup.clock.now();
+        let event = self.state.scorer.watermark().unwrap_or(wall);
+        match self.state.journal.append(Kind::Command, event, wall, command) {
+            Ok(seq) => self.last_seq = seq.0,
+            Err(error) => tracing::error!(%error, "a command could not be journalled"),
+        }
+    }
+
+    fn tick(&mut self) -> anyhow::Result<()> {
+        let wall = self.setup.clock.now();
+        self.state.scorer.tick(wall, &mut self.verdicts);
+        if !self.verdicts.is_empty() {
+            self.act(None);
+        }
+        self.alerts.collect(wall);
+        self.save_if_due(wall)?;
+        self.show(wall);
+        Ok(())
+    }
+
+    fn save_if_due(&mut self, wall: Timestamp) -> anyhow::Result<()> {
+        if let Some(outcome) = self.state.snapshots.poll() {
+            self.commit(outcome);
+        }
+        if wall < self.next_snapshot || !self.state.snapshots.is_idle() {
+            return Ok(());
+        }
+        self.next_snapshot = wall + self.setup.config.state.snapshot_every.0;
+        self.hand_over();
+        Ok(())
+    }
+
+    fn hand_over(&mut self) {
+        let begun = Instant::now();
+        let covered = Covered { positions: self.positions.clone(), journal: self.last_seq + 1 };
+        let changes = self.state.scorer.changes(covered);
+        self.state.snapshots.save(changes);
+        self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
+    }
+
+    /// Writes a snapshot and waits for it.
+    fn save_now(&mut self) -> anyhow::Result<()> {
+        if let Some(outcome) = self.state.snapshots.finish() {
+            self.commit(outcome);
+        }
+        self.hand_over();
+        if let Some(outcome) = self.state.snapshots.finish() {
+            self.commit(outcome);
+        }
+        Ok(())
+    }
+
+    /// Only what a snapshot covers is committed.
+    fn commit(&mut self, outcome: Result<Covered, qualm_scorer::snapshot::SnapshotError>) {
+        match outcome {
+            Ok(covered) => {
+                self.metrics.snapshots.inc();
+                self.inputs.commit(&covered.positions);
+            }
+            // Nothing is lost: the inputs will be read again from the last snapshot that was written.
+            Err(error) => tracing::error!(%error, "no snapshot"),
+        }
+    }
+
+    /// Metrics, readiness, coverage.
+    fn show(&mut self, wall: Timestamp) {
+        let tally = self.state.scorer.tally();
+        let metrics = &self.metrics;
+        metrics.identities.set(i64::try_from(tally.identities).unwrap_or(i64::MAX));
+        metrics.edges.set(i64::try_from(tally.edges).unwrap_or(i64::MAX));
+        metrics.state_bytes.set(i64::try_from(tally.bytes).unwrap_or(i64::MAX));
+        let limit = self.setup.config.memory.baselines_mib << 20;
+        metrics.state_limit_bytes.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        metrics.folded.inc_by(tally.folded - std::mem::replace(&mut self.folded, tally.folded));
+        metrics.late.inc_by(tally.late - std::mem::replace(&mut self.late, tally.late));
+        if let Some(lag) = self.lag {
+            metrics.lag_records.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
+        let mut reasons = Vec::new();
+        if let Some(watermark) = self.state.scorer.watermark() {
+            let behind = wall - watermark;
+            metrics.lag_seconds.set(behind.as_seconds().max(0.0));
+            if !self.caught_up && (behind > BEHIND && self.lag.is_some_and(|lag| lag > 0)) {
+                reasons.push(format!("reading history: {:.0} s behind, {} records to go", behind.as_seconds(), self.lag.unwrap_or(0)));
+            } else if !self.caught_up {
+                self.caught_up = true;
+                tracing::info!(identities = tally.identities, edges = tally.edges, armed = ?self.state.scorer.armed(), "first look: history is read");
+            }
+        } else {
+            reasons.push("no telemetry yet".to_owned());
+        }
+        let armings = self.armings();
+        for arming in &armings {
+            metrics.arming(arming);
+            let configured = self.setup.config.budget.per_day(arming.level);
+            metrics.budget(arming.level, configured, self.state.scorer.realised_per_day(arming.level));
+        }
+        self.readiness.send_if_modified(|readiness| {
+            let next = Readiness { reasons, levels: armings };
+            let changed = *readiness != next;
+            *readiness = next;
+            changed
+        });
+        self.show_coverage(wall);
+    }
+
+    fn armings(&self) -> Vec<Arming> {
+        let armed = self.state.scorer.armed();
+        let birth = self.state.scorer.birth();
+        let arming = |level| Arming {
+            level,
+            armed: armed.contains(&level),
+            due: birth.map(|birth| arms_at(level, birth)).filter(|_| !armed.contains(&level)),
+        };
+        Level::BY_BEHAVIOUR.into_iter().map(arming).collect()
+    }
+
+    fn show_coverage(&mut self, wall: Timestamp) {
+        let (coverage, uncovered) = self.proxies.coverage(wall);
+        self.metrics.proxies_reporting.set(i64::from(coverage.reporting));
+        self.metrics.proxies_enforcing.set(i64::from(coverage.enforcing));
+        let names: Vec<String> = uncovered.iter().map(|proxy| proxy.reporter.clone()).collect();
+        if names != self.uncovered {
+            for proxy in uncovered.iter().filter(|proxy| !self.uncovered.contains(&proxy.reporter)).take(20) {
+                tracing::warn!(proxy = proxy.reporter, why = proxy.why, "reports calls and is not enforcing");
+            }
+            self.uncovered = names;
+        }
+        self.coverage.send_if_modified(|shown| std::mem::replace(shown, coverage) != coverage);
+    }
+
+    fn reload(&mut self) {
+        let Some(file) = self.setup.file.clone() else { return };
+        match Config::read(&file) {
+            Ok((config, hash)) => {
+                self.state.scorer.reconfigure(config.scorer());
+                self.state.scorer.limit_sources(config.max_levels());
+                self.journal_command(&Command::Reload { config: &hash });
+                tracing::info!(config = hash, "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start");
+                self.setup.config = Config { kafka: self.setup.config.kafka.clone(), file: self.setup.config.file.clone(), ..config };
+                self.setup.hash = hash;
+            }
+            Err(error) => tracing::error!(%error, "the new configuration is refused; the old one stands"),
+        }
+    }
+
+    async fn stop(mut self) -> anyhow::Result<()> {
+        self.save_now()?;
+        self.alerts.flush(self.setup.clock.now()).await;
+        tracing::info!(events = self.events, "stopped");
+        Ok(())
+    }
+
+    fn notice(&self, notice: impl FnOnce(u64) -> Notice) {
+        if let Some(notices) = &self.setup.notices {
+            // Nobody needs to listen.
+            let _ = notices.send(notice(self.events));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Snapshot and journal at start: what was known, and what was already decided.
+
+use std::{fs, path::Path};
+
+use anyhow::Context;
+use qualm_model::level::Level;
+use qualm_scorer::{
+    journal::{Journal, JournalLimits, Kind, read_from},
+    notify::Outstanding,
+    scorer::Scorer,
+    snapshot::{Covered, Snapshots},
+    verdict::Verdict,
+};
+
+use crate::{
+    config::Config,
+    finding::{Findings, Setting},
+};
+
+/// Everything that survives.
+pub(crate) struct State {
+    pub(crate) scorer: Scorer,
+    pub(crate) covered: Covered,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) journal: Journal,
+    /// Alerts that were due and not delivered when the last run ended.
+    pub(crate) outstanding: Outstanding,
+    /// Episodes that were open.
+    pub(crate) findings: Findings,
+    /// Whether there was a snapshot.
+    pub(crate) restored: bool,
+    /// Highest number of the journal at start.
+    pub(crate) last_seq: u64,
+}
+
+/// Opens the state directory.
+pub(crate) fn open(config: &Config, hash: &str) -> anyhow::Result<State> {
+    let directory = &config.state.directory;
+    fs::create_dir_all(directory).with_context(|| format!("[state] directory {}", directory.display()))?;
+    let (snapshots, loaded) = Snapshots::open(directory, config.scorer())?;
+    let restored = loaded.is_some();
+    let (mut scorer, covered) = loaded.map_or_else(
+        || (Scorer::new(config.scorer()), Covered::default()),
+        |loaded| (loaded.scorer, loaded.covered),
+    );
+    scorer.limit_sources(config.max_levels());
+    let journal_directory = directory.join("journal");
+    let opened = Journal::open(&journal_directory, &JournalLimits::default())?;
+    if let Some(torn) = &opened.torn {
+        tracing::warn!(?torn, "the last record of the journal was torn by the end of the last run and is cut off");
+    }
+    let (outstanding, findings, taken) = replay(&journal_directory, config, &mut scorer, &covered)?;
+    let standing = scorer.entries().len();
+    tracing::info!(restored, taken, standing, config = hash, "state");
+    write_pid(directory)?;
+    Ok(State { scorer, covered, snapshots, journal: opened.journal, outstanding, findings, restored, last_seq: opened.head.seq.0 })
+}
+
+/// Takes over the decisions that are younger than the snapshot, and finds the alerts that were not delivered.
+fn replay(
+    directory: &Path,
+    config: &Config,
+    scorer: &mut Scorer,
+    covered: &Covered,
+) -> anyhow::Result<(Outstanding, Findings, usize)> {
+    let sinks = config.alerts.sinks();
+    let (mut outstanding, mut findings, mut taken) = (Outstanding::default(), Findings::new(Setting::Live), 0);
+    for record in read_from(directory, qualm_scorer::journal::Seq(0))? {
+        let record = record?;
+        match record.kind {
+            Kind::Decision => {
+                let verdict: Verdict = record.payload().context("a decision of the journal")?;
+                findings.tell(&verdict);
+                if record.seq.0 >= covered.journal {
+                    scorer.take_over(&verdict);
+                    taken += 1;
+                }
+            }
+            Kind::Alert => outstanding.replay(&record, &sinks).context("an alert of the journal")?,
+            _ => {}
+        }
+    }
+    Ok((outstanding, findings, taken))
+}
+
+/// So that `qualm reload` knows whom to signal.
+fn write_pid(directory: &Path) -> anyhow::Result<()> {
+    let file = directory.join("qualm.pid");
+    fs::write(&file, std::process::id().to_string()).with_context(|| file.display().to_string())
+}
+
+/// Levels that carry an action at enforcement points: their records are synced before the push.
+pub(crate) fn is_synced_first(level: Level) -> bool {
+    level >= Level::Restricted
+}
