@@ -9,11 +9,11 @@ use qualm_ingest::{
     config::{FileConfig, KafkaConfig},
     parse::Format,
 };
+use qualm_model::{level::Level, time::Span};
 use qualm_scorer::{
     config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
     notify::AlertsConfig,
 };
-use qualm_model::{level::Level, time::Span};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -179,10 +179,16 @@ mod tests {
         let config = Config::parse(&keys.collect::<Vec<_>>().join("\n")).expect("qualm.toml is valid");
         assert_eq!(config, Config::default());
         let file = toml::from_str::<toml::Table>(
-            &text.lines().map(|l| l.strip_prefix('#').filter(|r| r.starts_with(|c: char| c.is_ascii_lowercase())).unwrap_or(l)).collect::<Vec<_>>().join("\n"),
+            &text
+                .lines()
+                .map(|l| l.strip_prefix('#').filter(|r| r.starts_with(|c: char| c.is_ascii_lowercase())).unwrap_or(l))
+                .collect::<Vec<_>>()
+                .join("\n"),
         )
         .expect("qualm.toml is valid");
-        for section in ["listen", "history", "budget", "lease", "enforce", "memory", "state", "alerts", "observe", "log"] {
+        for section in
+            ["listen", "history", "budget", "lease", "enforce", "memory", "state", "alerts", "observe", "log"]
+        {
             assert!(file.contains_key(section), "qualm.toml has no [{section}]");
         }
     }

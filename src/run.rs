@@ -127,7 +127,8 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let (reports, report) = mpsc::channel(REPORTS);
     let (coverage, covered) = watch::channel(Coverage::default());
     let mut inputs = Inputs::start(config, &setup.clock, &registry)?;
-    let edge = Edge { registry: &registry, clock: &setup.clock, tables, reports, coverage: covered, stopped: stopped.clone() };
+    let edge =
+        Edge { registry: &registry, clock: &setup.clock, tables, reports, coverage: covered, stopped: stopped.clone() };
     if let Some(listener) = listener {
         let (address, telemetry) = edge.open(listener, inputs.next_index()).await?;
         tracing::info!(%address, "gRPC: ALS, OTLP, xDS, trust stream");

@@ -68,9 +68,8 @@ impl SiblingRate {
     }
 
     fn inherit(&self, exposure: Exposure, length: Span) -> Option<WindowCount> {
-        (self.windows >= 30.0).then(|| {
-            WindowCount::inheriting(exposure, length, self.sum / self.windows, self.squares / self.windows)
-        })
+        (self.windows >= 30.0)
+            .then(|| WindowCount::inheriting(exposure, length, self.sum / self.windows, self.squares / self.windows))
     }
 }
 

@@ -19,7 +19,8 @@ impl Length {
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        let wrong = || D::Error::custom(format!("`{text}` is not a length of time; write \"30s\", \"15m\", \"1h\" or \"2d\""));
+        let wrong =
+            || D::Error::custom(format!("`{text}` is not a length of time; write \"30s\", \"15m\", \"1h\" or \"2d\""));
         let unit = text.chars().last().ok_or_else(wrong)?;
         let number: i64 = text[..text.len() - unit.len_utf8()].trim().parse().map_err(|_| wrong())?;
         let seconds = match unit {

@@ -95,8 +95,7 @@ impl Scorer {
         match self.standings.get(&key) {
             None => true,
             Some(standing) => {
-                level > standing.level
-                    || (level == standing.level && standing.historic && !self.is_historic(now, wall))
+                level > standing.level || (level == standing.level && standing.historic && !self.is_historic(now, wall))
             }
         }
     }
@@ -189,7 +188,8 @@ impl Scorer {
         if self.config.enforce.protects(&source.principal) {
             return Some("protected by the operator".to_owned());
         }
-        let denied = self.standings.values().filter(|s| s.level >= Level::Quarantined && s.enforce && !s.historic).count();
+        let denied =
+            self.standings.values().filter(|s| s.level >= Level::Quarantined && s.enforce && !s.historic).count();
         let most = ((self.mesh.identities() as f64 * self.config.enforce.max_share) as usize).max(1);
         (denied >= most).then(|| format!("blast radius: {denied} of at most {most} identities are denied already"))
     }
@@ -280,7 +280,7 @@ impl Scorer {
             return;
         }
         // By name, since the order of a map is nobody's business.
-        asked.sort_by(|a, b| self.identity_of(a.0).cmp(&self.identity_of(b.0)));
+        asked.sort_by(|a, b| self.identity_of(a.0).cmp(self.identity_of(b.0)));
         for (key, deviation) in asked {
             self.weigh_silence(key, deviation, end, wall, verdicts);
         }

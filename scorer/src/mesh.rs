@@ -75,7 +75,6 @@ impl Delta {
     pub(crate) fn siblings(&mut self, namespace: &Arc<str>) -> &mut SiblingRate {
         self.siblings.entry(namespace.clone()).or_default()
     }
-
 }
 
 /// Evidence that leads into a level, one number a clock; `None` where the level is not armed.
@@ -262,10 +261,10 @@ impl Mesh {
                 self.next_destination += 1;
                 self.next_destination - 1
             });
-            let destination = self.destinations.entry(id).or_insert_with(|| Destination {
-                name: change.name.clone(),
-                ..Destination::default()
-            });
+            let destination = self
+                .destinations
+                .entry(id)
+                .or_insert_with(|| Destination { name: change.name.clone(), ..Destination::default() });
             if change.reported {
                 destination.reported = seen.exposure.now;
             }

@@ -379,8 +379,7 @@ fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> (Edge
         }
         return (EdgeState { adopted: edge.adopted, returned: edge.returned }, false, 0);
     }
-    let returned =
-        shard.forgotten.holds((4_u8, shard.names.text(ids.source), shard.names.text(ids.destination)));
+    let returned = shard.forgotten.holds((4_u8, shard.names.text(ids.source), shard.names.text(ids.destination)));
     shard.new_edge(key, now, 1 << place, returned, mesh);
     (EdgeState { adopted: None, returned }, !returned, EDGE_BYTES)
 }

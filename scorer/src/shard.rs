@@ -135,7 +135,15 @@ pub(crate) struct Shard {
 impl Default for Changed {
     fn default() -> Self {
         // Stamps of fresh states are 0: the first epoch must differ.
-        Self { epoch: 1, sources: Vec::new(), edges: Vec::new(), known: Vec::new(), names_from: 0, names_gone: Vec::new(), forgotten: false }
+        Self {
+            epoch: 1,
+            sources: Vec::new(),
+            edges: Vec::new(),
+            known: Vec::new(),
+            names_from: 0,
+            names_gone: Vec::new(),
+            forgotten: false,
+        }
     }
 }
 
@@ -259,10 +267,9 @@ impl Shard {
     /// The link to a destination, found in the mesh where it is new to this shard.
     pub(crate) fn link(&mut self, destination: u32, mesh: &Mesh) -> &mut Link {
         let names = &self.names;
-        self.links.entry(destination).or_insert_with(|| Link {
-            mesh: mesh.destination_id(names.text(destination)),
-            ..Link::default()
-        })
+        self.links
+            .entry(destination)
+            .or_insert_with(|| Link { mesh: mesh.destination_id(names.text(destination)), ..Link::default() })
     }
 
     /// Finds where destinations first called since the last summary stand in the mesh.
@@ -301,9 +308,9 @@ impl Shard {
             .filter(|((from, _), _)| *from == id)
             .map(|(&key, edge)| (edge.baseline.volume(), edge.last, key))
             .collect();
-        edges.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then_with(|| {
-            self.names.text(a.2.1).cmp(self.names.text(b.2.1))
-        }));
+        edges.sort_by(|a, b| {
+            a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then_with(|| self.names.text(a.2.1).cmp(self.names.text(b.2.1)))
+        });
         let mut known: Vec<(u32, Timestamp, Attribute)> = self
             .known
             .iter()

@@ -38,7 +38,9 @@ const FORGOTTEN: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("forgotte
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The file is damaged or no snapshot.
-    #[error("{file}: the snapshot is damaged ({problem}); move it away to start from history, decisions that stand are kept in the journal")]
+    #[error(
+        "{file}: the snapshot is damaged ({problem}); move it away to start from history, decisions that stand are kept in the journal"
+    )]
     Damaged {
         /// The file.
         file: PathBuf,
@@ -46,7 +48,9 @@ pub enum SnapshotError {
         problem: String,
     },
     /// A newer release wrote it.
-    #[error("{file}: the snapshot has version {found}, this release reads up to {VERSION}; start the release that wrote it, or move it away to start from history")]
+    #[error(
+        "{file}: the snapshot has version {found}, this release reads up to {VERSION}; start the release that wrote it, or move it away to start from history"
+    )]
     Newer {
         /// The file.
         file: PathBuf,

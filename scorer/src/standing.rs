@@ -80,8 +80,7 @@ impl Evidence {
 
     /// Follows the episodes of both clocks, for the curve.
     pub(crate) fn follow(&mut self, now: Timestamp, reading: Reading, climbed: &mut impl FnMut(Pace, Climb)) {
-        for (clock, pace, m) in
-            [(&mut self.fast, Pace::Fast, reading.fast), (&mut self.slow, Pace::Slow, reading.slow)]
+        for (clock, pace, m) in [(&mut self.fast, Pace::Fast, reading.fast), (&mut self.slow, Pace::Slow, reading.slow)]
         {
             if let Some(climb) = clock.follow(pace, now, m) {
                 climbed(pace, climb);

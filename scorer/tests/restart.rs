@@ -47,7 +47,7 @@ fn calls() -> Vec<Call> {
             destination: format!("spiffe://mesh.test/ns/shop/sa/s{destination}"),
             operation: format!("GET /{}", if odd || debugging { mixed(i, 3) % 50 } else { mixed(i, 3) % 3 }),
             bytes: 500 + mixed(i, 4) % 400 + if odd { 1_000_000 } else { 0 },
-            outcome: if mixed(i, 5) % 50 == 0 { Outcome::Failure } else { Outcome::Success },
+            outcome: if mixed(i, 5).is_multiple_of(50) { Outcome::Failure } else { Outcome::Success },
         });
     }
     calls

@@ -51,7 +51,9 @@ impl Alerts {
         let record = AlertRecord::Due(Box::new(finding.clone()));
         match self.journal.append(Kind::Alert, verdict.time, verdict.decided, &record) {
             Ok(seq) => self.notifier.notify(seq, &finding),
-            Err(error) => tracing::error!(%error, uid = finding.uid, "an alert could not be journalled, and is not sent"),
+            Err(error) => {
+                tracing::error!(%error, uid = finding.uid, "an alert could not be journalled, and is not sent")
+            }
         }
     }
 

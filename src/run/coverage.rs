@@ -82,9 +82,11 @@ impl Proxies {
             .map(|(_, node)| node)
             .peekable();
         let why = match nodes.peek() {
-            None => "it has never subscribed: its listener lacks the Qualm filter, or the cluster of its config source \
+            None => {
+                "it has never subscribed: its listener lacks the Qualm filter, or the cluster of its config source \
                      does not exist (Envoy accepts both without a word)"
-                .to_owned(),
+                    .to_owned()
+            }
             Some(_) => {
                 let nodes: Vec<&Node> = nodes.collect();
                 if nodes.iter().any(|node| node.acknowledged.is_some()) {

@@ -303,7 +303,12 @@ impl Pipeline {
                 }
             }
             Enforcement::Rejected(why) => {
-                tracing::warn!(node = report.node, version = report.version, why, "an enforcement point refused the table");
+                tracing::warn!(
+                    node = report.node,
+                    version = report.version,
+                    why,
+                    "an enforcement point refused the table"
+                );
                 self.journal_command(&Command::Report { report });
             }
             Enforcement::Connected | Enforcement::Disconnected => self.journal_command(&Command::Report { report }),
@@ -395,7 +400,11 @@ impl Pipeline {
             let behind = wall - watermark;
             metrics.lag_seconds.set(behind.as_seconds().max(0.0));
             if !self.caught_up && (behind > BEHIND && self.lag.is_some_and(|lag| lag > 0)) {
-                reasons.push(format!("reading history: {:.0} s behind, {} records to go", behind.as_seconds(), self.lag.unwrap_or(0)));
+                reasons.push(format!(
+                    "reading history: {:.0} s behind, {} records to go",
+                    behind.as_seconds(),
+                    self.lag.unwrap_or(0)
+                ));
             } else if !self.caught_up {
                 self.caught_up = true;
                 tracing::info!(identities = tally.identities, edges = tally.edges, armed = ?self.state.scorer.armed(), "first look: history is read");
@@ -450,8 +459,12 @@ impl Pipeline {
                 self.state.scorer.reconfigure(config.scorer());
                 self.state.scorer.limit_sources(config.max_levels());
                 self.journal_command(&Command::Reload { config: &hash });
-                tracing::info!(config = hash, "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start");
-                self.setup.config = Config { kafka: self.setup.config.kafka.clone(), file: self.setup.config.file.clone(), ..config };
+                tracing::info!(
+                    config = hash,
+                    "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start"
+                );
+                self.setup.config =
+                    Config { kafka: self.setup.config.kafka.clone(), file: self.setup.config.file.clone(), ..config };
                 self.setup.hash = hash;
             }
             Err(error) => tracing::error!(%error, "the new configuration is refused; the old one stands"),

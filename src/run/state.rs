@@ -39,10 +39,8 @@ pub(crate) fn open(config: &Config, hash: &str) -> anyhow::Result<State> {
     fs::create_dir_all(directory).with_context(|| format!("[state] directory {}", directory.display()))?;
     let (snapshots, loaded) = Snapshots::open(directory, config.scorer())?;
     let restored = loaded.is_some();
-    let (mut scorer, covered) = loaded.map_or_else(
-        || (Scorer::new(config.scorer()), Covered::default()),
-        |loaded| (loaded.scorer, loaded.covered),
-    );
+    let (mut scorer, covered) = loaded
+        .map_or_else(|| (Scorer::new(config.scorer()), Covered::default()), |loaded| (loaded.scorer, loaded.covered));
     scorer.limit_sources(config.max_levels());
     let journal_directory = directory.join("journal");
     let opened = Journal::open(&journal_directory, &JournalLimits::default())?;
@@ -53,7 +51,16 @@ pub(crate) fn open(config: &Config, hash: &str) -> anyhow::Result<State> {
     let standing = scorer.entries().len();
     tracing::info!(restored, taken, standing, config = hash, "state");
     write_pid(directory)?;
-    Ok(State { scorer, covered, snapshots, journal: opened.journal, outstanding, findings, restored, last_seq: opened.head.seq.0 })
+    Ok(State {
+        scorer,
+        covered,
+        snapshots,
+        journal: opened.journal,
+        outstanding,
+        findings,
+        restored,
+        last_seq: opened.head.seq.0,
+    })
 }
 
 /// Takes over the decisions that are younger than the snapshot, and finds the alerts that were not delivered.

@@ -38,13 +38,7 @@ impl<const SECONDS: i64> Detector for Rate<SECONDS> {
 
 /// The deviation of a count that stands in its own window.
 #[inline]
-pub(super) fn deviation(
-    count: &WindowCount,
-    seen: &Observation,
-    seconds: i64,
-    more: f64,
-    surprise: f64,
-) -> Deviation {
+pub(super) fn deviation(count: &WindowCount, seen: &Observation, seconds: i64, more: f64, surprise: f64) -> Deviation {
     let open = seen.exposure.now.window(window(seconds)) <= count.window();
     let age = (seen.exposure.now - seen.exposure.birth).0 / window(seconds).0;
     Deviation {

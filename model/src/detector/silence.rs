@@ -43,12 +43,7 @@ impl Detector for Silence {
         let mut ended = self.0;
         ended.add(seen.exposure, window(TEN_MINUTES), 0.0);
         let age = (seen.exposure.now - seen.exposure.birth).0 / window(TEN_MINUTES).0;
-        Some(Deviation {
-            x: 1.0 + ended.too_few(),
-            observed: ended.count(),
-            expected: ended.mean(),
-            n: age as f64,
-        })
+        Some(Deviation { x: 1.0 + ended.too_few(), observed: ended.count(), expected: ended.mean(), n: age as f64 })
     }
 
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {

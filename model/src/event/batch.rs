@@ -225,7 +225,7 @@ impl EventBatch {
     }
 
     /// All events, in order.
-    pub fn events(&self) -> impl ExactSizeIterator<Item = Event<'_>> {
+    pub fn events(&self) -> impl ExactSizeIterator<Item = Event<'_>> + DoubleEndedIterator {
         (0..self.len()).map(|row| self.event(row))
     }
 }

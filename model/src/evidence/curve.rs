@@ -26,7 +26,7 @@ const LEAST_THRESHOLD: f64 = 2.0;
 
 /// Level of the curve that evidence `m` reaches: steps of 0.04 in `ln(1 + m)`; 0 is none.
 pub fn level_of(m: f64) -> u16 {
-    if !(m > 0.0) {
+    if m.is_nan() || m <= 0.0 {
         return 0;
     }
     ((libm::log1p(m) / STEP) as usize).min(LEVELS - 1) as u16
@@ -106,7 +106,7 @@ impl Rates {
 
     /// Evidence `m` that is reached `budget` times a day by chance; `None` where the curve cannot be read.
     pub fn threshold(&self, budget: f64) -> Option<f64> {
-        if !self.is_readable() || !(budget > 0.0) {
+        if !self.is_readable() || budget.is_nan() || budget <= 0.0 {
             return None;
         }
         let y = match (1..=self.readable).find(|&level| self.per_day[level] <= budget) {

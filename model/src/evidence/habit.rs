@@ -39,7 +39,11 @@ impl Habit {
         let known = [-1, 0, 1]
             .into_iter()
             .map(|offset| self.slots[(hour + offset).rem_euclid(24) as usize])
-            .filter(|slot| slot.bits > 0.0 && hour - i64::from(slot.hour) <= KEPT_HOURS && hour - i64::from(slot.hour) > LONGEST as i64)
+            .filter(|slot| {
+                slot.bits > 0.0
+                    && hour - i64::from(slot.hour) <= KEPT_HOURS
+                    && hour - i64::from(slot.hour) > LONGEST as i64
+            })
             .map(|slot| f64::from(slot.bits))
             .fold(0.0, f64::max);
         if known == 0.0 { bits } else { bits.min(2.0 + (bits - known - 1.0).max(0.0)) }

@@ -19,7 +19,7 @@ impl Bins {
     /// everything is in the last bin, at its upper end.
     #[inline]
     pub fn locate(x: f64) -> (usize, f64) {
-        if !(x > 1.0) {
+        if x.is_nan() || x <= 1.0 {
             return (0, 0.0);
         }
         let above_one = x.to_bits() - 1.0_f64.to_bits();

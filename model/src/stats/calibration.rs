@@ -85,9 +85,8 @@ impl Calibration {
             return ETable::default();
         }
         let tail = self.tail();
-        let in_tail = |bin: usize| {
-            e_value((tail.surprise + (libm::log(Bins::edge(bin)) - tail.y) / tail.excess).max(0.0))
-        };
+        let in_tail =
+            |bin: usize| e_value((tail.surprise + (libm::log(Bins::edge(bin)) - tail.y) / tail.excess).max(0.0));
         let mut above = self.total;
         let bins = self.counts.iter().enumerate().map(|(bin, &count)| {
             above -= count;
@@ -173,10 +172,8 @@ mod tests {
             calibration.add(1.0 + -libm::log(u), 1.0);
         }
         let curve = calibration.fit();
-        let mean: f64 = (0..100_000)
-            .map(|i| curve.e(1.0 - libm::log((f64::from(i) + 0.5) / 100_000.0)))
-            .sum::<f64>()
-            / 100_000.0;
+        let mean: f64 =
+            (0..100_000).map(|i| curve.e(1.0 - libm::log((f64::from(i) + 0.5) / 100_000.0))).sum::<f64>() / 100_000.0;
         assert!((0.5..=1.05).contains(&mean), "{mean}");
     }
 

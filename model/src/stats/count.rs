@@ -93,8 +93,12 @@ impl WindowCount {
     /// A count that starts with what is usual among its kind: mean and mean square of a window of its siblings.
     pub fn inheriting(exposure: Exposure, length: Span, mean: f64, mean_square: f64) -> Self {
         let windows = (exposure.now.window(length) - exposure.birth.window(length)) as f64;
-        let mut count =
-            Self { window: exposure.now.window(length), n: mean * windows, q: mean_square * windows, ..Self::default() };
+        let mut count = Self {
+            window: exposure.now.window(length),
+            n: mean * windows,
+            q: mean_square * windows,
+            ..Self::default()
+        };
         count.fit(windows);
         count
     }
