@@ -154,12 +154,13 @@ impl<'a> AccessEntry<'a> {
     }
 
     fn reporter(&self, outbound: bool) -> Reporter {
-        match self.node_id.split('~').next() {
-            Some("router") => Reporter::Gateway,
-            Some("waypoint") => Reporter::Waypoint,
-            _ if outbound => Reporter::Source,
-            _ => Reporter::Destination,
+        if self.node_id.starts_with("router~") {
+            return Reporter::Gateway;
         }
+        if self.node_id.starts_with("waypoint~") {
+            return Reporter::Waypoint;
+        }
+        if outbound { Reporter::Source } else { Reporter::Destination }
     }
 
     fn reporter_id(&self, outbound: bool) -> &'a str {
@@ -210,14 +211,16 @@ impl<'a> AccessEntry<'a> {
     }
 
     fn hostname(&self) -> &'a str {
-        let authority = host_and_port(self.authority).0;
-        clip(first_present([authority, server_name_host(self.requested_server_name)]))
+        if self.authority.is_empty() {
+            return clip(server_name_host(self.requested_server_name));
+        }
+        clip(host_and_port(self.authority).0)
     }
 
     fn outcome(&self, kind: Kind) -> Outcome {
         let denied = [self.response_code_details, self.connection_termination_details];
         let refused = denied.iter().any(|details| details.starts_with("rbac_access_denied"));
-        if refused || self.response_flags.contains("UAEX") {
+        if refused || self.response_flags.split(',').any(|flag| flag == "UAEX") {
             return Outcome::Refused;
         }
         if kind == Kind::Request {
@@ -271,8 +274,7 @@ fn first_present<const N: usize>(texts: [&str; N]) -> &str {
 
 /// The first SPIFFE ID of a list of SANs, or else the first SAN.
 fn first_san(sans: &str) -> &str {
-    let sans = sans.trim();
-    if !sans.contains(',') {
+    if !sans.as_bytes().contains(&b',') {
         return sans;
     }
     let mut each = sans.split(',').map(str::trim);
@@ -281,15 +283,30 @@ fn first_san(sans: &str) -> &str {
 
 /// `127.0.0.1:80` and `[::1]:80`, with or without the port.
 pub fn host_and_port(address: &str) -> (&str, u16) {
-    let bare = |host: &'_ str| host.len() >= 2 && host.starts_with('[') && host.ends_with(']');
-    let (host, port) = match address.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || bare(host) => match port.parse() {
-            Ok(port) => (host, port),
-            Err(_) => (address, 0),
-        },
-        _ => (address, 0),
+    let bytes = address.as_bytes();
+    let digits = bytes.iter().rev().take(6).take_while(|byte| byte.is_ascii_digit()).count();
+    let end = bytes.len() - digits;
+    let host = match end.checked_sub(1) {
+        Some(colon) if digits > 0 && bytes[colon] == b':' => &bytes[..colon],
+        _ => bytes,
     };
-    (if bare(host) { &host[1..host.len() - 1] } else { host }, port)
+    let bracketed = host.len() >= 2 && host[0] == b'[' && host[host.len() - 1] == b']';
+    if bracketed {
+        return (&address[1..host.len() - 1], port_of(&bytes[end..], host.len() < bytes.len()));
+    }
+    // A colon before the last one: a bare IPv6 address, without a port.
+    if host.len() == bytes.len() || host.contains(&b':') {
+        return (address, 0);
+    }
+    match port_of(&bytes[end..], true) {
+        0 => (address, 0),
+        port => (&address[..host.len()], port),
+    }
+}
+
+fn port_of(digits: &[u8], present: bool) -> u16 {
+    let port = digits.iter().fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0'));
+    if present { u16::try_from(port).unwrap_or(0) } else { 0 }
 }
 
 /// The host in Istio's `outbound|8000|v1|httpbin.foo.svc.cluster.local`.
@@ -305,6 +322,9 @@ fn server_name_host(name: &str) -> &str {
 
 /// The pod in Istio's `sidecar~10.0.0.1~cart-1.shop~shop.svc.cluster.local`.
 fn instance_of(node_id: &str) -> &str {
+    if node_id.is_empty() {
+        return "";
+    }
     let pod = node_id.split('~').nth(2).unwrap_or_default();
     clip(pod.split('.').next().unwrap_or_default())
 }

@@ -3,7 +3,9 @@
 //! Unknown keys are ignored. Envoy writes the keys of every line in the same order, so the order of the line before
 //! is what is looked for first.
 
-use qualm_model::time::{Span, Timestamp};
+use std::cell::OnceCell;
+
+use qualm_model::time::Span;
 
 use super::{
     Row,
@@ -110,30 +112,19 @@ struct Remembered {
     key: Option<Key>,
 }
 
-/// What may follow where a text was expected.
-#[derive(Debug, Clone, Copy)]
-enum Found {
-    Absent,
-    Line(Stretch),
-    Number(Stretch),
-    Scratch(Stretch),
-    Other,
-}
+/// Texts that had escapes in them, by their key. Filled while others are borrowed from, hence cells.
+type Unescaped = [OnceCell<String>; KEYS];
 
 /// Reads lines of Istio's JSON format.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct IstioJson {
-    order: Vec<Remembered>,
-    found: [Found; KEYS],
-    scratch: String,
+    order: Order,
     operation: String,
 }
 
-impl Default for IstioJson {
-    fn default() -> Self {
-        Self { order: Vec::new(), found: [Found::Absent; KEYS], scratch: String::new(), operation: String::new() }
-    }
-}
+/// The order of the keys of the line before.
+#[derive(Debug, Default)]
+struct Order(Vec<Remembered>);
 
 impl IstioJson {
     /// Reads one line.
@@ -141,49 +132,28 @@ impl IstioJson {
         if !line.trim_ascii_start().starts_with('{') {
             return Err(Rejection::Foreign);
         }
-        self.found = [Found::Absent; KEYS];
-        self.scratch.clear();
-        if !self.read_keys(line)? {
+        let unescaped: Unescaped = [const { OnceCell::new() }; KEYS];
+        let mut fields =
+            Fields { line, unescaped: &unescaped, known: false, started: false, entry: AccessEntry::default() };
+        let read = fields.read(&mut self.order);
+        if !fields.known && read.is_ok() {
             return Err(Rejection::Foreign);
         }
-        let fields = Fields { line, found: &self.found, scratch: &self.scratch };
-        let entry = fields.entry()?;
-        row.push(entry.draft(&mut self.operation)?)
-    }
-
-    /// Notes where the values of the wanted keys stand; `false` where there is no such key at all.
-    fn read_keys(&mut self, line: &str) -> Result<bool, Invalid> {
-        let mut lexer = Lexer::new(line);
-        lexer.begin()?;
-        let (mut place, mut known) = (0, false);
-        loop {
-            let expected = self.order.get(place).filter(|expected| lexer.take_key(&expected.quoted));
-            let key = match expected {
-                Some(expected) => expected.key,
-                None => match lexer.key()? {
-                    Some(name) => self.remember(place, name),
-                    None => break,
-                },
-            };
-            place += 1;
-            match key {
-                Some(key) => {
-                    known = true;
-                    self.found[key as usize] = read_value(&mut lexer, line, &mut self.scratch)?;
-                }
-                None => lexer.skip_value()?,
-            }
+        read?;
+        if !fields.started {
+            return Err(Invalid::MissingField.into());
         }
-        lexer.end()?;
-        Ok(known)
+        row.push(fields.entry.draft(&mut self.operation)?)
     }
+}
 
+impl Order {
     fn remember(&mut self, place: usize, name: &str) -> Option<Key> {
         let key = key_of(name.as_bytes());
-        if place == self.order.len() && place < MAX_REMEMBERED {
-            self.order.push(Remembered::default());
+        if place == self.0.len() && place < MAX_REMEMBERED {
+            self.0.push(Remembered::default());
         }
-        if let Some(remembered) = self.order.get_mut(place) {
+        if let Some(remembered) = self.0.get_mut(place) {
             remembered.quoted.clear();
             remembered.quoted.extend([b"\"", name.as_bytes(), b"\":"].into_iter().flatten());
             remembered.key = key;
@@ -192,118 +162,154 @@ impl IstioJson {
     }
 }
 
-#[inline]
-fn read_value(lexer: &mut Lexer<'_>, line: &str, scratch: &mut String) -> Result<Found, Invalid> {
-    Ok(match lexer.value()? {
-        Value::Text(text) => Found::Line(text),
-        Value::Number(number) => Found::Number(number),
-        Value::Null => Found::Absent,
-        Value::Escaped(escaped) => {
-            let start = scratch.len();
-            unescape(escaped.of(line), scratch)?;
-            Found::Scratch(Stretch::new(start, scratch.len()))
-        }
-        Value::Bool(_) => Found::Other,
-        Value::Object | Value::Array => {
-            lexer.skip_rest()?;
-            Found::Other
-        }
-    })
-}
-
-/// What was found in one line.
+/// One line in the reading.
 struct Fields<'a> {
     line: &'a str,
-    found: &'a [Found; KEYS],
-    scratch: &'a str,
+    unescaped: &'a Unescaped,
+    /// Whether there was any key that Envoy writes.
+    known: bool,
+    started: bool,
+    entry: AccessEntry<'a>,
 }
 
 impl<'a> Fields<'a> {
-    /// A text, empty where absent; a number where a text belongs is one only for ids.
+    fn read(&mut self, order: &mut Order) -> Result<(), Invalid> {
+        let mut lexer = Lexer::new(self.line);
+        lexer.begin()?;
+        let mut place = 0;
+        loop {
+            let expected = order.0.get(place).filter(|expected| lexer.take_key(&expected.quoted));
+            let key = match expected {
+                Some(expected) => expected.key,
+                None => match lexer.key()? {
+                    Some(name) => order.remember(place, name),
+                    None => break,
+                },
+            };
+            place += 1;
+            match key {
+                Some(key) => self.set(key, &mut lexer)?,
+                None => lexer.skip_value()?,
+            }
+        }
+        lexer.end()
+    }
+
     #[inline]
-    fn text(&self, key: Key) -> Result<&'a str, Invalid> {
-        let text = match self.found[key as usize] {
-            Found::Absent => return Ok(""),
-            Found::Line(text) => text.of(self.line),
-            Found::Scratch(text) => text.of(self.scratch),
-            Found::Number(_) | Found::Other => return Err(Invalid::WrongType),
+    fn set(&mut self, key: Key, lexer: &mut Lexer<'a>) -> Result<(), Invalid> {
+        self.known = true;
+        let value = match lexer.value()? {
+            Value::Null => return Ok(()),
+            Value::Text(text) => Found::Text(text.of(self.line)),
+            Value::Number(number) => Found::Number(number.of(self.line)),
+            Value::Escaped(escaped) => Found::Text(self.unescape(key, escaped)?),
+            Value::Bool(_) | Value::Object | Value::Array => return Err(Invalid::WrongType),
         };
-        Ok(if text == "-" { "" } else { text })
+        if let Found::Text("" | "-") = value {
+            return Ok(());
+        }
+        self.fill(key, value)
+    }
+
+    fn unescape(&self, key: Key, escaped: Stretch) -> Result<&'a str, Invalid> {
+        let mut text = String::new();
+        unescape(escaped.of(self.line), &mut text)?;
+        // The same key twice, with escapes each time: nothing that Envoy writes.
+        self.unescaped[key as usize].set(text).map_err(|_| Invalid::Syntax)?;
+        Ok(self.unescaped[key as usize].get().map_or("", String::as_str))
+    }
+
+    #[inline]
+    fn fill(&mut self, key: Key, value: Found<'a>) -> Result<(), Invalid> {
+        let entry = &mut self.entry;
+        let slot = match key {
+            Key::StartTime => {
+                entry.start = rfc3339(value.text()?)?;
+                self.started = true;
+                return Ok(());
+            }
+            Key::Duration => return value.number().and_then(milliseconds).map(|span| entry.duration = Some(span)),
+            Key::ResponseCode => return value.status().map(|status| entry.status = Some(status)),
+            Key::GrpcStatusNumber => return value.status().map(|status| entry.grpc_status = Some(status)),
+            Key::GrpcStatus => {
+                entry.grpc_status = entry.grpc_status.or(value.grpc_status()?);
+                return Ok(());
+            }
+            Key::BytesReceived => return value.number().map(|bytes| entry.bytes_received = Some(bytes)),
+            Key::BytesSent => return value.number().map(|bytes| entry.bytes_sent = Some(bytes)),
+            Key::DownstreamRemoteAddress if !entry.downstream_remote_address.is_empty() => {
+                return value.text().map(drop);
+            }
+            Key::DownstreamTransportFailureReason if !entry.transport_failure_reason.is_empty() => {
+                return value.text().map(drop);
+            }
+            Key::AccessLogType => &mut entry.access_log_type,
+            Key::Method => &mut entry.method,
+            Key::Path => &mut entry.path,
+            Key::Protocol => &mut entry.protocol,
+            Key::Authority => &mut entry.authority,
+            Key::RequestId => &mut entry.request_id,
+            Key::StreamId => &mut entry.stream_id,
+            Key::ResponseFlags => &mut entry.response_flags,
+            Key::ResponseCodeDetails => &mut entry.response_code_details,
+            Key::ConnectionTerminationDetails => &mut entry.connection_termination_details,
+            Key::UpstreamTransportFailureReason | Key::DownstreamTransportFailureReason => {
+                &mut entry.transport_failure_reason
+            }
+            Key::RequestedServerName => &mut entry.requested_server_name,
+            Key::UpstreamCluster => &mut entry.upstream_cluster,
+            Key::UpstreamHost => &mut entry.upstream_host,
+            Key::UpstreamLocalAddress => &mut entry.upstream_local_address,
+            Key::DownstreamLocalAddress => &mut entry.downstream_local_address,
+            // The direct one wins, whichever comes first.
+            Key::DownstreamDirectRemoteAddress | Key::DownstreamRemoteAddress => &mut entry.downstream_remote_address,
+            Key::DownstreamPeerUriSan => &mut entry.downstream_peer_uri_san,
+            Key::DownstreamLocalUriSan => &mut entry.downstream_local_uri_san,
+            Key::UpstreamPeerUriSan => &mut entry.upstream_peer_uri_san,
+            Key::UpstreamLocalUriSan => &mut entry.upstream_local_uri_san,
+            Key::DownstreamPeerSerial => &mut entry.downstream_peer_serial,
+            Key::DownstreamPeerCertVStart => &mut entry.downstream_peer_cert_v_start,
+            Key::DownstreamPeerCertVEnd => &mut entry.downstream_peer_cert_v_end,
+            Key::DownstreamTlsVersion => &mut entry.downstream_tls_version,
+            Key::TlsJa3Fingerprint => &mut entry.ja3,
+            Key::TlsJa4Fingerprint => &mut entry.ja4,
+            Key::NodeId => &mut entry.node_id,
+        };
+        *slot = value.text()?;
+        Ok(())
+    }
+}
+
+/// A value that is there.
+#[derive(Debug, Clone, Copy)]
+enum Found<'a> {
+    Text(&'a str),
+    Number(&'a str),
+}
+
+impl<'a> Found<'a> {
+    fn text(self) -> Result<&'a str, Invalid> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::Number(_) => Err(Invalid::WrongType),
+        }
     }
 
     /// A whole number, written as one or as a text.
-    #[inline]
-    fn number(&self, key: Key) -> Result<Option<u64>, Invalid> {
-        let digits = match self.found[key as usize] {
-            Found::Number(number) => number.of(self.line),
-            _ => self.text(key)?,
-        };
-        if digits.is_empty() { Ok(None) } else { whole_number(digits).map(Some) }
+    fn number(self) -> Result<u64, Invalid> {
+        let (Self::Text(digits) | Self::Number(digits)) = self;
+        whole_number(digits)
     }
 
-    fn status(&self, key: Key) -> Result<Option<u16>, Invalid> {
-        self.number(key)?.map(|status| u16::try_from(status).map_err(|_| Invalid::WrongType)).transpose()
+    fn status(self) -> Result<u16, Invalid> {
+        u16::try_from(self.number()?).map_err(|_| Invalid::WrongType)
     }
 
-    fn grpc_status(&self) -> Result<Option<u16>, Invalid> {
-        if let Some(status) = self.status(Key::GrpcStatusNumber)? {
-            return Ok(Some(status));
+    fn grpc_status(self) -> Result<Option<u16>, Invalid> {
+        match self {
+            Self::Number(_) => self.status().map(Some),
+            Self::Text(name) => Ok(grpc_status_of(name)),
         }
-        match self.found[Key::GrpcStatus as usize] {
-            Found::Number(_) => self.status(Key::GrpcStatus),
-            _ => Ok(grpc_status_of(self.text(Key::GrpcStatus)?)),
-        }
-    }
-
-    fn start(&self) -> Result<Timestamp, Invalid> {
-        let start = self.text(Key::StartTime)?;
-        if start.is_empty() { Err(Invalid::MissingField) } else { rfc3339(start) }
-    }
-
-    fn either(&self, first: Key, second: Key) -> Result<&'a str, Invalid> {
-        let text = self.text(first)?;
-        if text.is_empty() { self.text(second) } else { Ok(text) }
-    }
-
-    fn entry(&self) -> Result<AccessEntry<'a>, Invalid> {
-        Ok(AccessEntry {
-            start: self.start()?,
-            duration: self.number(Key::Duration)?.map(milliseconds).transpose()?,
-            access_log_type: self.text(Key::AccessLogType)?,
-            method: self.text(Key::Method)?,
-            path: self.text(Key::Path)?,
-            protocol: self.text(Key::Protocol)?,
-            authority: self.text(Key::Authority)?,
-            request_id: self.text(Key::RequestId)?,
-            stream_id: self.text(Key::StreamId)?,
-            status: self.status(Key::ResponseCode)?,
-            grpc_status: self.grpc_status()?,
-            response_flags: self.text(Key::ResponseFlags)?,
-            response_code_details: self.text(Key::ResponseCodeDetails)?,
-            connection_termination_details: self.text(Key::ConnectionTerminationDetails)?,
-            transport_failure_reason: self
-                .either(Key::UpstreamTransportFailureReason, Key::DownstreamTransportFailureReason)?,
-            bytes_received: self.number(Key::BytesReceived)?,
-            bytes_sent: self.number(Key::BytesSent)?,
-            requested_server_name: self.text(Key::RequestedServerName)?,
-            upstream_cluster: self.text(Key::UpstreamCluster)?,
-            upstream_host: self.text(Key::UpstreamHost)?,
-            upstream_local_address: self.text(Key::UpstreamLocalAddress)?,
-            downstream_local_address: self.text(Key::DownstreamLocalAddress)?,
-            downstream_remote_address: self.either(Key::DownstreamDirectRemoteAddress, Key::DownstreamRemoteAddress)?,
-            downstream_peer_uri_san: self.text(Key::DownstreamPeerUriSan)?,
-            downstream_local_uri_san: self.text(Key::DownstreamLocalUriSan)?,
-            upstream_peer_uri_san: self.text(Key::UpstreamPeerUriSan)?,
-            upstream_local_uri_san: self.text(Key::UpstreamLocalUriSan)?,
-            downstream_peer_serial: self.text(Key::DownstreamPeerSerial)?,
-            downstream_peer_cert_v_start: self.text(Key::DownstreamPeerCertVStart)?,
-            downstream_peer_cert_v_end: self.text(Key::DownstreamPeerCertVEnd)?,
-            downstream_tls_version: self.text(Key::DownstreamTlsVersion)?,
-            ja3: self.text(Key::TlsJa3Fingerprint)?,
-            ja4: self.text(Key::TlsJa4Fingerprint)?,
-            node_id: self.text(Key::NodeId)?,
-            policy: "",
-        })
     }
 }
 
