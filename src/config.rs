@@ -168,29 +168,67 @@ fn nearest(message: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    const TEXT: &str = include_str!("../qualm.toml");
+
+    /// The text with its defaults in force: lines `#key = value`.
+    fn defaults() -> String {
+        let key = |rest: &&str| rest.starts_with(|c: char| c.is_ascii_lowercase());
+        TEXT.lines().map(|line| line.strip_prefix('#').filter(key).unwrap_or(line)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// The text with its examples in force: lines `#   …`.
+    fn examples() -> String {
+        TEXT.lines().map(|line| line.strip_prefix("#   ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
+    }
+
+    /// What may stand where `fragment` says `?`, in serde's own words.
+    fn known(fragment: &str) -> Vec<String> {
+        let error = toml::from_str::<Config>(&fragment.replace('?', "\"no such key\" = 0")).expect_err("no such key");
+        let words: Vec<String> = error.message().split('`').skip(1).step_by(2).map(str::to_owned).collect();
+        assert_eq!(words[0], "no such key", "{error}");
+        words[1..].to_vec()
+    }
+
+    /// Whether `key` stands in a section of the file, as a default or as an example.
+    fn stands(section: &str, key: &str) -> bool {
+        let mut here = String::new();
+        TEXT.lines().map(|line| line.trim_start_matches(['#', ' '])).any(|line| {
+            if line.starts_with('[') && line.ends_with(']') {
+                here = line.trim_matches(['[', ']']).to_owned();
+            }
+            here == section && line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = "))
+        })
+    }
+
     #[test]
     fn qualm_toml_has_every_key_and_equals_the_defaults() {
-        let text = include_str!("../qualm.toml");
-        // Keys stand as `#key = value`; sections that may be many stand as whole commented examples (`# `).
-        let keys = text.lines().map(|line| match line.strip_prefix('#') {
-            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
-            _ => line,
-        });
-        let config = Config::parse(&keys.collect::<Vec<_>>().join("\n")).expect("qualm.toml is valid");
+        let config = Config::parse(&defaults()).expect("qualm.toml is valid");
         assert_eq!(config, Config::default());
-        let file = toml::from_str::<toml::Table>(
-            &text
-                .lines()
-                .map(|l| l.strip_prefix('#').filter(|r| r.starts_with(|c: char| c.is_ascii_lowercase())).unwrap_or(l))
-                .collect::<Vec<_>>()
-                .join("\n"),
-        )
-        .expect("qualm.toml is valid");
-        for section in
-            ["listen", "history", "budget", "lease", "enforce", "memory", "state", "alerts", "observe", "log"]
-        {
-            assert!(file.contains_key(section), "qualm.toml has no [{section}]");
+        let fragments = known("?").into_iter().map(|section| match section.as_str() {
+            "kafka" | "file" => (format!("[[{section}]]\n?"), section),
+            _ => (format!("[{section}]\n?"), section),
+        });
+        for (fragment, section) in fragments.chain([("[alerts.kafka]\n?".to_owned(), "alerts.kafka".to_owned())]) {
+            for key in known(&fragment) {
+                let is_section = section == "alerts" && key == "kafka";
+                assert!(is_section || stands(&section, &key), "qualm.toml: [{section}] has no {key}");
+            }
         }
+        for key in known("[[kafka]]\ntopics = [{ ? }]") {
+            assert!(TEXT.contains(&format!("{key} = ")), "qualm.toml: no topic has {key}");
+        }
+    }
+
+    #[test]
+    fn the_examples_in_qualm_toml_are_valid_and_show_the_defaults_of_inputs() {
+        let config = Config::parse(&examples()).expect("its examples are valid");
+        assert!(config.listen.address.is_some() && config.alerts.kafka.is_some() && !config.history.files.is_empty());
+        let [kafka] = config.kafka.try_into().expect("one example of [[kafka]]");
+        let [file] = config.file.try_into().expect("one example of [[file]]");
+        assert!(!kafka.topics.is_empty() && !kafka.properties.is_empty() && file.mapping.is_some());
+        let unset = KafkaConfig::default();
+        assert_eq!(KafkaConfig { topics: unset.topics.clone(), properties: unset.properties.clone(), ..kafka }, unset);
+        assert_eq!(FileConfig { mapping: None, max_level: None, ..file }, FileConfig::default());
     }
 
     #[test]
