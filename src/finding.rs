@@ -113,12 +113,13 @@ pub(crate) fn in_words(reason: &qualm_scorer::verdict::Reason) -> Reason {
     Reason::of(reason.detector, reason.bits, &deviation, destination, reason.operation.as_deref())
 }
 
-/// Of identity and begin: the same whenever the same events are read again.
+/// Of identity and first entry: the same whenever the same events are read again. The begin of the evidence alone would
+/// not do, since a lease may end, and another entry follow, before all of the evidence has decayed.
 fn uid(verdict: &Verdict) -> String {
     let mut hash = Sha256::new();
     hash.update(&verdict.identity);
     hash.update([0]);
-    hash.update(verdict.episode.0.to_le_bytes());
+    hash.update(verdict.time.0.to_le_bytes());
     hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
 }
 
