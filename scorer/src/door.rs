@@ -65,8 +65,8 @@ pub(crate) struct Door {
     text: String,
 }
 
-/// The name of an identity in every output: the principal, and its cluster where there are several.
-pub(crate) fn identity(principal: &str, cluster: &str, text: &mut String) {
+/// The name of an identity, as [`Subject::identity`](crate::table::Subject::identity) gives it.
+fn identity(principal: &str, cluster: &str, text: &mut String) {
     text.clear();
     text.push_str(principal);
     if !cluster.is_empty() {

@@ -46,6 +46,9 @@ pub use self::{
     record::{Digest, Flaw, Gap, Head, InvalidDigest, Kind, Record, Seq, VERSION},
 };
 
+/// The file whose lock says that a process writes this journal.
+const LOCK: &str = "LOCK";
+
 /// No payload is longer than this, bytes.
 pub const LONGEST_PAYLOAD: usize = 1 << 20;
 
@@ -311,8 +314,14 @@ pub fn verify(directory: &Path) -> Result<Verified, JournalError> {
     read::verify(Segment::list(directory)?)
 }
 
+/// Whether another process writes the journal in `directory` now. Takes nothing and makes nothing.
+pub fn is_in_use(directory: &Path) -> bool {
+    // A shared lock for this moment: it fails only while the writer holds its own.
+    File::open(directory.join(LOCK)).is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+}
+
 fn lock(directory: &Path) -> Result<File, JournalError> {
-    let path = directory.join("LOCK");
+    let path = directory.join(LOCK);
     let failed = |error| JournalError::io(&path, error);
     let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     match file.try_lock() {

@@ -19,6 +19,8 @@ use crate::{
 
 /// An event with fewer bits says nothing about which instance is odd.
 const TELLING_BITS: f64 = 1.0;
+/// Beyond, one event would outweigh all others by rounding.
+const MOST_TELLING_BITS: f64 = 60.0;
 /// Share of the evidence that one instance must have for the entry to be about it alone.
 const NARROW_SHARE: f64 = 0.8;
 /// Where more than this share of those who should have called were silent, the telemetry is what is missing.
@@ -37,8 +39,9 @@ impl Scorer {
         let now = case.seen.exposure.now;
         let key = (case.ids.shard, case.ids.source);
         let most = self.most(case);
+        let reading = self.add_evidence(key, now, bits, most);
         self.attribute(case, bits);
-        let Some(reading) = self.add_evidence(key, now, bits, most) else { return };
+        let Some(reading) = reading else { return };
         if bits > TELLING_BITS {
             let minute = now.window(Span::MINUTE);
             self.shards[usize::from(key.0)].delta.context(key, minute, bits);
@@ -65,13 +68,11 @@ impl Scorer {
         let Some(source) = self.shards[usize::from(case.ids.shard)].sources.get_mut(&case.ids.source) else { return };
         let episode = source.evidence.episode_since();
         if source.episode != episode {
-            // Bits of before the episode belong to it as far as they are of its first minute; older ones do not.
             source.episode = episode;
-            let since = episode.unwrap_or(case.seen.exposure.now);
-            source.instances.iter_mut().filter(|i| i.last < since).for_each(|instance| instance.bits = 0.0);
+            source.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
         }
         let place = source.instance(case.ids.address, case.seen.exposure.now);
-        source.instances[place].bits += bits;
+        source.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
     }
 
     fn add_evidence(&mut self, key: SourceKey, now: Timestamp, bits: f64, most: Level) -> Option<Reading> {
@@ -128,7 +129,7 @@ impl Scorer {
         let verdict = Verdict {
             time: now,
             decided: wall,
-            identity: name_of(source),
+            identity: subject.identity(),
             namespace: source.namespace.as_deref().map(str::to_owned),
             object: Object::Any,
             level: reached.level,
@@ -141,7 +142,8 @@ impl Scorer {
             m: reached.m,
             threshold: reached.threshold,
             lease: Some(lease),
-            expires: Some(wall + lease),
+            // What is decided on history has no lease: it stands in event time until then, for calibration only.
+            expires: Some(if historic { now + lease } else { wall + lease }),
             decision,
             episode,
             historic,
@@ -159,8 +161,8 @@ impl Scorer {
     /// Whom an entry is about: one instance where nearly all of the evidence comes from it and others are live.
     fn subject(&self, shard: u8, source: &Source, now: Timestamp) -> Subject {
         let live = source.live(now).count_ones();
-        let total: f64 = source.instances.iter().map(|instance| instance.bits).sum();
-        let odd = source.instances.iter().find(|instance| instance.bits >= NARROW_SHARE * total && total > 0.0);
+        let total: f64 = source.instances.iter().map(|instance| instance.odds).sum();
+        let odd = source.instances.iter().find(|instance| instance.odds >= NARROW_SHARE * total && total > 0.0);
         let address = |id| self.shards[usize::from(shard)].names.text(id).to_owned();
         Subject {
             principal: source.principal.to_string(),
@@ -196,27 +198,29 @@ impl Scorer {
 
     /// Ends or renews leases that have run out by `wall`.
     pub fn tick(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
-        let ended: Vec<SourceKey> =
-            self.standings.iter().filter(|(_, standing)| standing.expires <= wall).map(|(&key, _)| key).collect();
-        for key in ended {
+        for key in self.ended(wall, |standing| !standing.historic) {
             verdicts.extend(self.end_lease(key, wall));
         }
     }
 
+    /// Ends in event time what was decided on history.
+    pub(crate) fn end_history(&mut self, watermark: Timestamp, verdicts: &mut Vec<Verdict>) {
+        for key in self.ended(watermark, |standing| standing.historic) {
+            verdicts.extend(self.end_lease(key, watermark));
+        }
+    }
+
+    fn ended(&self, now: Timestamp, which: impl Fn(&Standing) -> bool) -> Vec<SourceKey> {
+        let ended = self.standings.iter().filter(|(_, standing)| standing.expires <= now && which(standing));
+        ended.map(|(&key, _)| key).collect()
+    }
+
     fn end_lease(&mut self, key: SourceKey, wall: Timestamp) -> Option<Verdict> {
         let mut standing = self.standings.remove(&key)?;
-        let now = self.watermark.now()?;
-        let Some(source) = self.shards[usize::from(key.0)].sources.get(&key.1) else {
-            // Known from the journal only: its events have not been read again.
-            self.standings.insert(key, Standing { expires: wall + Span::MINUTE, ..standing });
-            return None;
-        };
-        let claimed = source.claimed.as_deref().filter(|_| standing.level == Level::Watched);
-        let reading = source.evidence.reading(&self.mesh, now);
-        let reading = claimed.map_or(reading, |claimed| {
-            let claimed = claimed.reading(&self.mesh, now);
-            Reading { fast: reading.fast.max(claimed.fast), slow: reading.slow.max(claimed.slow) }
-        });
+        let now = self.watermark.now().unwrap_or(standing.episode);
+        // Whoever was folded away, or is known from the journal only, has no evidence: the lease was all there was.
+        let source = self.shards[usize::from(key.0)].sources.get(&key.1);
+        let reading = source.map_or_else(Reading::default, |source| self.reading_for(&standing, source, now));
         let level = standing.supported(&self.mesh, reading);
         let previous = standing.level;
         let lease = (level > Level::Trusted).then(|| self.config.lease.of(level));
@@ -230,8 +234,8 @@ impl Scorer {
         let verdict = Verdict {
             time: now,
             decided: wall,
-            identity: name_of(source),
-            namespace: source.namespace.as_deref().map(str::to_owned),
+            identity: subject.identity(),
+            namespace: source.and_then(|source| source.namespace.as_deref()).map(str::to_owned),
             subject,
             object: Object::Any,
             level,
@@ -250,7 +254,7 @@ impl Scorer {
             historic: standing.historic,
             enforce: standing.enforce,
             held: None,
-            instances: self.live_instances(key.0, source, now),
+            instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
             reasons: Vec::new(),
         };
         if let Some(lease) = lease {
@@ -259,6 +263,16 @@ impl Scorer {
             self.standings.insert(key, standing);
         }
         Some(verdict)
+    }
+
+    /// Evidence that bears on an entry: claims that may not lead further count for *watched* only.
+    fn reading_for(&self, standing: &Standing, source: &Source, now: Timestamp) -> Reading {
+        let reading = source.evidence.reading(&self.mesh, now);
+        let claimed = source.claimed.as_deref().filter(|_| standing.level == Level::Watched);
+        claimed.map_or(reading, |claimed| {
+            let claimed = claimed.reading(&self.mesh, now);
+            Reading { fast: reading.fast.max(claimed.fast), slow: reading.slow.max(claimed.slow) }
+        })
     }
 
     /// Asks, when ten minutes have ended, who should have called and did not.
@@ -270,6 +284,10 @@ impl Scorer {
         let mut asked = Vec::new();
         for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
             for (&id, source) in sources {
+                // Whoever is held is silent because of us.
+                if self.standings.get(&(shard, id)).is_some_and(|standing| standing.level >= Level::Throttled) {
+                    continue;
+                }
                 if let Some(deviation) = source.baseline.score_silence(exposure) {
                     asked.push(((shard, id), deviation));
                 }
@@ -341,10 +359,4 @@ impl Scorer {
         entries.sort_by(|a, b| (&a.subject, &a.object).cmp(&(&b.subject, &b.object)));
         entries
     }
-}
-
-fn name_of(source: &Source) -> String {
-    let mut name = String::new();
-    crate::door::identity(&source.principal, source.cluster.as_deref().unwrap_or_default(), &mut name);
-    name
 }

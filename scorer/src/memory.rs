@@ -1,6 +1,6 @@
 //! Staying within the memory bound: whoever takes most gives first.
 
-use qualm_model::time::Timestamp;
+use qualm_model::{level::Level, time::Timestamp};
 
 use crate::{mesh::SourceKey, scorer::Scorer, shard::SOURCE_BYTES};
 
@@ -30,9 +30,7 @@ impl Scorer {
                 break;
             }
         }
-        for shard in &mut self.shards {
-            shard.sweep();
-        }
+        self.sweep_due = true;
     }
 
     fn greatest(&self) -> Option<(SourceKey, usize)> {
@@ -54,7 +52,8 @@ impl Scorer {
         for (shard, s) in self.shards.iter().enumerate() {
             for (&id, source) in &s.sources {
                 let key = (shard as u8, id);
-                let stands = self.standings.contains_key(&key);
+                // Being watched protects nobody from being folded: a crowd is watched soon.
+                let stands = self.standings.get(&key).is_some_and(|standing| standing.level > Level::Watched);
                 if !stands && source.namespace.as_deref().unwrap_or_default() == crowd {
                     members.push((source.baseline.volume(), source.last, source.principal.to_string(), key));
                 }
@@ -62,10 +61,12 @@ impl Scorer {
         }
         members.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then_with(|| a.2.cmp(&b.2)));
         let most = ((members.len() as f64 * CROWD_SHARE) as usize).max(1).min(members.len());
-        for (.., key) in &members[..most] {
-            self.used = self.used.saturating_sub(self.shards[usize::from(key.0)].fold_source(key.1));
-            self.tally.folded += 1;
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            let gone =
+                members[..most].iter().filter(|(.., key)| usize::from(key.0) == index).map(|(.., key)| key.1).collect();
+            self.used = self.used.saturating_sub(shard.fold_sources(&gone));
         }
+        self.tally.folded += most as u64;
         self.mesh.forget_identities(most as u64);
     }
 }

@@ -28,6 +28,9 @@ const WATCHED_WEIGHT: f64 = 0.02;
 const CONTEXT_MINUTES: i64 = 10;
 const CONTEXT_MOST: f64 = 8.0;
 
+/// Namespaces whose rates are kept; a newcomer in another has nobody to inherit from.
+const NAMESPACES: usize = 10_000;
+
 /// A source, whatever shard it lives in.
 pub(crate) type SourceKey = (u8, u32);
 
@@ -252,7 +255,9 @@ impl Mesh {
             self.context.add(source, minute, bits);
         }
         for (namespace, rate) in delta.siblings.drain() {
-            self.siblings.entry(namespace).or_default().merge(&rate);
+            if self.siblings.len() < NAMESPACES || self.siblings.contains_key(&namespace) {
+                self.siblings.entry(namespace).or_default().merge(&rate);
+            }
         }
         self.identities += std::mem::take(&mut delta.new_identities);
         let calibrations = &mut self.calibrations;

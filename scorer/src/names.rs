@@ -67,6 +67,11 @@ impl Names {
         self.next = self.next.max(next);
     }
 
+    /// How many are held.
+    pub(crate) fn len(&self) -> usize {
+        self.texts.len()
+    }
+
     /// Ids given out so far; what is at or above an earlier value is newer.
     pub(crate) fn next_id(&self) -> u32 {
         self.next

@@ -33,7 +33,7 @@ pub use self::{
     file::FileSink,
     finding::{Activity, Effect, Finding, Identity, Reason},
     kafka::KafkaSink,
-    message::message,
+    message::{message, plain},
     ocsf::DetectionFinding,
     outstanding::{AlertRecord, Outstanding},
     stdout::StdoutSink,

@@ -85,6 +85,8 @@ pub struct Scorer {
     pub(crate) standings: BTreeMap<SourceKey, Standing>,
     pub(crate) used: usize,
     pub(crate) tally: Tally,
+    /// Keys were folded, and names they used may be let go.
+    pub(crate) sweep_due: bool,
     door: Door,
 }
 
@@ -110,6 +112,7 @@ impl Scorer {
             standings: BTreeMap::new(),
             used: 0,
             tally: Tally::default(),
+            sweep_due: false,
             door: Door::default(),
         }
     }
@@ -166,9 +169,16 @@ impl Scorer {
         }
     }
 
-    /// Makes ready for a batch: dictionary keys of the one before mean nothing any more.
+    /// Makes ready for a batch: dictionary keys of the one before mean nothing any more. Only now may names be let
+    /// go: within a batch the door holds their ids.
     pub fn open(&mut self, _batch: &EventBatch) {
         self.door.open();
+        let due = std::mem::take(&mut self.sweep_due);
+        for shard in &mut self.shards {
+            if due || shard.has_idle_names() {
+                shard.sweep();
+            }
+        }
     }
 
     /// Observes one event of the opened batch: scores it, decides, learns. `wall` is the wall time; verdicts are
@@ -178,7 +188,7 @@ impl Scorer {
         if self.mesh.birth().is_none() {
             self.mesh.begin(time);
         }
-        if let Some(watermark) = self.watermark.see(event.position(), time)
+        if let Some(watermark) = self.watermark.see(event.position(), time, wall)
             && watermark >= self.mesh.next_close()
         {
             self.close_summary(watermark, wall, verdicts);
@@ -315,6 +325,7 @@ impl Scorer {
             shard.gather_destinations();
         }
         self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
+        self.end_history(watermark, verdicts);
         let most = (self.config.memory.baselines_mib << 20) / 4 / DESTINATION_BYTES;
         self.tally.folded += self.mesh.fold_destinations(most) as u64;
         for shard in &mut self.shards {

@@ -29,6 +29,8 @@ const INSTANCES: usize = 64;
 const LIVE: Span = Span(10 * Span::MINUTE.0);
 /// Distinct operations kept for one edge; further ones are one operation.
 const OPERATIONS_AN_EDGE: u16 = 256;
+/// Names of nothing that a shard may hold before it sweeps.
+const IDLE_NAMES: usize = 4096;
 /// The canonical id of what exceeds a cap.
 const OTHER: u32 = u32::MAX;
 
@@ -42,8 +44,8 @@ pub(crate) fn shard_of(identity: &str) -> u8 {
 pub(crate) struct Instance {
     pub(crate) address: u32,
     pub(crate) last: Timestamp,
-    /// Positive bits of its events in the running episode.
-    pub(crate) bits: f64,
+    /// Sum of `2^bits` of its odd events in the running episode: what weighs is how odd, not only how many.
+    pub(crate) odds: f64,
 }
 
 /// Everything kept of one identity as a caller.
@@ -171,7 +173,7 @@ impl Source {
             self.instances[place].last = self.instances[place].last.max(now);
             return place;
         }
-        let instance = Instance { address, last: now, bits: 0.0 };
+        let instance = Instance { address, last: now, odds: 0.0 };
         if self.instances.len() < INSTANCES {
             self.instances.push(instance);
             return self.instances.len() - 1;
@@ -281,23 +283,32 @@ impl Shard {
         }
     }
 
-    /// Removes one source with all its edges and attributes; returns the bytes freed.
-    pub(crate) fn fold_source(&mut self, id: u32) -> usize {
-        let Some(source) = self.sources.remove(&id) else { return 0 };
-        self.changed.forgotten = true;
-        self.changed.sources.push(id);
-        self.forgotten.mark((3_u8, &*source.principal, source.cluster.as_deref().unwrap_or_default()));
-        let edges: Vec<_> = self.edges.keys().copied().filter(|&(from, _)| from == id).collect();
-        for edge in edges {
-            self.edges.remove(&edge);
-            self.changed.edges.push(edge);
+    /// Removes sources with all their edges and attributes; returns the bytes freed.
+    pub(crate) fn fold_sources(&mut self, ids: &HashSet<u32, fast::FixedState>) -> usize {
+        let mut freed = 0;
+        for &id in ids {
+            let Some(source) = self.sources.remove(&id) else { continue };
+            self.forgotten.mark((3_u8, &*source.principal, source.cluster.as_deref().unwrap_or_default()));
+            self.changed.sources.push(id);
+            freed += SOURCE_BYTES + source.owned;
         }
-        let known: Vec<_> = self.known.keys().copied().filter(|attribute| owner(*attribute) == id).collect();
-        for attribute in known {
-            self.known.remove(&attribute);
-            self.changed.known.push(attribute);
-        }
-        SOURCE_BYTES + source.owned
+        let changed = &mut self.changed;
+        changed.forgotten = true;
+        self.edges.retain(|key, _| {
+            let stays = !ids.contains(&key.0);
+            if !stays {
+                changed.edges.push(*key);
+            }
+            stays
+        });
+        self.known.retain(|&attribute, _| {
+            let stays = !ids.contains(&owner(attribute));
+            if !stays {
+                changed.known.push(attribute);
+            }
+            stays
+        });
+        freed
     }
 
     /// Folds the least known half of what one source owns; returns the bytes freed and the keys folded.
@@ -344,6 +355,11 @@ impl Shard {
             self.changed.sources.push(id);
         }
         (freed, (edges.len() + known.len()) as u64)
+    }
+
+    /// Whether most names are of things that are not kept: templates beyond a cap, parties of folded edges.
+    pub(crate) fn has_idle_names(&self) -> bool {
+        self.names.len() > 2 * (self.sources.len() + self.edges.len() + self.known.len()) + IDLE_NAMES
     }
 
     /// Lets go of names, links and attributes that nothing refers to any more.

@@ -26,7 +26,7 @@ pub(crate) struct Evidence {
 }
 
 /// What the clocks show with the running minute in them.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Reading {
     pub(crate) fast: f64,
     pub(crate) slow: f64,

@@ -16,6 +16,16 @@ pub struct Subject {
     pub instance: Option<String>,
 }
 
+impl Subject {
+    /// Name of the identity in every output: the principal, with `@cluster` where there are several.
+    pub fn identity(&self) -> String {
+        match &self.cluster {
+            Some(cluster) => format!("{}@{cluster}", self.principal),
+            None => self.principal.clone(),
+        }
+    }
+}
+
 /// What the subject's trust is about.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Object {

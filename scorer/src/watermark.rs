@@ -9,33 +9,53 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-/// A partition this far behind the foremost is idle or catching up and does not hold back the others. Counted in
-/// event time, so that the same events in the same order give the same watermark.
+/// A partition this far behind the foremost does not hold back the others, once it has been read up to the present.
+/// Counted in event time, so that the same events in the same order give the same watermark.
 const IDLE: Span = Span::MINUTE;
+/// A partition whose last record was older than this when read is still catching up: there is more to come from it.
+const FRESH: Span = Span(2 * Span::MINUTE.0);
+/// It is waited for until so many events of others have come meanwhile: brokers hand out partitions in turns, and days
+/// of one may be read before the next has its turn.
+const TURN: u64 = 20_000;
 
 /// The watermark of all partitions. It never steps back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Watermark {
-    partitions: BTreeMap<(u16, i32), Timestamp>,
+    partitions: BTreeMap<(u16, i32), Reached>,
     foremost: Option<Timestamp>,
     now: Option<Timestamp>,
     last: Option<((u16, i32), Timestamp)>,
+    events: u64,
+}
+
+/// How far one partition is read.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Reached {
+    time: Timestamp,
+    /// Number of the event, over all partitions.
+    event: u64,
+    /// Whether the event was of the present when it was read.
+    fresh: bool,
 }
 
 impl Watermark {
-    /// Takes in an event's report time; returns the watermark where it has moved.
+    /// Takes in an event's report time, read at `wall`; returns the watermark where it has moved.
     #[inline]
-    pub(crate) fn see(&mut self, position: Position, time: Timestamp) -> Option<Timestamp> {
+    pub(crate) fn see(&mut self, position: Position, time: Timestamp, wall: Timestamp) -> Option<Timestamp> {
         let key = (position.source, position.partition);
+        self.events += 1;
         if self.last.is_some_and(|(last, greatest)| last == key && time <= greatest) {
             return None;
         }
-        let greatest = self.partitions.entry(key).or_insert(time);
-        *greatest = time.max(*greatest);
-        self.last = Some((key, *greatest));
+        let event = self.events;
+        let fresh = wall - time <= FRESH;
+        let reached = self.partitions.entry(key).or_insert(Reached { time, event, fresh });
+        *reached = Reached { time: time.max(reached.time), event, fresh };
+        self.last = Some((key, reached.time));
         let foremost = self.foremost.map_or(time, |foremost| foremost.max(time));
         self.foremost = Some(foremost);
-        let least = self.partitions.values().copied().filter(|&at| foremost - at <= IDLE).min().unwrap_or(foremost);
+        let counts = |at: &&Reached| foremost - at.time <= IDLE || (!at.fresh && event - at.event <= TURN);
+        let least = self.partitions.values().filter(counts).map(|at| at.time).min().unwrap_or(foremost);
         if self.now.is_some_and(|now| least <= now) {
             return None;
         }
@@ -53,27 +73,55 @@ impl Watermark {
 mod tests {
     use super::*;
 
+    const LATER: Timestamp = Timestamp::from_seconds(1_000_000);
+
     fn at(partition: i32) -> Position {
         Position { partition, ..Position::default() }
+    }
+
+    /// Reads an event when it happens.
+    fn live(watermark: &mut Watermark, partition: i32, seconds: i64) -> Option<Timestamp> {
+        watermark.see(at(partition), Timestamp::from_seconds(seconds), Timestamp::from_seconds(seconds))
     }
 
     #[test]
     fn the_slowest_partition_that_is_not_idle_decides() {
         let mut watermark = Watermark::default();
-        watermark.see(at(0), Timestamp::from_seconds(100));
-        watermark.see(at(1), Timestamp::from_seconds(90));
-        assert_eq!(watermark.see(at(0), Timestamp::from_seconds(120)), None);
-        assert_eq!(watermark.see(at(1), Timestamp::from_seconds(110)), Some(Timestamp::from_seconds(110)));
+        live(&mut watermark, 0, 100);
+        live(&mut watermark, 1, 90);
+        assert_eq!(live(&mut watermark, 0, 120), None);
+        assert_eq!(live(&mut watermark, 1, 110), Some(Timestamp::from_seconds(110)));
         // Partition 1 falls silent: after a minute of event time it holds nobody back.
-        let later = Timestamp::from_seconds(200);
-        assert_eq!(watermark.see(at(0), later), Some(later));
+        assert_eq!(live(&mut watermark, 0, 200), Some(Timestamp::from_seconds(200)));
     }
 
     #[test]
     fn it_never_steps_back() {
         let mut watermark = Watermark::default();
-        watermark.see(at(0), Timestamp::from_seconds(100));
-        assert_eq!(watermark.see(at(1), Timestamp::from_seconds(50)), None);
+        live(&mut watermark, 0, 100);
+        assert_eq!(live(&mut watermark, 1, 50), None);
         assert_eq!(watermark.now(), Some(Timestamp::from_seconds(100)));
+    }
+
+    #[test]
+    fn a_partition_that_is_catching_up_is_waited_for_although_others_are_hours_ahead() {
+        let mut watermark = Watermark::default();
+        for partition in 0..2 {
+            watermark.see(at(partition), Timestamp::from_seconds(0), LATER);
+        }
+        for minute in 1..600 {
+            assert_eq!(watermark.see(at(0), Timestamp::from_seconds(60 * minute), LATER), None);
+        }
+        let next = Timestamp::from_seconds(60);
+        assert_eq!(watermark.see(at(1), next, LATER), Some(next), "what comes of it is not late");
+    }
+
+    #[test]
+    fn a_partition_that_ends_in_the_past_is_not_waited_for_for_ever() {
+        let mut watermark = Watermark::default();
+        watermark.see(at(1), Timestamp::from_seconds(0), LATER);
+        let moved =
+            (1..=TURN as i64 + 1).filter_map(|second| watermark.see(at(0), Timestamp::from_seconds(second), LATER));
+        assert!(moved.last().is_some_and(|at| at > Timestamp::from_seconds(1_000)));
     }
 }

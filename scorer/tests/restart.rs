@@ -1,76 +1,15 @@
 //! The same events give the same verdicts for any batch size and any restart point.
 
-use qualm_model::{
-    event::{Event, EventBatch, EventBuilder, EventDraft, Outcome, Party, Position},
-    identity::Provenance,
-    time::{Span, Timestamp},
-};
+mod mesh;
+
+use mesh::{Call, batch, calls};
+use qualm_model::{event::Event, time::Span};
 use qualm_scorer::{
     config::ScorerConfig,
     scorer::{Observed, Scorer},
     snapshot::{Covered, SnapshotError, Snapshots},
     verdict::Verdict,
 };
-
-/// A made-up call; everything derived from its number, so that no randomness is needed.
-struct Call {
-    time: Timestamp,
-    source: String,
-    destination: String,
-    operation: String,
-    bytes: u64,
-    outcome: Outcome,
-}
-
-fn mixed(i: u64, salt: u64) -> u64 {
-    let mut x = i.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt.wrapping_mul(0xD1B5_4A32_D192_ED03);
-    x ^= x >> 31;
-    x = x.wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x ^ (x >> 29)
-}
-
-/// Three days of twenty services, and an odd one towards the end.
-fn calls() -> Vec<Call> {
-    let mut calls = Vec::new();
-    for i in 0..60_000_u64 {
-        let time = Timestamp(1_700_000_000_000_000_000 + i as i64 * 4_320_000_000);
-        let source = mixed(i, 1) % 20;
-        // Without somebody who looks around now and then there are no episodes to read a threshold from.
-        let debugging = mixed(i, 6).is_multiple_of(300);
-        let odd = i > 55_000 && i % 4 == 0;
-        let source = if odd { 3 } else { source };
-        let destination =
-            if odd { 20 + mixed(i, 2) % 40 } else { (source + 1 + mixed(i, 2) % if debugging { 19 } else { 3 }) % 20 };
-        calls.push(Call {
-            time,
-            source: format!("spiffe://mesh.test/ns/shop/sa/s{source}"),
-            destination: format!("spiffe://mesh.test/ns/shop/sa/s{destination}"),
-            operation: format!("GET /{}", if odd || debugging { mixed(i, 3) % 50 } else { mixed(i, 3) % 3 }),
-            bytes: 500 + mixed(i, 4) % 400 + if odd { 1_000_000 } else { 0 },
-            outcome: if mixed(i, 5).is_multiple_of(50) { Outcome::Failure } else { Outcome::Success },
-        });
-    }
-    calls
-}
-
-fn batch(calls: &[Call], first: usize) -> EventBatch {
-    let mut builder = EventBuilder::new();
-    for (i, call) in calls.iter().enumerate() {
-        let party = |principal| Party { principal, provenance: Provenance::Certificate, ..Party::default() };
-        builder.push(&EventDraft {
-            start: call.time,
-            report: call.time,
-            source: Party { ip: "10.0.0.1", ..party(&call.source) },
-            destination: party(&call.destination),
-            operation: &call.operation,
-            bytes_in: Some(call.bytes),
-            outcome: call.outcome,
-            position: Position { offset: (first + i) as i64, ..Position::default() },
-            ..EventDraft::default()
-        });
-    }
-    builder.finish()
-}
 
 #[derive(Default, PartialEq, Debug)]
 struct Outcomes {

@@ -32,7 +32,7 @@ pub(super) fn title(finding: &Finding) -> String {
 }
 
 /// A text from telemetry: one line, bounded, nothing a terminal would obey.
-pub(super) fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let mut plain: String =
         text.chars().take(LONGEST_TEXT).map(|c| if is_unprintable(c) { '\u{fffd}' } else { c }).collect();
     if text.chars().nth(LONGEST_TEXT).is_some() {

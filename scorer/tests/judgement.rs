@@ -1,0 +1,189 @@
+//! Whom a verdict is about, what may lead to it, and what never does.
+
+mod mesh;
+
+use mesh::{Call, batch, call, calls, mixed};
+use qualm_model::{
+    event::Event,
+    identity::Provenance,
+    level::Level,
+    time::{Span, Timestamp},
+};
+use qualm_scorer::{
+    config::{EnforceConfig, MemoryConfig, Mode, ScorerConfig},
+    scorer::{Observed, Scorer},
+    verdict::{Cause, Verdict},
+};
+
+const ODD: &str = "spiffe://mesh.test/ns/shop/sa/s7";
+
+fn config() -> ScorerConfig {
+    ScorerConfig {
+        enforce: EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() },
+        ..ScorerConfig::default()
+    }
+}
+
+fn feed(scorer: &mut Scorer, calls: &[Call], wall: impl Fn(Timestamp) -> Timestamp) -> (Vec<Verdict>, Vec<Observed>) {
+    let (mut verdicts, mut observed, mut minute) = (Vec::new(), Vec::new(), 0);
+    for chunk in calls.chunks(1000) {
+        let batch = batch(chunk, 0);
+        scorer.open(&batch);
+        batch.events().for_each(|event: Event<'_>| {
+            let wall = wall(event.report());
+            if minute != wall.window(Span::MINUTE) {
+                minute = wall.window(Span::MINUTE);
+                scorer.tick(wall, &mut verdicts);
+            }
+            observed.push(scorer.observe(event, wall, &mut verdicts));
+        });
+    }
+    (verdicts, observed)
+}
+
+/// Three calm days, learned as they happen.
+fn settled(config: ScorerConfig) -> (Scorer, Timestamp) {
+    let mut calm = calls();
+    calm.truncate(55_000);
+    let end = calm[calm.len() - 1].time;
+    let mut scorer = Scorer::new(config);
+    feed(&mut scorer, &calm, |time| time);
+    (scorer, end)
+}
+
+/// Half an hour of one service calling peers it never called, big and fast, from one address.
+fn spree(from: Timestamp) -> Vec<Call> {
+    (0..1800_u64)
+        .map(|i| Call {
+            operation: format!("GET /admin/{}", mixed(i, 3) % 50),
+            bytes: 5_000_000,
+            ..call(from + Span(i as i64 * Span::SECOND.0), ODD, &format!("spiffe://mesh.test/ns/shop/sa/t{}", i % 60))
+        })
+        .collect()
+}
+
+fn entries_of_odd(verdicts: &[Verdict]) -> Vec<&Verdict> {
+    verdicts.iter().filter(|verdict| verdict.identity == ODD && verdict.cause == Cause::Evidence).collect()
+}
+
+#[test]
+fn a_spree_is_noticed_and_named() {
+    let (mut scorer, end) = settled(config());
+    let (verdicts, _) = feed(&mut scorer, &spree(end), |time| time);
+    let odd = entries_of_odd(&verdicts);
+    assert!(!odd.is_empty(), "{verdicts:?}");
+    assert!(odd[0].level >= Level::Watched && odd[0].evidence_bits >= odd[0].threshold_bits);
+    assert!(!odd[0].reasons.is_empty());
+}
+
+#[test]
+fn one_odd_replica_does_not_punish_its_service() {
+    let (mut scorer, end) = settled(config());
+    let mut both = spree(end);
+    // The sibling goes on as before, from its own address.
+    both.extend((0..30).map(|i| Call {
+        address: "10.0.0.2",
+        ..call(end + Span(i * Span::MINUTE.0), ODD, "spiffe://mesh.test/ns/shop/sa/s8")
+    }));
+    both.sort_by_key(|call| call.time);
+    let (verdicts, _) = feed(&mut scorer, &both, |time| time);
+    let odd = entries_of_odd(&verdicts);
+    let last = odd.last().expect("it is noticed");
+    assert_eq!(last.subject.instance.as_deref(), Some("10.0.0.1"), "{odd:?}");
+}
+
+#[test]
+fn reading_history_never_acts() {
+    let (mut scorer, end) = settled(config());
+    let (verdicts, _) = feed(&mut scorer, &spree(end), |time| time + Span::HOUR);
+    assert!(!entries_of_odd(&verdicts).is_empty(), "evidence changes");
+    assert!(verdicts.iter().filter(|verdict| verdict.identity == ODD).all(|verdict| verdict.historic));
+    assert!(scorer.entries().iter().all(|entry| entry.subject.principal != ODD), "and nothing stands in the table");
+}
+
+#[test]
+fn a_bare_name_in_a_log_line_leads_no_further_than_watched() {
+    let (mut scorer, end) = settled(config());
+    let claimed: Vec<Call> = spree(end).into_iter().map(|call| Call { provenance: Provenance::Name, ..call }).collect();
+    let (verdicts, _) = feed(&mut scorer, &claimed, |time| time);
+    assert!(verdicts.iter().all(|verdict| verdict.level <= Level::Watched), "{verdicts:?}");
+}
+
+#[test]
+fn our_own_denials_are_neither_scored_nor_learned() {
+    let (mut scorer, end) = settled(config());
+    let denied: Vec<Call> = spree(end).into_iter().map(|call| Call { decision: "0123", ..call }).collect();
+    let (verdicts, observed) = feed(&mut scorer, &denied, |time| time);
+    assert!(observed.iter().all(|observed| *observed == Observed::OwnAction));
+    assert!(entries_of_odd(&verdicts).is_empty());
+}
+
+#[test]
+fn a_replay_issues_the_same_decisions() {
+    let run = || {
+        let (mut scorer, end) = settled(config());
+        let (verdicts, _) = feed(&mut scorer, &spree(end), |time| time);
+        verdicts.into_iter().map(|verdict| verdict.decision).collect::<Vec<_>>()
+    };
+    assert_eq!(run(), run());
+}
+
+#[test]
+fn a_flood_of_paths_stays_within_the_bound_and_who_does_not_flood_is_judged_as_before() {
+    let bounded = ScorerConfig { memory: MemoryConfig { baselines_mib: 16 }, ..config() };
+    let flood = |end: Timestamp| -> Vec<Call> {
+        (0..300_000_u64)
+            .map(|i| Call {
+                operation: format!("GET /flood/{}", mixed(i, 9)),
+                ..call(
+                    end + Span(i as i64 * 10_000_000),
+                    "spiffe://mesh.test/ns/shop/sa/s9",
+                    &format!("d{}", mixed(i, 8)),
+                )
+            })
+            .collect()
+    };
+    let (mut scorer, end) = settled(bounded);
+    let edges = scorer.tally().edges;
+    feed(&mut scorer, &flood(end), |time| time);
+    let tally = scorer.tally();
+    assert!(tally.bytes <= 16 << 20, "{tally:?}");
+    assert!(tally.folded > 0 && tally.edges >= edges / 2, "what was folded is counted: {tally:?}");
+    let after = end + Span(4000 * Span::SECOND.0);
+    let calm = call(after, "spiffe://mesh.test/ns/shop/sa/s4", "spiffe://mesh.test/ns/shop/sa/s5");
+    let (_, observed) = feed(&mut scorer, &[calm], |time| time);
+    let Observed::Scored { bits, .. } = observed[0] else { panic!("{observed:?}") };
+    assert!(bits < 2.0, "a known call of somebody else: {bits} bits");
+}
+
+#[test]
+fn a_flood_of_identities_stays_within_the_bound() {
+    let bounded = ScorerConfig { memory: MemoryConfig { baselines_mib: 16 }, ..config() };
+    let (mut scorer, end) = settled(bounded);
+    let flood: Vec<Call> = (0..40_000_u64)
+        .map(|i| {
+            let source = format!("spiffe://mesh.test/ns/crowd/sa/x{}", mixed(i, 7));
+            call(end + Span(i as i64 * 10_000_000), &source, "spiffe://mesh.test/ns/shop/sa/s5")
+        })
+        .collect();
+    feed(&mut scorer, &flood, |time| time);
+    let tally = scorer.tally();
+    assert!(tally.bytes <= 16 << 20 && tally.folded > 0, "{tally:?}");
+    let after = end + Span::HOUR;
+    let calm = call(after, "spiffe://mesh.test/ns/shop/sa/s4", "spiffe://mesh.test/ns/shop/sa/s5");
+    let (_, observed) = feed(&mut scorer, &[calm], |time| time);
+    let Observed::Scored { bits, .. } = observed[0] else { panic!("{observed:?}") };
+    assert!(bits < 3.0, "the namespace that was not flooded keeps its baselines: {bits} bits");
+}
+
+#[test]
+fn a_protected_identity_is_never_denied() {
+    let protecting = |protected: &str| ScorerConfig {
+        enforce: EnforceConfig { protected: vec![protected.to_owned()], ..config().enforce },
+        ..config()
+    };
+    let (mut scorer, end) = settled(protecting("spiffe://mesh.test/ns/shop/*"));
+    let (verdicts, _) = feed(&mut scorer, &spree(end), |time| time);
+    let denied = |verdict: &&Verdict| verdict.level >= Level::Quarantined && verdict.enforce;
+    assert_eq!(verdicts.iter().filter(denied).count(), 0, "{verdicts:?}");
+}
