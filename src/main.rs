@@ -1,12 +1,15 @@
 //! `qualm`: wiring only. What is decided is decided in `scorer`, what is normal is known in `model`.
 
 mod backtest;
+mod check;
 mod cli;
 mod clock;
 mod config;
+mod explain;
 mod finding;
 mod listen;
 mod observability;
+mod reload;
 mod run;
 
 use std::process::ExitCode;
@@ -23,6 +26,9 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Backtest(args) => backtest::run(&args),
         Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Reload(args) => reload::run(&args),
         _ => Ok(ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {

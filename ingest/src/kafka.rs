@@ -85,7 +85,7 @@ impl KafkaSource {
             BaseConsumer::from_config_and_context(&consumer_config(&client, config), context)
                 .map_err(|error| wrong_property(config, &error.to_string()))?;
         for topic in &topics {
-            check_topic(&consumer, config, &topic.name)?;
+            check_topic(&consumer, config, &topic.name, PATIENCE)?;
         }
         let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
         consumer.subscribe(&names).map_err(|error| wrong_property(config, &error.to_string()))?;
@@ -118,6 +118,22 @@ impl Source for KafkaSource {
         let _ = self.commits.send(positions.clone());
         Ok(())
     }
+}
+
+/// What `check` asks of one section: for each topic how many partitions it has, without joining the group. Blocks for
+/// `patience` a topic at most.
+pub fn probe(config: &KafkaConfig, patience: Duration) -> Vec<(String, Result<usize, SourceError>)> {
+    let consumer = client_config(config).and_then(|client| {
+        let context = Context::new(Vec::new());
+        BaseConsumer::<Context>::from_config_and_context(&consumer_config(&client, config), context)
+            .map_err(|error| wrong_property(config, &error.to_string()))
+    });
+    let consumer = match consumer {
+        Ok(consumer) => consumer,
+        Err(error) => return vec![(config.brokers.clone(), Err(error))],
+    };
+    let partitions = |topic: &TopicConfig| check_topic(&consumer, config, &topic.name, patience);
+    config.topics.iter().map(|topic| (topic.name.clone(), partitions(topic))).collect()
 }
 
 fn topics(config: &KafkaConfig, first_source: u16, counters: &IngestCounters) -> Result<Vec<Topic>, SourceError> {
@@ -189,15 +205,21 @@ fn wrong_property(config: &KafkaConfig, problem: &str) -> SourceError {
     }
 }
 
-fn check_topic(consumer: &BaseConsumer<Context>, config: &KafkaConfig, name: &str) -> Result<(), SourceError> {
-    let metadata = consumer.fetch_metadata(Some(name), PATIENCE).map_err(|error| SourceError {
+/// How many partitions a topic has.
+fn check_topic(
+    consumer: &BaseConsumer<Context>,
+    config: &KafkaConfig,
+    name: &str,
+    patience: Duration,
+) -> Result<usize, SourceError> {
+    let metadata = consumer.fetch_metadata(Some(name), patience).map_err(|error| SourceError {
         origin: config.brokers.clone(),
         problem: format!("no answer from the brokers: {error}"),
         remedy: "check `kafka.brokers`, the network, and `security.protocol` in `kafka.properties`".to_owned(),
     })?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     match topic.map(|topic| (topic.error(), topic.partitions().len())) {
-        Some((None, 1..)) => Ok(()),
+        Some((None, partitions @ 1..)) => Ok(partitions),
         Some((Some(error), _)) => Err(missing_topic(name, &format!("cannot be read: {error:?}"))),
         _ => Err(missing_topic(name, "does not exist")),
     }

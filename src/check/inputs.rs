@@ -1,0 +1,142 @@
+//! Whether everything that is read can be read, and alerts can go where they are to go.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use qualm_ingest::{
+    config::{self, KafkaConfig, TopicConfig},
+    kafka::probe,
+    parse::Format,
+};
+
+use super::Findings;
+use crate::config::Config;
+
+/// How long a broker may take to answer.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+pub(super) fn check(config: &Config, found: &mut Findings) {
+    if config.kafka.is_empty() && config.file.is_empty() && config.listen.address.is_none() {
+        found.fail("inputs", "nothing to read: configure a [[kafka]] topic, a [[file]] or listen.address");
+    }
+    for kafka in &config.kafka {
+        topics(kafka, found);
+    }
+    for file in &config.file {
+        match config::parser(
+            &file.path.display().to_string(),
+            file.format,
+            file.mapping.as_deref(),
+            file.max_record_bytes,
+        ) {
+            Err(error) => found.fail("file", error.to_string()),
+            Ok(_) => readable("file", &file.path, &format!("{}, up to {}", file.format, file.max_level()), found),
+        }
+    }
+    archives(&config.history.files, config.history.format, found);
+    alerts(config, found);
+}
+
+fn topics(kafka: &KafkaConfig, found: &mut Findings) {
+    if kafka.topics.is_empty() {
+        let example = "topics = [{ name = \"mesh-access-logs\", format = \"istio_json\" }]";
+        found.fail("kafka", format!("{}: no topics; name at least one: {example}", kafka.brokers));
+    }
+    for topic in &kafka.topics {
+        let parser = config::parser(&topic.name, topic.format, topic.mapping.as_deref(), kafka.max_record_bytes);
+        match parser {
+            Err(error) => found.fail("kafka", format!("{error}; correct `topics` of {}", kafka.brokers)),
+            Ok(parser) if parser.expects_header() => found.fail(
+                "kafka",
+                format!("topic {}: its mapping expects a header, which a topic does not have; set `header = false` and name the columns by number", topic.name),
+            ),
+            Ok(_) => {}
+        }
+    }
+    if kafka.topics.is_empty() {
+        return;
+    }
+    for (name, answer) in probe(kafka, PATIENCE) {
+        match answer {
+            Err(error) => found.fail("kafka", error.to_string()),
+            Ok(partitions) => {
+                let topic = kafka.topics.iter().find(|topic| topic.name == name);
+                let what =
+                    topic.map_or_else(String::new, |topic| format!(", {}, up to {}", topic.format, topic.max_level()));
+                found.ok("kafka", format!("{}: topic {name}, {partitions} partitions{what}", kafka.brokers));
+            }
+        }
+    }
+    if !kafka.dead_letter_topic.is_empty() {
+        written_topic("kafka", &kafka.brokers, &kafka.dead_letter_topic, kafka.properties.clone(), found);
+    }
+}
+
+fn archives(files: &[PathBuf], format: Format, found: &mut Findings) {
+    if files.is_empty() {
+        return;
+    }
+    if let Err(error) = config::parser("history.files", format, None, usize::MAX) {
+        found.fail("history", error.to_string());
+    }
+    for file in files {
+        readable("history", file, &format!("{format}, to learn from at the first start"), found);
+    }
+}
+
+fn readable(section: &'static str, path: &Path, what: &str, found: &mut Findings) {
+    if path == Path::new("-") {
+        return found.ok(section, format!("standard input, {what}"));
+    }
+    let first = File::open(path).and_then(|mut file| file.read(&mut [0]));
+    match first {
+        Ok(_) => found.ok(section, format!("{}, {what}", path.display())),
+        Err(error) => found.fail(section, format!("{}: {error}; correct the path or its permissions", path.display())),
+    }
+}
+
+fn alerts(config: &Config, found: &mut Findings) {
+    let alerts = &config.alerts;
+    if alerts.sinks().is_empty() {
+        found.warn("alerts", "alerts go nowhere; set `stdout`, `file` or [alerts.kafka]");
+    }
+    if alerts.stdout {
+        found.ok("alerts", "standard output");
+    }
+    if let Some(file) = &alerts.file {
+        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        match tempfile::tempfile_in(directory) {
+            Ok(_) => found.ok("alerts", file.display().to_string()),
+            Err(error) => found.fail(
+                "alerts",
+                format!("{}: its directory: {error}; make it, and writable by this user", file.display()),
+            ),
+        }
+    }
+    if let Some(kafka) = &alerts.kafka {
+        written_topic("alerts", &kafka.brokers, &kafka.topic, kafka.settings.clone(), found);
+    }
+}
+
+/// A topic that is only written to: that it is there is all that can be asked.
+fn written_topic(
+    section: &'static str,
+    brokers: &str,
+    topic: &str,
+    properties: std::collections::BTreeMap<String, String>,
+    found: &mut Findings,
+) {
+    let name = topic.to_owned();
+    let topics = vec![TopicConfig { name, format: Format::IstioJson, mapping: None, max_level: None }];
+    let asked = KafkaConfig { brokers: brokers.to_owned(), topics, properties, ..KafkaConfig::default() };
+    for (_, answer) in probe(&asked, PATIENCE) {
+        match answer {
+            Ok(_) => found.ok(section, format!("{brokers}: topic {topic} is there")),
+            Err(error) => found.fail(section, error.to_string()),
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! State directory, journal and snapshot; which levels are armed and when the next will be.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    path::Path,
+    time::Duration,
+};
+
+use qualm_model::{level::Level, time::Timestamp};
+use qualm_scorer::{
+    config::arms_at,
+    journal::{self, Kind, Seq},
+    scorer::Scorer,
+    snapshot::Snapshots,
+};
+use serde::Deserialize;
+
+use super::Findings;
+use crate::config::Config;
+
+/// How long a running instance may take to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// No answer is longer.
+const LONGEST_ANSWER: u64 = 1 << 20;
+
+pub(super) fn check(config: &Config, hash: &str, running: bool, found: &mut Findings) {
+    let directory = &config.state.directory;
+    if !directory.exists() {
+        return missing(directory, found);
+    }
+    match tempfile::tempfile_in(directory) {
+        Ok(_) => found.ok("state", format!("{} is writable", directory.display())),
+        Err(error) => found.fail("state", format!("{}: {error}; make it writable by this user", directory.display())),
+    }
+    verify(&directory.join("journal"), hash, running, found);
+    if running {
+        found.ok("state", format!("an instance is running on {}", directory.display()));
+        return ask(config.observe.address, found);
+    }
+    if !directory.join("snapshot.redb").exists() {
+        return found
+            .ok("state", "no snapshot yet: the first start reads history, and arms no level before it has enough");
+    }
+    match Snapshots::open(directory, config.scorer()) {
+        Err(error) => found.fail("state", error.to_string()),
+        Ok((_, None)) => found.ok("state", "the snapshot is empty: the next start reads history"),
+        Ok((_, Some(loaded))) => {
+            let tally = loaded.scorer.tally();
+            found.ok("state", format!("the snapshot is sound: {} identities, {} edges", tally.identities, tally.edges));
+            armed(&loaded.scorer, found);
+        }
+    }
+}
+
+/// A directory that is yet to be made.
+fn missing(directory: &Path, found: &mut Findings) {
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let above = absolute.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("/"));
+    match tempfile::tempfile_in(above) {
+        Ok(_) => found.ok("state", format!("{} will be made at the first start", directory.display())),
+        Err(error) => found.fail(
+            "state",
+            format!(
+                "{} cannot be made in {}: {error}; make it, and writable by this user",
+                directory.display(),
+                above.display()
+            ),
+        ),
+    }
+}
+
+fn verify(directory: &Path, hash: &str, running: bool, found: &mut Findings) {
+    if !directory.exists() {
+        return;
+    }
+    match journal::verify(directory) {
+        Err(error) => found.fail("journal", error.to_string()),
+        Ok(verified) => {
+            let head = verified.head.hash.to_string();
+            found.ok(
+                "journal",
+                format!(
+                    "{} records in {} files, each hash fits; it ends at {} {}",
+                    verified.records,
+                    verified.segments,
+                    verified.head.seq,
+                    &head[..16]
+                ),
+            );
+            if verified.unwritten > 0 {
+                found.warn(
+                    "journal",
+                    format!("the disk once refused {} records, as the journal itself says", verified.unwritten),
+                );
+            }
+            // A running instance may be in the middle of a line.
+            if let Some(torn) = verified.torn.filter(|_| !running) {
+                let text =
+                    format!("{}: its last record was torn by a crash; the next start cuts it off", torn.path.display());
+                found.warn("journal", text);
+            }
+        }
+    }
+    let told = last_config(directory);
+    if running && told.as_deref().is_some_and(|told| told != hash) {
+        found.warn(
+            "config",
+            "the running instance has read another configuration; `qualm reload` makes it read this one",
+        );
+    }
+}
+
+/// The configuration that was last read, as its journal has it.
+fn last_config(directory: &Path) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Command {
+        config: Option<String>,
+    }
+    let commands = journal::read_from(directory, Seq(0)).ok()?.map_while(Result::ok);
+    let commands = commands.filter(|record| record.kind == Kind::Command);
+    commands.filter_map(|record| record.payload::<Command>().ok()?.config).last()
+}
+
+fn armed(scorer: &Scorer, found: &mut Findings) {
+    let armed = scorer.armed();
+    for level in Level::BY_BEHAVIOUR {
+        let due = scorer.birth().map(|birth| arms_at(level, birth));
+        describe(level, armed.contains(&level), due.and_then(rfc3339).as_deref(), found);
+    }
+}
+
+fn describe(level: Level, armed: bool, due: Option<&str>, found: &mut Findings) {
+    match (armed, due) {
+        (true, _) => found.ok("levels", format!("{level} is armed")),
+        (false, Some(due)) => {
+            found.warn(
+                "levels",
+                format!("{level} is not armed yet: at {due} of event time at the earliest, and with enough episodes"),
+            );
+        }
+        (false, None) => found.warn("levels", format!("{level} is not armed yet: there was no event so far")),
+    }
+}
+
+fn rfc3339(time: Timestamp) -> Option<String> {
+    jiff::Timestamp::from_nanosecond(i128::from(time.0)).ok().map(|time| time.to_string())
+}
+
+/// What `/readyz` says.
+#[derive(Debug, Deserialize)]
+struct Ready {
+    ready: bool,
+    reasons: Vec<String>,
+    levels: Vec<Armed>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Armed {
+    level: Level,
+    armed: bool,
+    #[serde(default)]
+    due: Option<String>,
+}
+
+/// Asks the running instance.
+fn ask(address: SocketAddr, found: &mut Findings) {
+    let answer = get(address).and_then(|body| serde_json::from_slice::<Ready>(&body).map_err(io::Error::other));
+    match answer {
+        Err(error) => {
+            found.fail("observe", format!("http://{address}/readyz: {error}; is another program on that port?"));
+        }
+        Ok(Ready { ready, reasons, levels }) => {
+            match ready {
+                true => found.ok("observe", format!("http://{address}/readyz: ready")),
+                false => found.warn("observe", format!("http://{address}/readyz: not ready: {}", reasons.join("; "))),
+            }
+            for Armed { level, armed, due } in levels {
+                describe(level, armed, due.as_deref(), found);
+            }
+        }
+    }
+}
+
+fn get(address: SocketAddr) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("GET /readyz HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = Vec::new();
+    stream.take(LONGEST_ANSWER).read_to_end(&mut answer)?;
+    let end =
+        answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").ok_or_else(|| io::Error::other("no HTTP answer"))?;
+    Ok(answer.split_off(end + 4))
+}

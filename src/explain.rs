@@ -1,0 +1,302 @@
+//! `qualm explain`: where an identity stands and why, from the journal. It only reads, also while an instance runs.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, Result, bail};
+use qualm_model::{
+    evidence::Pace,
+    identity::Hierarchy,
+    level::Level,
+    time::{Span, Timestamp},
+};
+use qualm_scorer::{
+    journal::{Kind, Seq, read_from},
+    notify::{message, plain},
+    verdict::{Cause, Verdict},
+};
+
+use crate::{
+    cli::ExplainArgs,
+    clock,
+    config::Config,
+    finding::{Findings, Setting, in_words},
+    reload::is_running,
+};
+
+/// So many names are listed where several or none fit.
+const LISTED: usize = 10;
+
+/// Runs the command.
+///
+/// # Errors
+/// The journal cannot be read, or the name means nobody or several.
+pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
+    let (config, _) = Config::read(&args.config)?;
+    let directory = &config.state.directory;
+    let Decisions { known, mut episodes } = Decisions::read(&directory.join("journal"), &args.identity)?;
+    let names: Vec<&String> = episodes.keys().collect();
+    let identity = match choose(&args.identity, &names) {
+        Chosen::One(identity) => identity,
+        Chosen::None => bail!("{}", nobody(&args.identity, &known, directory)),
+        Chosen::Several(names) => bail!("`{}` may be any of these; name one:\n{}", args.identity, listed(names.iter())),
+    };
+    let episode = episodes.remove(&identity).unwrap_or_default();
+    let running = if is_running(directory) { Instance::Running } else { Instance::Stopped };
+    io::stdout().write_all(told(&episode, clock::system().now(), running)?.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whether anybody keeps leases and decides now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Instance {
+    Running,
+    Stopped,
+}
+
+/// What the journal holds about those whose name contains the words asked for.
+struct Decisions {
+    /// Everybody about whom anything was ever decided.
+    known: BTreeSet<String>,
+    /// The latest episode of each whose name fits: from *trusted* up, and down again.
+    episodes: BTreeMap<String, Vec<Verdict>>,
+}
+
+impl Decisions {
+    fn read(journal: &Path, part: &str) -> Result<Self> {
+        let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new() };
+        if !journal.is_dir() {
+            bail!(
+                "nothing has been decided here yet ({} does not exist), or `directory` in [state] is another one: name \
+                 the configuration of the instance with --config, and run this where its relative paths hold",
+                journal.display()
+            );
+        }
+        let records = read_from(journal, Seq(0))?;
+        for record in records {
+            let record = record?;
+            if record.kind != Kind::Decision {
+                continue;
+            }
+            let verdict: Verdict =
+                record.payload().with_context(|| format!("journal {} record {}", journal.display(), record.seq))?;
+            if !decisions.known.contains(&verdict.identity) {
+                decisions.known.insert(verdict.identity.clone());
+            }
+            if verdict.identity.contains(part) {
+                decisions.note(verdict);
+            }
+        }
+        Ok(decisions)
+    }
+
+    fn note(&mut self, verdict: Verdict) {
+        let episode = self.episodes.entry(verdict.identity.clone()).or_default();
+        if episode.last().is_some_and(|last| last.level == Level::Trusted) {
+            episode.clear();
+        }
+        episode.push(verdict);
+    }
+}
+
+/// Whom a part of a name means.
+enum Chosen {
+    None,
+    One(String),
+    Several(Vec<String>),
+}
+
+/// The whole name, else the one whose service is called so, else the only one that contains it.
+fn choose(part: &str, names: &[&String]) -> Chosen {
+    let is_whole = |name: &&&String| name.as_str() == part;
+    let is_service = |name: &&&String| Hierarchy::of(name.split('@').next().unwrap_or(name)).service == part;
+    if let Some(name) = names.iter().find(is_whole) {
+        return Chosen::One((**name).clone());
+    }
+    let services: Vec<_> = names.iter().filter(is_service).collect();
+    match (services.as_slice(), names) {
+        ([one], _) => Chosen::One((**one).to_owned()),
+        (_, [one]) => Chosen::One((*one).clone()),
+        (_, []) => Chosen::None,
+        (_, several) => Chosen::Several(several.iter().map(|name| (*name).clone()).collect()),
+    }
+}
+
+fn nobody(part: &str, known: &BTreeSet<String>, directory: &Path) -> String {
+    let head = format!(
+        "nothing was ever decided about `{}`: it has stayed trusted, or it has another name ({} names are in the journal \
+         of {})",
+        plain(part),
+        known.len(),
+        directory.display()
+    );
+    let mut nearest: Vec<&String> = known.iter().collect();
+    let distance = |name: &str| strsim::jaro_winkler(Hierarchy::of(name).service, part);
+    nearest.sort_by(|a, b| distance(b).total_cmp(&distance(a)));
+    if nearest.is_empty() { head } else { format!("{head}; the nearest:\n{}", listed(nearest.into_iter().take(3))) }
+}
+
+fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
+    let more = names.len().saturating_sub(LISTED);
+    let mut lines: Vec<String> = names.take(LISTED).map(|name| format!("  {}", plain(name))).collect();
+    if more > 0 {
+        lines.push(format!("  and {more} more"));
+    }
+    lines.join("\n")
+}
+
+/// The whole answer.
+fn told(episode: &[Verdict], now: Timestamp, instance: Instance) -> Result<String> {
+    let (Some(first), Some(last)) = (episode.first(), episode.last()) else { return Ok(String::new()) };
+    let mut text = String::new();
+    writeln!(text, "{}", headline(episode, now))?;
+    writeln!(text, "\nidentity   {}", plain(&last.identity))?;
+    writeln!(text, "stands at  {}", standing(last, now, instance))?;
+    writeln!(text, "about      {}", scope(last))?;
+    writeln!(text, "decision   {} (the policy's name at the enforcement points)", last.decision)?;
+    writeln!(text, "\nits latest episode, from {} on:", rfc3339(first.episode))?;
+    let mut steps = episode.iter().peekable();
+    while let Some(verdict) = steps.next() {
+        let mut renewed = 1;
+        let mut latest = verdict;
+        while let Some(next) = steps.next_if(|next| verdict.cause == Cause::Renewed && next.cause == Cause::Renewed) {
+            (latest, renewed) = (next, renewed + 1);
+        }
+        step(&mut text, verdict, latest, renewed)?;
+    }
+    writeln!(text, "\nwhat to do next:")?;
+    for hint in next(last, now) {
+        writeln!(text, "  - {hint}")?;
+    }
+    Ok(text)
+}
+
+/// The sentence of the episode's latest alert.
+fn headline(episode: &[Verdict], now: Timestamp) -> String {
+    let mut findings = Findings::new(Setting::Live);
+    let last = episode.iter().filter_map(|verdict| findings.tell(verdict)).last();
+    last.map_or_else(String::new, |mut finding| {
+        if let Some(verdict) = episode.last() {
+            // A renewal is no alert, but it has moved the end of the lease.
+            finding.lease_until = verdict.expires;
+            finding.decided = now;
+        }
+        finding.next = vec!["the steps and what to do are below".to_owned()];
+        message(&finding)
+    })
+}
+
+fn standing(last: &Verdict, now: Timestamp, instance: Instance) -> String {
+    let Some(expires) = last.expires.filter(|_| last.level > Level::Trusted) else {
+        return format!("trusted, since {}", rfc3339(last.decided));
+    };
+    let effect = match (&last.held, last.enforce, last.level) {
+        (_, _, Level::Watched) => "which denies nothing".to_owned(),
+        (_, true, Level::Quarantined | Level::Revoked) => "enforced".to_owned(),
+        (_, true, _) => {
+            "sent to the enforcement points (Envoy marks it in its log, and denies from quarantined on)".to_owned()
+        }
+        (Some(held), false, _) => format!("in shadow only ({held})"),
+        (None, false, _) => "in shadow only".to_owned(),
+    };
+    let until = match (expires > now, instance) {
+        (true, _) => format!("until {} ({} from now)", rfc3339(expires), length(expires - now)),
+        (false, Instance::Running) => format!("its lease ended at {} and is being weighed again", rfc3339(expires)),
+        (false, Instance::Stopped) => {
+            format!("its lease ended at {}; no instance is running to weigh it again", rfc3339(expires))
+        }
+    };
+    format!("{}, {effect}, {until}", last.level)
+}
+
+fn scope(last: &Verdict) -> String {
+    let live = match last.instances.len() {
+        0 => "none known to be live".to_owned(),
+        live => format!("{live} live: {}", last.instances.iter().map(|i| plain(i)).collect::<Vec<_>>().join(", ")),
+    };
+    match &last.subject.instance {
+        Some(instance) => format!("its instance {} alone, not its siblings ({live})", plain(instance)),
+        None => format!("all of its instances ({live})"),
+    }
+}
+
+/// One step; renewals of the same lease in a row are one.
+fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) -> Result<()> {
+    let at = rfc3339(verdict.decided);
+    match verdict.cause {
+        Cause::Renewed => {
+            let until = latest.expires.map_or_else(String::new, rfc3339);
+            let bits = latest.evidence_bits;
+            let times = if renewed == 1 { "once".to_owned() } else { format!("{renewed} times") };
+            writeln!(text, "  {at}  lease of {} renewed {times}, to {until}: {bits:.1} bits left", verdict.level)?;
+        }
+        Cause::Lease => {
+            let bits = verdict.evidence_bits;
+            writeln!(text, "  {at}  {} -> {}: the lease ended, {bits:.1} bits left", verdict.previous, verdict.level)?;
+        }
+        Cause::Evidence => {
+            let clock = match verdict.pace {
+                Some(Pace::Fast) => ", on the fast clock",
+                Some(Pace::Slow) => ", on the slow clock",
+                None => "",
+            };
+            let lease = verdict.lease.map_or_else(String::new, |lease| format!(", lease {}", length(lease)));
+            writeln!(
+                text,
+                "  {at}  {} -> {}: {:.1} bits, {:.1} are needed{clock}{lease}, decision {}",
+                verdict.previous, verdict.level, verdict.evidence_bits, verdict.threshold_bits, verdict.decision
+            )?;
+            for reason in verdict.reasons.iter().map(in_words) {
+                let usual =
+                    if reason.expected.is_empty() { String::new() } else { format!(", usual: {}", reason.expected) };
+                writeln!(
+                    text,
+                    "      {:>5.1} bits  {}: it {}{usual} (rests on {:.0})",
+                    reason.bits, reason.detector, reason.observed, reason.n
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
+    if last.level == Level::Trusted {
+        return vec!["nothing: the evidence has decayed".to_owned()];
+    }
+    let mut hints = vec![format!(
+        "ask the owner of {} whether a change explains it: a deployment, a job, a person debugging",
+        plain(Hierarchy::of(&last.subject.principal).service)
+    )];
+    if let Some(instance) = &last.subject.instance {
+        hints.push(format!("look into the workload at {} before it is restarted", plain(instance)));
+    }
+    if last.enforce && last.level >= Level::Quarantined && last.expires.is_some_and(|expires| expires > now) {
+        hints.push(format!("what was denied is in the mesh's access logs: look for {}", last.decision));
+    }
+    if !last.enforce && last.held.is_none() && last.level > Level::Watched {
+        hints.push("it is in shadow; `mode = \"enforce\"` in [enforce] lets later decisions act".to_owned());
+    }
+    hints.push("it ends by itself with its lease once the evidence has decayed".to_owned());
+    hints
+}
+
+fn rfc3339(time: Timestamp) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(time.0)).map_or_else(
+        |_| format!("{} s after 1970", time.as_seconds()),
+        |time| time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string(),
+    )
+}
+
+fn length(span: Span) -> String {
+    match span.as_seconds() {
+        seconds if seconds < 120.0 => format!("{seconds:.0} s"),
+        seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
+        seconds => format!("{:.1} h", seconds / 3600.0),
+    }
+}

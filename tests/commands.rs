@@ -1,0 +1,334 @@
+//! The commands as a person types them: their help, what they say about a wrong configuration, and what `check`,
+//! `explain` and `reload` answer. The real binary, its real files.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
+
+mod support;
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    process::{Command, Output},
+};
+
+use qualm_model::{
+    detector::Question,
+    evidence::Pace,
+    level::Level,
+    time::{Span, Timestamp},
+};
+use qualm_scorer::{
+    journal::{Journal, JournalLimits, Kind},
+    table::{Object, Subject},
+    verdict::{Cause, Reason, Verdict},
+};
+use support::{ports, qualm::Qualm};
+use tempfile::TempDir;
+
+const CART: &str = "spiffe://mesh.test/ns/shop/sa/cart";
+const CART_BATCH: &str = "spiffe://mesh.test/ns/shop/sa/cart-batch";
+const LINE: &str = r#"{"start_time":"2026-11-22T02:02:24.122Z","duration":2,"method":"GET","path":"/v1/orders/42","protocol":"HTTP/1.1","response_code":200,"bytes_received":0,"bytes_sent":3,"downstream_remote_address":"10.0.0.7:32830","downstream_local_address":"10.0.0.9:8080","downstream_peer_uri_san":"spiffe://mesh.test/ns/shop/sa/cart","downstream_local_uri_san":"spiffe://mesh.test/ns/shop/sa/orders"}"#;
+
+/// A folder with a `qualm.toml` in which commands are run.
+struct Place(TempDir);
+
+impl Place {
+    fn with(config: &str) -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        fs::write(place.path().join("qualm.toml"), config).unwrap();
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Answer {
+        answer(self.path(), arguments)
+    }
+}
+
+/// What a command answered.
+#[derive(Debug)]
+struct Answer {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Answer {
+    /// The line of the output that contains `words`.
+    fn line(&self, words: &str) -> &str {
+        self.out.lines().find(|line| line.contains(words)).unwrap_or_else(|| panic!("`{words}` is not in {self:#?}"))
+    }
+}
+
+fn answer(folder: &Path, arguments: &[&str]) -> Answer {
+    let Output { status, stdout, stderr } =
+        Command::new(env!("CARGO_BIN_EXE_qualm")).args(arguments).current_dir(folder).output().unwrap();
+    Answer { code: status.code(), out: String::from_utf8(stdout).unwrap(), err: String::from_utf8(stderr).unwrap() }
+}
+
+#[test]
+fn help_says_what_each_command_does_and_what_exit_codes_mean() {
+    let place = Place::with("");
+    let all = place.run(&["--help"]);
+    assert_eq!(all.code, Some(0));
+    assert!(all.out.contains("Exit codes: 0 done"), "{all:#?}");
+    for (command, words) in [
+        ("demo", "--seed"),
+        ("run", "--config"),
+        ("backtest", "--mapping"),
+        ("check", "certificates"),
+        ("explain", "<IDENTITY>"),
+        ("reload", "--config"),
+    ] {
+        assert!(all.out.contains(&format!("\n  {command} ")), "{command} is not in {all:#?}");
+        let help = place.run(&[command, "--help"]);
+        assert_eq!((help.code, help.out.contains(words)), (Some(0), true), "{command}: {help:#?}");
+    }
+    assert_eq!(place.run(&["chek"]).code, Some(2));
+}
+
+#[test]
+fn a_wrong_configuration_is_refused_at_start_with_file_key_and_remedy() {
+    for (config, words) in [
+        ("[budget]\nwatchd_per_day = 3\n", &["qualm.toml", "line 2", "`watched_per_day`"][..]),
+        ("[lease]\nquarantined = \"1 fortnight\"\n", &["qualm.toml", "line 2", "\"15m\""]),
+        ("[budget]\nthrottled_per_day = -1\n", &["qualm.toml", "[budget] throttled", "above 0"]),
+        ("[enforce]\nmode = \"enforced\"\n", &["line 2", "did you mean `enforce`"]),
+        ("[[file]]\nformat = \"istio_jsn\"\n", &["line 2", "did you mean `istio_json`"]),
+        ("[memory]\nbaselines_mib = \"1 GiB\"\n", &["line 2", "usize"]),
+        ("", &["nothing to read", "[[kafka]]"]),
+        (
+            "[listen]\naddress = \"127.0.0.1:0\"\ncertificate = \"none.crt\"\nkey = \"k\"\nclient_roots = \"r\"\n",
+            &["listen.certificate", "none.crt", "name a PEM file"],
+        ),
+        ("[listen]\naddress = \"0.0.0.0:0\"\nplaintext_loopback = true\n", &["plaintext_loopback", "127.0.0.1"]),
+    ] {
+        let place = Place::with(config);
+        let refused = place.run(&["run"]);
+        assert_eq!(refused.code, Some(2), "{config}: {refused:#?}");
+        let missing: Vec<_> = words.iter().filter(|word| !refused.err.contains(**word)).collect();
+        assert!(missing.is_empty(), "{config}: no {missing:?} in {refused:#?}");
+        assert!(
+            !place.path().join("qualm-state").exists(),
+            "{config}: nothing is made before the configuration is sound"
+        );
+    }
+    let nowhere = Place::with("").run(&["run", "--config", "none.toml"]);
+    assert!(nowhere.code == Some(2) && nowhere.err.contains("none.toml: cannot be read"), "{nowhere:#?}");
+}
+
+/// A wall time that is still to come, so that leases stand.
+fn tomorrow() -> Timestamp {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    Timestamp(i64::try_from(now.as_nanos()).unwrap()) + Span::DAY
+}
+
+fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdict {
+    let time = Timestamp::from_seconds(1_767_225_600);
+    let reason = Reason {
+        detector: Question::RarePeer,
+        bits: 12.5,
+        observed: 0.0,
+        expected: 0.0,
+        n: 421.0,
+        destination: "spiffe://mesh.test/ns/bank/sa/payments".to_owned(),
+        operation: None,
+    };
+    Verdict {
+        time,
+        decided: time,
+        identity: identity.to_owned(),
+        namespace: Some("shop".to_owned()),
+        subject: Subject { principal: identity.to_owned(), cluster: None, instance: Some("10.0.0.7".to_owned()) },
+        object: Object::Any,
+        level,
+        previous,
+        cause,
+        pace: (cause == Cause::Evidence).then_some(Pace::Fast),
+        evidence_bits: 21.5,
+        threshold_bits: 15.25,
+        per_day: 0.001,
+        m: 9.0,
+        threshold: 8.0,
+        lease: (level > Level::Trusted).then_some(Span::HOUR),
+        expires: (level > Level::Trusted).then(tomorrow),
+        decision: format!("d-{level}"),
+        episode: time,
+        historic: false,
+        enforce: true,
+        held: None,
+        instances: vec!["10.0.0.7".to_owned(), "10.0.0.8".to_owned()],
+        reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
+    }
+}
+
+/// A state directory in which these were decided.
+fn decided(verdicts: &[Verdict]) -> Place {
+    let place = Place::with("");
+    let opened = Journal::open(&place.path().join("qualm-state/journal"), &JournalLimits::default()).unwrap();
+    for verdict in verdicts {
+        let seq = opened.journal.append(Kind::Decision, verdict.time, verdict.decided, verdict).unwrap();
+        opened.journal.wait_durable(seq).unwrap();
+    }
+    place
+}
+
+#[test]
+fn explain_tells_where_an_identity_stands_and_every_step_of_its_latest_episode() {
+    use Level::{Quarantined, Trusted, Watched};
+    let place = decided(&[
+        verdict(CART, Trusted, Level::Throttled, Cause::Evidence),
+        verdict(CART, Level::Throttled, Trusted, Cause::Lease),
+        verdict(CART, Trusted, Watched, Cause::Evidence),
+        verdict(CART, Watched, Watched, Cause::Renewed),
+        verdict(CART, Watched, Watched, Cause::Renewed),
+        verdict(CART, Watched, Quarantined, Cause::Evidence),
+    ]);
+    // A part of the name is enough.
+    let told = place.run(&["explain", "sa/cart"]);
+    assert_eq!(told.code, Some(0), "{told:#?}");
+    assert!(
+        told.out.starts_with("instance 10.0.0.7 of cart (namespace shop) called payments for the first time"),
+        "{told:#?}"
+    );
+    told.line("stands at  quarantined, enforced, until 20");
+    told.line("its instance 10.0.0.7 alone, not its siblings (2 live: 10.0.0.7, 10.0.0.8)");
+    told.line("decision   d-quarantined");
+    told.line("trusted -> watched: 21.5 bits, 15.2 are needed, on the fast clock, lease 60 min, decision d-watched");
+    told.line("lease of watched renewed 2 times");
+    told.line("watched -> quarantined: 21.5 bits");
+    told.line("12.5 bits  new-peer: it called payments for the first time (rests on 421)");
+    told.line("ask the owner of cart");
+    assert!(!told.out.contains("throttled"), "an episode that has ended is not told again: {}", told.out);
+}
+
+#[test]
+fn explain_lists_whom_a_part_of_a_name_may_mean_and_says_when_it_means_nobody() {
+    let place = decided(&[
+        verdict(CART, Level::Trusted, Level::Watched, Cause::Evidence),
+        verdict(CART_BATCH, Level::Trusted, Level::Watched, Cause::Evidence),
+        verdict(CART_BATCH, Level::Watched, Level::Trusted, Cause::Lease),
+    ]);
+    let several = place.run(&["explain", "car"]);
+    assert_eq!(several.code, Some(2), "{several:#?}");
+    assert!(several.err.contains(CART) && several.err.contains(CART_BATCH), "{several:#?}");
+    let service = place.run(&["explain", "cart"]);
+    assert!(
+        service.code == Some(0) && service.out.contains("stands at  watched"),
+        "a service's own name is one: {service:#?}"
+    );
+    let ended = place.run(&["explain", "cart-batch"]);
+    ended.line("stands at  trusted, since 2026-01-01");
+    let nobody = place.run(&["explain", "crat"]);
+    assert_eq!((nobody.code, nobody.out.as_str()), (Some(2), ""), "{nobody:#?}");
+    assert!(nobody.err.contains("nothing was ever decided about `crat`") && nobody.err.contains(CART), "{nobody:#?}");
+    let nothing = Place::with("").run(&["explain", "cart"]);
+    assert!(nothing.code == Some(2) && nothing.err.contains("nothing has been decided here yet"), "{nothing:#?}");
+}
+
+#[test]
+fn check_finds_nothing_to_mend_where_everything_is_there() {
+    let place =
+        Place::with("[[file]]\npath = \"access.log\"\n[alerts]\nstdout = true\n[observe]\naddress = \"127.0.0.1:0\"\n");
+    fs::write(place.path().join("access.log"), LINE).unwrap();
+    let checked = place.run(&["check"]);
+    assert_eq!(checked.code, Some(0), "{checked:#?}");
+    for words in ["ok    config", "ok    file", "ok    enforce   mode shadow", "ok    observe", "will be made"] {
+        checked.line(words);
+    }
+    checked.line("0 to mend");
+    assert!(!place.path().join("qualm-state").exists(), "to check is not to make");
+}
+
+#[test]
+fn check_names_everything_that_must_be_mended_at_once_with_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::with(&format!(
+        r#"
+        [[kafka]]
+        brokers = "127.0.0.1:1"
+        topics = [{{ name = "mesh", format = "istio_json" }}, {{ name = "own", format = "mapped", mapping = "none.toml" }}]
+        [[file]]
+        path = "none.log"
+        [history]
+        files = ["none.zst"]
+        [listen]
+        address = "127.0.0.1:0"
+        [observe]
+        address = "{}"
+        [alerts]
+        file = "none/alerts.jsonl"
+        "#,
+        taken.local_addr().unwrap()
+    ));
+    let state = place.path().join("qualm-state");
+    fs::create_dir_all(state.join("journal")).unwrap();
+    fs::write(state.join("snapshot.redb"), [7; 8192]).unwrap();
+    fs::write(state.join("journal/00000000000000000001.jsonl"), "{\"v\":1,\"seq\":1}\n").unwrap();
+    let checked = place.run(&["check"]);
+    assert_eq!(checked.code, Some(3), "{checked:#?}");
+    for (section, words) in [
+        ("kafka", "127.0.0.1:1: no answer from the brokers"),
+        ("kafka", "none.toml: the mapping file cannot be read"),
+        ("file", "none.log: No such file"),
+        ("history", "none.zst: No such file"),
+        ("listen", "listen.certificate: missing; name a PEM file"),
+        ("observe", "choose another port"),
+        ("alerts", "none/alerts.jsonl: its directory"),
+        ("journal", "line 1: not a record"),
+        ("state", "the snapshot is damaged"),
+    ] {
+        let line = checked.line(words);
+        assert!(line.starts_with("fail") && line.contains(section), "{line}");
+    }
+    let unread = Place::with("[budgt]\n").run(&["check"]);
+    assert_eq!(unread.code, Some(3), "{unread:#?}");
+    assert!(unread.line("fail  config").contains("did you mean `budget`"), "{unread:#?}");
+}
+
+#[test]
+fn reload_is_refused_while_the_new_configuration_is_wrong_or_nobody_runs() {
+    let wrong = Place::with("[enforce]\nmax_share = 2\n").run(&["reload"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:#?}");
+    assert!(wrong.err.contains("the old configuration stands") && wrong.err.contains("max_share"), "{wrong:#?}");
+    let place = Place::with("");
+    fs::create_dir_all(place.path().join("qualm-state")).unwrap();
+    // What a killed instance leaves behind: the number may be another process's by now.
+    fs::write(place.path().join("qualm-state/qualm.pid"), std::process::id().to_string()).unwrap();
+    let nobody = place.run(&["reload"]);
+    assert_eq!(nobody.code, Some(2), "{nobody:#?}");
+    assert!(nobody.err.contains("no instance is running on qualm-state"), "{nobody:#?}");
+}
+
+#[test]
+fn a_running_instance_is_seen_by_check_and_reads_its_configuration_again() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("access.log"), format!("{LINE}\n")).unwrap();
+    let http = ports::free();
+    let config = |watched: u32| {
+        format!(
+            "[[file]]\npath = \"../access.log\"\nfollow = true\n[observe]\naddress = \"127.0.0.1:{http}\"\n[budget]\n\
+             watched_per_day = {watched}\n"
+        )
+    };
+    let mut running = Qualm::start(folder.path(), &config(10), http);
+    let inside = running.folder().to_owned();
+    let checked = answer(&inside, &["check"]);
+    assert_eq!(checked.code, Some(0), "{checked:#?}");
+    checked.line("an instance is running on qualm-state");
+    checked.line("/readyz: ready");
+    checked.line("watched is not armed yet");
+
+    fs::write(inside.join("qualm.toml"), config(5)).unwrap();
+    answer(&inside, &["check"]).line("the running instance has read another configuration");
+    let told = answer(&inside, &["reload"]);
+    assert_eq!(told.code, Some(0), "{told:#?}");
+    let log = inside.join("qualm.log");
+    running.wait_until("has read it again", || fs::read_to_string(&log).is_ok_and(|log| log.contains("reloaded")));
+    let checked = answer(&inside, &["check"]);
+    assert!(!checked.out.contains("another configuration"), "{checked:#?}");
+    running.stop();
+}
