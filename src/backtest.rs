@@ -237,7 +237,9 @@ mod tests {
         let mut log = String::new();
         for number in 0..20_000_i64 {
             let time = 1_767_571_200 + number * 7_919 % 20_000 * 8;
-            let (source, destination) = (number % 13, number % 7);
+            // Now and then somebody calls a stranger: without that nothing is learned of chance.
+            let stranger = if number % 150 == 0 { 7 + number % 397 } else { 0 };
+            let (source, destination) = (number % 13, number % 7 + stranger);
             match number % 100 {
                 99 => log.push_str("broken\n"),
                 _ => log.push_str(&format!("{time},s{source},d{destination}\n")),
