@@ -48,6 +48,9 @@ pub(crate) struct DemoArgs {
     /// Seed of the generated mesh.
     #[arg(long, default_value_t = 7)]
     pub(crate) seed: u64,
+    /// Also show the log of the pipeline on standard error: `info`, or by module as in `info,rdkafka=warn`.
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod check;
 mod cli;
 mod clock;
 mod config;
+mod demo;
 mod explain;
 mod finding;
 mod listen;
@@ -25,11 +26,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {
         Command::Backtest(args) => backtest::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Reload(args) => reload::run(&args),
-        _ => Ok(ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("qualm: {error:#}");

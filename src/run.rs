@@ -68,6 +68,10 @@ pub(crate) enum Notice {
     Progress {
         /// Events scored so far.
         events: u64,
+        /// Records read so far, those that became no event included.
+        records: u64,
+        /// Sum of the positions over all partitions: where they began at 0, more than `records` is a gap.
+        reached: i64,
     },
 }
 

@@ -89,7 +89,10 @@ pub(crate) struct Pipeline {
     decided: BTreeMap<u64, Instant>,
     verdicts: Vec<Verdict>,
     events: u64,
-    next_snapshot: Timestamp,
+    /// Events, and what became none.
+    records: u64,
+    /// Monotonic: a wall clock that steps back must not hold back snapshots.
+    next_snapshot: Instant,
     /// Inputs that have not ended.
     open_inputs: usize,
     caught_up: bool,
@@ -108,7 +111,7 @@ impl Pipeline {
         let (positions, last_seq) = (state.covered.positions.clone(), state.last_seq);
         let tally = state.scorer.tally();
         Ok(Self {
-            next_snapshot: setup.clock.now() + setup.config.state.snapshot_every.0,
+            next_snapshot: Instant::now() + duration(setup.config.state.snapshot_every.0),
             open_inputs: wires.inputs.len(),
             inputs: wires.inputs,
             report: wires.report,
@@ -124,6 +127,7 @@ impl Pipeline {
             decided: BTreeMap::new(),
             verdicts: Vec::new(),
             events: 0,
+            records: 0,
             caught_up: false,
             lag: None,
             last_seq,
@@ -216,8 +220,10 @@ impl Pipeline {
         }
         self.metrics.scored.inc_by(scored);
         self.events += batch.events.len() as u64;
+        self.records += (batch.events.len() + batch.rejected.len()) as u64;
         self.positions.extend(&batch.positions);
-        self.notice(|events| Notice::Progress { events });
+        let (records, reached) = (self.records, self.positions.values().sum());
+        self.notice(|events| Notice::Progress { events, records, reached });
     }
 
     /// Reads archived logs before everything else, where nothing is known yet. They are history: nothing is decided.
@@ -332,19 +338,19 @@ impl Pipeline {
             self.act(None);
         }
         self.alerts.collect(wall);
-        self.save_if_due(wall)?;
+        self.save_if_due()?;
         self.show(wall);
         Ok(())
     }
 
-    fn save_if_due(&mut self, wall: Timestamp) -> anyhow::Result<()> {
+    fn save_if_due(&mut self) -> anyhow::Result<()> {
         if let Some(outcome) = self.state.snapshots.poll() {
             self.commit(outcome);
         }
-        if wall < self.next_snapshot || !self.state.snapshots.is_idle() {
+        if Instant::now() < self.next_snapshot || !self.state.snapshots.is_idle() {
             return Ok(());
         }
-        self.next_snapshot = wall + self.setup.config.state.snapshot_every.0;
+        self.next_snapshot = Instant::now() + duration(self.setup.config.state.snapshot_every.0);
         self.hand_over();
         Ok(())
     }
@@ -484,4 +490,8 @@ impl Pipeline {
             let _ = notices.send(notice(self.events));
         }
     }
+}
+
+fn duration(span: Span) -> Duration {
+    Duration::from_nanos(u64::try_from(span.0).unwrap_or(0))
 }
