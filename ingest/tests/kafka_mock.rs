@@ -7,7 +7,7 @@ use prometheus::Registry;
 use qualm_ingest::{
     config::{KafkaConfig, TopicConfig},
     counters::IngestCounters,
-    kafka::KafkaSource,
+    kafka::{KafkaSource, probe},
     parse::Format,
     source::{Batch, Incoming, Source, SourceError},
 };
@@ -120,6 +120,20 @@ async fn read(source: &mut KafkaSource, starts: &Positions, count: usize) -> (Se
 
 fn paths(seen: &Seen) -> String {
     seen.iter().map(|(_, _, operation)| operation.trim_start_matches("GET /")).collect()
+}
+
+#[test]
+fn a_probe_counts_partitions_and_names_what_is_missing() {
+    let cluster = cluster(3);
+    let mut config = config(&cluster);
+    config.topics.push(TopicConfig { name: "nobody".into(), ..config.topics[0].clone() });
+    let answers = probe(&config, PATIENCE);
+    let [(first, Ok(3)), (second, Err(error))] = &answers[..] else { panic!("{answers:?}") };
+    assert_eq!((first.as_str(), second.as_str()), (TOPIC, "nobody"));
+    assert!(error.to_string().contains("topic `nobody`") && error.to_string().contains("create it"), "{error}");
+    config.properties.insert("group.id".into(), "own".into());
+    let answers = probe(&config, PATIENCE);
+    assert!(matches!(&answers[..], [(_, Err(error))] if error.to_string().contains("set by Qualm")), "{answers:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
