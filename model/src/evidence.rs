@@ -6,6 +6,6 @@ mod curve;
 mod habit;
 
 pub use chain::{EValues, QUESTIONS};
-pub use clock::{Climb, Clock, Pace};
+pub use clock::{Climb, Clock, Pace, SLOW_CEILING};
 pub use curve::{EpisodeCurve, Rates, level_of};
 pub use habit::Habit;

@@ -12,7 +12,7 @@ use crate::{
     mesh::SourceKey,
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
-    standing::{Evidence, Reached, Reading, Standing, reached},
+    standing::{Cause as OddIn, Evidence, Reached, Reading, Standing, reached},
     table::{Object, Subject, TrustEntry},
     verdict::{Cause, Reason, Verdict, decision_id},
 };
@@ -39,7 +39,9 @@ impl Scorer {
         let now = case.seen.exposure.now;
         let key = (case.ids.shard, case.ids.source);
         let most = self.most(case);
-        let reading = self.add_evidence(key, now, bits, most);
+        let question = values.leading().map_or(u8::MAX, |question| question as u8);
+        let cause = OddIn { question, destination: case.ids.destination };
+        let reading = self.add_evidence(key, now, (bits, cause), most);
         self.attribute(case, bits);
         let Some(reading) = reading else { return };
         if bits > TELLING_BITS {
@@ -75,7 +77,13 @@ impl Scorer {
         source.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
     }
 
-    fn add_evidence(&mut self, key: SourceKey, now: Timestamp, bits: f64, most: Level) -> Option<Reading> {
+    fn add_evidence(
+        &mut self,
+        key: SourceKey,
+        now: Timestamp,
+        (bits, cause): (f64, OddIn),
+        most: Level,
+    ) -> Option<Reading> {
         let level = self.standings.get(&key).map_or(Level::Trusted, |standing| standing.level);
         let mesh = &self.mesh;
         let shard = &mut self.shards[usize::from(key.0)];
@@ -85,7 +93,7 @@ impl Scorer {
             (false, _) => &mut source.evidence,
             (true, claimed) => claimed.get_or_insert_default(),
         };
-        let reading = evidence.add(mesh, now, bits, &mut |best| delta.minute(best, level))?;
+        let reading = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level))?;
         evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
         source.shown_bits = mesh.shown_bits(Pace::Fast, reading.fast).max(mesh.shown_bits(Pace::Slow, reading.slow));
         Some(reading)
@@ -116,11 +124,12 @@ impl Scorer {
     ) -> Option<Verdict> {
         let standing = self.standings.get(&key);
         let previous = standing.map_or(Level::Trusted, |standing| standing.level);
-        let ordinal = standing.map_or(0, |standing| standing.ordinal + 1);
-        let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
+        let source = self.shards[usize::from(key.0)].sources.get_mut(&key.1)?;
         // Every step of one episode bears its begin, so that they are one alert.
         let begun = || source.evidence.episode_since().unwrap_or(now);
         let episode = standing.map_or_else(begun, |standing| standing.episode);
+        let ordinal = source.next_ordinal(episode);
+        let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
         let subject = self.subject(key.0, source, now);
         let historic = self.is_historic(now, wall);
         let held = self.held(source, reached.level);
@@ -228,9 +237,11 @@ impl Scorer {
         let m = reading.slow.max(reading.fast);
         let subject = standing.subject.clone();
         if level != previous && level > Level::Trusted {
-            standing.ordinal += 1;
+            let source = self.shards[usize::from(key.0)].sources.get_mut(&key.1);
+            standing.ordinal = source.map_or(standing.ordinal + 1, |source| source.next_ordinal(standing.episode));
             standing.decision = decision_id(&subject, level, standing.episode, standing.ordinal);
         }
+        let source = self.shards[usize::from(key.0)].sources.get(&key.1);
         let verdict = Verdict {
             time: now,
             decided: wall,
@@ -320,7 +331,8 @@ impl Scorer {
         if bits <= 0.0 {
             return;
         }
-        let Some(reading) = self.add_evidence(key, end, bits, Level::Watched) else { return };
+        let cause = OddIn { question: Question::Silence as u8, destination: u32::MAX };
+        let Some(reading) = self.add_evidence(key, end, (bits, cause), Level::Watched) else { return };
         let Some(reached) = reached(&self.mesh, reading, Level::Watched, 1.0) else { return };
         if !self.is_news(key, reached.level, end, wall) {
             return;
@@ -346,7 +358,8 @@ impl Scorer {
     pub fn take_over(&mut self, verdict: &Verdict) {
         let shard = shard_of(&verdict.identity);
         let key = (shard, self.shards[usize::from(shard)].names.id(&verdict.identity));
-        let ordinal = self.standings.get(&key).map_or(0, |standing| standing.ordinal + 1);
+        let source = self.shards[usize::from(shard)].sources.get_mut(&key.1);
+        let ordinal = source.map_or(0, |source| source.next_ordinal(verdict.episode));
         match Standing::after(verdict, ordinal).filter(|standing| standing.level > Level::Trusted) {
             Some(standing) => self.standings.insert(key, standing),
             None => self.standings.remove(&key),

@@ -69,6 +69,8 @@ pub(crate) struct Source {
     pub(crate) returned: bool,
     /// Evidence last computed, for `identity_bits`.
     pub(crate) shown_bits: f64,
+    /// Episode of the latest decision, and how many decisions it has led to.
+    pub(crate) decided: (Timestamp, u32),
     #[serde(skip)]
     pub(crate) stamp: u32,
 }
@@ -167,6 +169,13 @@ pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 160;
 pub(crate) const KNOWN_BYTES: usize = size_of::<Attribute>() + size_of::<Seen>() + 16;
 
 impl Source {
+    /// The number of the next decision of an episode: a level entered twice in one episode is two decisions.
+    pub(crate) fn next_ordinal(&mut self, episode: Timestamp) -> u32 {
+        let ordinal = if self.decided.0 == episode { self.decided.1 } else { 0 };
+        self.decided = (episode, ordinal + 1);
+        ordinal
+    }
+
     /// The place of an instance in the list, added where it is new.
     pub(crate) fn instance(&mut self, address: u32, now: Timestamp) -> usize {
         if let Some(place) = self.instances.iter().position(|instance| instance.address == address) {

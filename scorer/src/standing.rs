@@ -1,7 +1,7 @@
 //! Evidence against one identity, and where it stands on the ladder because of it.
 
 use qualm_model::{
-    evidence::{Climb, Clock, Pace},
+    evidence::{Climb, Clock, Pace, SLOW_CEILING},
     level::Level,
     time::{Span, Timestamp},
 };
@@ -16,11 +16,28 @@ use crate::{
 /// An entry is kept past its lease while the evidence is above this share of what led to it.
 const HYSTERESIS: f64 = 0.5;
 
+/// Causes remembered for one identity.
+const CAUSES: usize = 8;
+/// How much less each further minute of the same cause adds to the slow clock. What goes on unchanged (a new edge of
+/// an honest release, until it is recognised) is one piece of evidence, not one a minute: all its minutes together
+/// count twice the first. Behaviour that keeps finding new ways to be odd adds up in full.
+const REPEATED: f64 = 0.5;
+
+/// What the strongest event of a minute was odd in: a question about a destination.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Cause {
+    pub(crate) question: u8,
+    pub(crate) destination: u32,
+}
+
 /// The running minute and both clocks of one identity.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Evidence {
     minute: i64,
     best: Option<f64>,
+    cause: Cause,
+    /// The latest causes and how many minutes each has led.
+    led: [(Cause, u16); CAUSES],
     fast: Clock,
     slow: Clock,
 }
@@ -40,6 +57,7 @@ impl Evidence {
         mesh: &Mesh,
         now: Timestamp,
         bits: f64,
+        cause: Cause,
         ended: &mut impl FnMut(f64),
     ) -> Option<Reading> {
         let minute = now.window(Span::MINUTE);
@@ -50,6 +68,7 @@ impl Evidence {
             return None;
         }
         self.best = Some(self.best.map_or(bits, |best| best.max(bits)));
+        self.cause = cause;
         Some(self.reading(mesh, now))
     }
 
@@ -58,8 +77,26 @@ impl Evidence {
         let end = Timestamp((self.minute + 1) * Span::MINUTE.0 - 1);
         let z = mesh.z(best);
         self.fast.commit(Pace::Fast, end, z);
-        self.slow.commit(Pace::Slow, end, z);
+        self.slow.commit(Pace::Slow, end, self.discounted(z));
+        if z > 0.0 {
+            self.note_cause();
+        }
         ended(best);
+    }
+
+    /// `z` as far as its cause has not been counted before.
+    fn discounted(&self, z: f64) -> f64 {
+        let minutes = self.led.iter().find(|(cause, _)| *cause == self.cause).map_or(0, |(_, minutes)| *minutes);
+        if z <= 0.0 || minutes == 0 { z } else { z.min(SLOW_CEILING) * libm::pow(REPEATED, f64::from(minutes)) }
+    }
+
+    /// Counts the minute for its cause; the cause longest unheard of makes room for a new one.
+    fn note_cause(&mut self) {
+        let known = self.led.iter().position(|(cause, minutes)| *cause == self.cause && *minutes > 0);
+        let place = known.unwrap_or(CAUSES - 1);
+        let minutes = known.map_or(0, |place| self.led[place].1);
+        self.led.copy_within(..place, 1);
+        self.led[0] = (self.cause, minutes.saturating_add(1));
     }
 
     /// Both clocks at `now`, the running minute included.
@@ -70,11 +107,12 @@ impl Evidence {
         // A minute that has ended without a later event still counts, and decays from its end.
         let (end, z) = (Timestamp((self.minute + 1) * Span::MINUTE.0 - 1), mesh.z(best));
         if now <= end {
-            return Reading { fast: self.fast.with(Pace::Fast, now, z), slow: self.slow.with(Pace::Slow, now, z) };
+            let slow = self.slow.with(Pace::Slow, now, self.discounted(z));
+            return Reading { fast: self.fast.with(Pace::Fast, now, z), slow };
         }
         let (mut fast, mut slow) = (self.fast, self.slow);
         fast.commit(Pace::Fast, end, z);
-        slow.commit(Pace::Slow, end, z);
+        slow.commit(Pace::Slow, end, self.discounted(z));
         Reading { fast: fast.at(Pace::Fast, now), slow: slow.at(Pace::Slow, now) }
     }
 

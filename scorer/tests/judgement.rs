@@ -129,6 +129,22 @@ fn a_replay_issues_the_same_decisions() {
 }
 
 #[test]
+fn no_two_decisions_have_one_id() {
+    let (mut scorer, end) = settled(config());
+    let (mut verdicts, _) = feed(&mut scorer, &spree(end), |time| time);
+    // Leases end and what goes on is entered anew, in the same episode.
+    for hour in 1..4 {
+        verdicts.extend(feed(&mut scorer, &spree(end + Span(hour * Span::HOUR.0)), |time| time).0);
+    }
+    let mut ids: Vec<_> =
+        verdicts.iter().filter(|verdict| verdict.cause == Cause::Evidence).map(|verdict| &verdict.decision).collect();
+    let all = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), all);
+}
+
+#[test]
 fn a_flood_of_paths_stays_within_the_bound_and_who_does_not_flood_is_judged_as_before() {
     let bounded = ScorerConfig { memory: MemoryConfig { baselines_mib: 16 }, ..config() };
     let flood = |end: Timestamp| -> Vec<Call> {

@@ -6,7 +6,7 @@ use super::level_of;
 use crate::time::{Span, Timestamp};
 
 /// Bits a minute that the slow clock takes at most: one wild minute alone quarantines nobody.
-const SLOW_CEILING: f64 = 8.0;
+pub const SLOW_CEILING: f64 = 8.0;
 /// An episode runs from here until the clock has fallen below again.
 const EPISODE_FLOOR: f64 = 0.5;
 
