@@ -34,7 +34,7 @@ use qualm_ingest::{
 };
 use qualm_model::time::Span;
 use qualm_scorer::{
-    config::{EnforceConfig, Leases, Length, Mode},
+    config::{Budget, EnforceConfig, Leases, Length, Mode},
     table::Enforcement,
 };
 use tokio::{
@@ -147,6 +147,9 @@ fn config(brokers: &str, state: &Path) -> Config {
     Config {
         kafka: vec![kafka],
         listen: ListenConfig { address: Some(loopback(0)), plaintext_loopback: true, ..ListenConfig::default() },
+        // The default of one wrongful quarantine a month asks for more evidence than eight days of a small mesh and
+        // minutes of misuse can give; the screen says so.
+        budget: Budget { restricted_per_week: 7.0, quarantined_per_month: 30.0, ..Budget::default() },
         lease: Leases { quarantined: Length(Span(10 * Span::MINUTE.0)), ..Leases::default() },
         enforce: EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() },
         state: StateConfig { directory: state.to_owned(), snapshot_every: Length(Span(Span::SECOND.0 / 4)) },
@@ -168,7 +171,8 @@ fn introduce(scenario: &Scenario, config: &Config, screen: &Screen) {
     let budget = &config.budget;
     screen.line(&screen.dim(&format!(
         "Budget of wrongful entries, for the whole mesh: watched {} a day, throttled {} a day, restricted {} a week, \
-         quarantined {} a month. Mode: enforce. All times below are demo time, but for milliseconds, which are real.",
+         quarantined {} a month (by default 1 a week and 1 a month: minutes of misuse after eight days do not reach \
+         that). Mode: enforce. All times below are demo time, but for milliseconds, which are real.",
         budget.watched_per_day, budget.throttled_per_day, budget.restricted_per_week, budget.quarantined_per_month,
     )));
     screen.line("");

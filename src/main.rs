@@ -19,6 +19,8 @@ use clap::Parser;
 
 use crate::cli::{Cli, Command};
 
+/// It had started and failed.
+const FAILED: u8 = 1;
 /// The command line, the configuration or an input is wrong.
 const WRONG_INPUT: u8 = 2;
 
@@ -34,6 +36,6 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("qualm: {error:#}");
-        ExitCode::from(WRONG_INPUT)
+        ExitCode::from(if error.is::<run::WhileRunning>() { FAILED } else { WRONG_INPUT })
     })
 }

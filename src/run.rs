@@ -75,6 +75,11 @@ pub(crate) enum Notice {
     },
 }
 
+/// Marks an error that came when everything had started: exit code 1 instead of 2.
+#[derive(Debug, thiserror::Error)]
+#[error("while running")]
+pub(crate) struct WhileRunning;
+
 /// What a pipeline is made of.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -124,6 +129,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let state = state::open(config, &setup.hash)?;
     state.journal.register(&registry)?;
     let page = Observability::bind(&config.observe).await?;
+    tracing::info!(address = %page.address(), "metrics, health and readiness");
     let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], levels: Vec::new() });
     tokio::spawn(page.serve(registry.clone(), ready));
 
@@ -143,7 +149,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     }
     let publisher = Publisher::start(table, state.journal.clone());
     let wires = Wires { inputs, report, publisher, coverage, readiness, metrics, registry: &registry, stopped };
-    Pipeline::new(setup, state, wires)?.run().await
+    Pipeline::new(setup, state, wires)?.run().await.context(WhileRunning)
 }
 
 /// What the gRPC port is wired to.

@@ -7,7 +7,7 @@ use crate::{
     calendar::{DAY, HOUR, MINUTE, Millis},
     change::{ChangeKind, HonestChange},
     label::Label,
-    mesh::{InvalidMesh, Mesh, MeshConfig, ServiceId},
+    mesh::{InvalidMesh, Kind, Mesh, MeshConfig, ServiceId},
     random::{Purpose, Stream},
     traffic::Train,
 };
@@ -96,7 +96,11 @@ impl Scenario {
         let mut scenario = Self::quiet(config, start, 8.0 + 1.0 / 24.0)?;
         scenario.churn(1.5, start, quiet);
         let minutes = |m: i64| quiet + m * MINUTE;
-        scenario.change(HonestChange::new(ChangeKind::Deployment, minutes(5)));
+        let deployment = HonestChange::new(ChangeKind::Deployment, minutes(5));
+        scenario.change(match scenario.most_replicated_api() {
+            Some(service) => deployment.of(service),
+            None => deployment,
+        });
         // Long enough that what is denied can be seen to be gone: each goes on for two to eight minutes.
         for (minute, kind, intensity) in [
             (10, AttackKind::LateralMove, 4.0),
@@ -108,6 +112,13 @@ impl Scenario {
             scenario.attack(Attack::new(kind, minutes(minute)).intensity(intensity));
         }
         Ok(scenario)
+    }
+
+    /// The fan-out service with the most replicas: what one of them does can be told from what all of them do.
+    fn most_replicated_api(&self) -> Option<ServiceId> {
+        let services = self.mesh.services.iter().enumerate().filter(|(_, service)| service.kind == Kind::Api);
+        let most = services.max_by_key(|(index, service)| (service.replicas.len(), std::cmp::Reverse(*index)))?;
+        Some(ServiceId(u32::try_from(most.0).ok()?))
     }
 
     /// Spreads honest changes of all kinds over [`from`, `until`), `per_day` of them on average, most in working

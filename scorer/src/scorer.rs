@@ -15,7 +15,7 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::ScorerConfig,
+    config::{Mode, ScorerConfig},
     door::{Door, Ids},
     mesh::{Mesh, SourceKey},
     shard::{Attribute, EDGE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
@@ -122,9 +122,14 @@ impl Scorer {
         self.max_levels = max_levels;
     }
 
-    /// Replaces what the operator decides. Enters the loop between two batches.
+    /// Replaces what the operator decides. Enters the loop between two batches. What stands becomes a shadow where
+    /// it may no longer act; what is a shadow stays one until it is decided anew.
     pub fn reconfigure(&mut self, config: ScorerConfig) {
         self.config = config;
+        let enforce = &self.config.enforce;
+        for standing in self.standings.values_mut() {
+            standing.enforce &= enforce.mode == Mode::Enforce && !enforce.protects(&standing.subject.principal);
+        }
     }
 
     /// What the operator decided.

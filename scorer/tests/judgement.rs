@@ -129,6 +129,15 @@ fn a_replay_issues_the_same_decisions() {
 }
 
 #[test]
+fn an_operator_who_turns_to_shadow_mode_lifts_what_stands() {
+    let (mut scorer, end) = settled(config());
+    feed(&mut scorer, &spree(end), |time| time);
+    assert!(scorer.entries().iter().any(|entry| entry.enforce));
+    scorer.reconfigure(ScorerConfig::default());
+    assert!(scorer.entries().iter().all(|entry| !entry.enforce) && !scorer.entries().is_empty());
+}
+
+#[test]
 fn no_two_decisions_have_one_id() {
     let (mut scorer, end) = settled(config());
     let (mut verdicts, _) = feed(&mut scorer, &spree(end), |time| time);

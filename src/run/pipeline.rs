@@ -465,6 +465,7 @@ impl Pipeline {
                 self.state.scorer.reconfigure(config.scorer());
                 self.state.scorer.limit_sources(config.max_levels());
                 self.journal_command(&Command::Reload { config: &hash });
+                self.publish(None);
                 tracing::info!(
                     config = hash,
                     "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start"
