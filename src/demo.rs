@@ -34,7 +34,7 @@ use qualm_ingest::{
 };
 use qualm_model::time::Span;
 use qualm_scorer::{
-    config::{Budget, EnforceConfig, Leases, Length, Mode},
+    config::{EnforceConfig, Leases, Length, Mode},
     table::Enforcement,
 };
 use tokio::{
@@ -65,7 +65,7 @@ const START: Millis = Millis::from_seconds(1_793_613_600);
 const QUIET: i64 = 8 * 86_400_000;
 /// Demo seconds in a real second, in the hour that is played.
 const PACE: f64 = 75.0;
-/// Nothing was quarantined, or the pipeline failed.
+/// Nobody was limited or denied, or the pipeline failed.
 const FAILED: u8 = 1;
 /// How long the last verdicts and the end of the pipeline are waited for.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -124,8 +124,8 @@ async fn demonstrate(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     drop(cluster);
     let measured = Measured { took: begun.elapsed(), ..stage.measured };
     let outcome = summarise(&scenario, live, &stage.story, &measured, &screen);
-    if outcome.quarantined == 0 {
-        screen.line("Nothing was quarantined: the demo has failed.");
+    if outcome.acted == 0 {
+        screen.line("Nobody was limited or denied: the demo has failed.");
         return Ok(ExitCode::from(FAILED));
     }
     Ok(ExitCode::SUCCESS)
@@ -147,9 +147,6 @@ fn config(brokers: &str, state: &Path) -> Config {
     Config {
         kafka: vec![kafka],
         listen: ListenConfig { address: Some(loopback(0)), plaintext_loopback: true, ..ListenConfig::default() },
-        // The default of one wrongful quarantine a month asks for more evidence than eight days of a small mesh and
-        // minutes of misuse can give; the screen says so.
-        budget: Budget { restricted_per_week: 7.0, quarantined_per_month: 30.0, ..Budget::default() },
         lease: Leases { quarantined: Length(Span(10 * Span::MINUTE.0)), ..Leases::default() },
         enforce: EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() },
         state: StateConfig { directory: state.to_owned(), snapshot_every: Length(Span(Span::SECOND.0 / 4)) },
@@ -171,8 +168,8 @@ fn introduce(scenario: &Scenario, config: &Config, screen: &Screen) {
     let budget = &config.budget;
     screen.line(&screen.dim(&format!(
         "Budget of wrongful entries, for the whole mesh: watched {} a day, throttled {} a day, restricted {} a week, \
-         quarantined {} a month (by default 1 a week and 1 a month: minutes of misuse after eight days do not reach \
-         that). Mode: enforce. All times below are demo time, but for milliseconds, which are real.",
+         quarantined {} a month: the defaults. The gate lets one call in ten of a throttled or restricted \
+         identity pass and none of a quarantined one. Mode: enforce. All times below are demo time, but for milliseconds, which are real.",
         budget.watched_per_day, budget.throttled_per_day, budget.restricted_per_week, budget.quarantined_per_month,
     )));
     screen.line("");

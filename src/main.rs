@@ -24,6 +24,7 @@ const FAILED: u8 = 1;
 /// The command line, the configuration or an input is wrong.
 const WRONG_INPUT: u8 = 2;
 
+#[expect(clippy::print_stderr, reason = "this is where a person is told why it failed")]
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match cli.command {

@@ -1,4 +1,5 @@
 //! The product's own parser reads what the generator writes as what was meant.
+#![allow(clippy::unwrap_used)]
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -8,9 +8,9 @@
 //!
 //! **Invariant:** wire forms end here. What leaves this crate is an event batch, or a counted rejection.
 
-pub mod envoy;
 pub mod config;
 pub mod counters;
+pub mod envoy;
 pub mod file;
 mod gathering;
 pub mod kafka;

@@ -20,7 +20,12 @@ pub(super) const NODE: &str = "demo-gate";
 pub(super) struct Gate {
     held: Arc<RwLock<HeldTable>>,
     applied: Arc<Mutex<BTreeMap<String, Applied>>>,
+    /// Calls asked for under each decision that limits.
+    limited: Arc<Mutex<BTreeMap<String, u64>>>,
 }
+
+/// Of a throttled or restricted identity, one call in so many passes.
+const ONE_IN: u64 = 10;
 
 /// When a decision came into force here.
 #[derive(Debug, Clone, Copy)]
@@ -54,12 +59,21 @@ impl Gate {
         }
     }
 
-    /// Whether a call by `principal` from `address` is to be denied, and under which decision. Asked when it begins.
+    /// Whether a call by `principal` from `address` is to be denied, and under which decision. Asked when it begins:
+    /// from *quarantined* on every call is, from *throttled* on all but one in ten.
     pub(super) fn denies(&self, principal: &str, address: &str) -> Option<String> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         held.of(principal, address, tokio::time::Instant::now())
-            .filter(|record| record.mode() == Mode::Enforce && record.level() >= Level::Quarantined)
+            .filter(|record| record.mode() == Mode::Enforce && record.level() >= Level::Throttled)
+            .filter(|record| record.level() >= Level::Quarantined || !self.passes(&record.decision_id))
             .map(|record| record.decision_id.clone())
+    }
+
+    fn passes(&self, decision: &str) -> bool {
+        let mut limited = self.limited.lock().unwrap_or_else(PoisonError::into_inner);
+        let asked = limited.entry(decision.to_owned()).or_default();
+        *asked += 1;
+        asked.is_multiple_of(ONE_IN)
     }
 
     /// Since when a decision has been in force here.

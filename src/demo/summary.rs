@@ -29,8 +29,8 @@ pub(super) struct Measured {
 /// What the demo is judged by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// Entries into *quarantined* that were acknowledged and led to denials.
-    pub(super) quarantined: usize,
+    /// Entries into *throttled* and above that were acknowledged.
+    pub(super) acted: usize,
 }
 
 /// Writes the summary.
@@ -51,8 +51,8 @@ pub(super) fn summarise(
     }
     tell_others(scenario, live, story, screen);
     tell_measures(story, measured, screen);
-    let quarantined = entries(story).filter(|step| step.verdict.level >= Level::Quarantined);
-    Outcome { quarantined: quarantined.filter(|step| step.acknowledged_in.is_some()).count() }
+    let acted = entries(story).filter(|step| step.verdict.level >= Level::Throttled);
+    Outcome { acted: acted.filter(|step| step.acknowledged_in.is_some()).count() }
 }
 
 fn entries(story: &Story) -> impl Iterator<Item = &Step> {

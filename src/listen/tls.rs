@@ -1,6 +1,10 @@
 //! The server's certificate, its key and the client roots, from files that may change while it runs.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use qualm_model::{
     identity::SpiffeId,
@@ -134,10 +138,10 @@ fn read_all(files: &TlsFiles) -> Result<[Vec<u8>; 3], ListenError> {
     Ok([read("certificate", &files.certificate)?, read("key", &files.key)?, read("client_roots", &files.client_roots)?])
 }
 
-fn certificates(key: &'static str, file: &PathBuf, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ListenError> {
+fn certificates(key: &'static str, file: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, ListenError> {
     let failed = |problem: String| ListenError::File {
         key,
-        file: file.clone(),
+        file: file.to_owned(),
         problem,
         remedy: "it must hold certificates in PEM form",
     };

@@ -32,7 +32,7 @@ impl Alerts {
         config: &AlertsConfig,
         journal: &Journal,
         findings: Findings,
-        outstanding: Outstanding,
+        outstanding: &Outstanding,
         registry: &Registry,
     ) -> anyhow::Result<Self> {
         let (sender, deliveries) = mpsc::channel(DELIVERIES);
@@ -52,7 +52,7 @@ impl Alerts {
         match self.journal.append(Kind::Alert, verdict.time, verdict.decided, &record) {
             Ok(seq) => self.notifier.notify(seq, &finding),
             Err(error) => {
-                tracing::error!(%error, uid = finding.uid, "an alert could not be journalled, and is not sent")
+                tracing::error!(%error, uid = finding.uid, "an alert could not be journalled, and is not sent");
             }
         }
     }

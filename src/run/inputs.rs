@@ -18,6 +18,7 @@ use crate::config::Config;
 const WAITING: usize = 4;
 
 /// A source of any kind.
+#[expect(clippy::large_enum_variant, reason = "there are as many as inputs, each moved once")]
 pub(crate) enum Input {
     Kafka(KafkaSource),
     File(FileSource),

@@ -107,7 +107,7 @@ impl Pipeline {
     pub(crate) fn new(setup: Setup, mut state: State, wires: Wires<'_>) -> anyhow::Result<Self> {
         let outstanding = std::mem::take(&mut state.outstanding);
         let findings = std::mem::replace(&mut state.findings, Findings::new(Setting::Live));
-        let alerts = Alerts::start(&setup.config.alerts, &state.journal, findings, outstanding, wires.registry)?;
+        let alerts = Alerts::start(&setup.config.alerts, &state.journal, findings, &outstanding, wires.registry)?;
         let (positions, last_seq) = (state.covered.positions.clone(), state.last_seq);
         let tally = state.scorer.tally();
         Ok(Self {
