@@ -91,7 +91,7 @@ impl AttackKind {
     }
 }
 
-/// An attack to be put into a [`Scenario`].
+/// An attack to be put into a [`Scenario`](crate::Scenario).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Attack {
     /// What is done.
