@@ -237,8 +237,8 @@ fn reading(criterion: &mut Criterion<CpuTime>) {
         bencher.iter(|| {
             parse(&lines, |batch| {
                 black_box(batch.len());
-            })
-        })
+            });
+        });
     });
     group.bench_function("bytes-to-verdict", |bencher| {
         bencher.iter(|| {
