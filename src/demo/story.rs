@@ -165,7 +165,7 @@ impl Story {
             screen.level(verdict.previous),
             screen.level(verdict.level),
         ));
-        if verdict.previous >= Level::Quarantined && denied > 0 {
+        if verdict.previous >= Level::Throttled && verdict.level < Level::Throttled && denied > 0 {
             self.returning.push(verdict.subject.principal.clone());
         }
         self.push(verdict, None, told);

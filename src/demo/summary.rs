@@ -8,7 +8,7 @@ use qualm_scorer::verdict::Cause as Why;
 
 use super::{
     screen::{Screen, grouped},
-    story::{Step, Story, millis, named},
+    story::{Fate, Step, Story, millis, named},
     tempo::timestamp,
 };
 
@@ -121,11 +121,17 @@ fn tell_others(scenario: &Scenario, live: Millis, story: &Story, screen: &Screen
         of(Level::Quarantined),
     ));
     let honest = || story.fates.iter().filter(|fate| !fate.call.is_attack() && fate.call.start >= live);
-    let denied = honest().filter(|fate| fate.denied.is_some()).count();
+    let is_attacked = |fate: &Fate| {
+        let identity = scenario.mesh().identity(fate.call.source);
+        scenario.attacks().iter().any(|attack| attack.identities.iter().any(|attacked| attacked == identity))
+    };
+    let (of_attacked, of_others): (Vec<_>, Vec<_>) =
+        honest().filter(|fate| fate.denied.is_some()).partition(|fate| is_attacked(fate));
     screen.line(&format!(
-        "  honest calls denied: {denied} of {}{}",
+        "  honest calls denied, of {}: {} of identities that attackers held, {} of others",
         grouped(honest().count() as u64),
-        if denied > 0 { " (of the identities in the attackers' hands)" } else { "" },
+        of_attacked.len(),
+        of_others.len(),
     ));
 }
 
