@@ -4,7 +4,7 @@ mod support;
 
 use std::net::Ipv4Addr;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{
     authority::{Authority, spiffe_id},
     caller::Caller,
@@ -99,7 +99,7 @@ fn envoy_whose_qualm_is_not_there_serves_after_its_fetch_timeout() {
     }
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::new();
-    let qualm = QualmPorts { id: spiffe_id("security", "qualm"), xds: ports::free(), als: ports::free() };
+    let qualm = QualmPorts { id: spiffe_id("security", "qualm"), xds: ports::free(), als: Some(ports::free()) };
     let envoy = Envoy::start(folder.path(), &authority, Sidecar::new("orders", 0, Some(qualm)));
     let cart = Caller::new(&authority, &spiffe_id("shop", "cart"), FIRST_REPLICA, &spiffe_id("shop", "orders"));
 
@@ -141,7 +141,7 @@ fn a_sidecar_s_log_and_a_mesh_s_past_reach_their_topic_and_go_on() {
     let start = now();
     let mut estate = Estate::generate(7, start);
     let pair = estate.busiest_pairs().remove(0);
-    estate.settle(pair.replicas[0], FIRST_REPLICA, "t13d-live");
+    estate.settle(pair.replicas[0], FIRST_REPLICA, json!({ "tls_ja4_fingerprint": "t13d-live" }));
     let mut kafka = Kafka::start(folder.path());
     kafka.create_topic("mesh.access", 3);
 

@@ -40,7 +40,7 @@ impl Mesh {
     fn start(entries: Vec<TrustEntry>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new();
-        let qualm = QualmPorts { id: spiffe_id("security", "qualm"), xds: ports::free(), als: ports::free() };
+        let qualm = QualmPorts { id: spiffe_id("security", "qualm"), xds: ports::free(), als: None };
         let mut discovery = Discovery::start(&authority, &qualm.id, qualm.xds, table(1, entries));
         let orders = start_orders(folder.path(), &authority, &qualm);
         discovery.acknowledged(&orders.sidecar().node, 1);

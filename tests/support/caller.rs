@@ -13,6 +13,7 @@ use rustls::{
     CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     StreamOwned,
     client::{
+        Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_cert_signed_by_trust_anchor,
     },
@@ -61,12 +62,14 @@ impl Caller {
 
     /// The same with an SVID at hand.
     pub(crate) fn with_svid(authority: &Authority, svid: &Svid, source: Ipv4Addr, server: &str) -> Self {
-        let config = builder(authority, server)
+        let mut config = builder(authority, server)
             .with_client_auth_cert(
                 vec![CertificateDer::from_pem_slice(svid.certificate.as_bytes()).expect("our own certificate is PEM")],
                 PrivateKeyDer::from_pem_slice(svid.key.as_bytes()).expect("our own key is PEM"),
             )
             .expect("key and certificate belong together");
+        // A resumed session has another JA4 than the first: a caller is to look the same every time.
+        config.resumption = Resumption::disabled();
         Self { source, service: service(server), config: Arc::new(config) }
     }
 

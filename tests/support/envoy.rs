@@ -33,8 +33,8 @@ pub(crate) struct QualmPorts {
     pub(crate) id: String,
     /// Delta ECDS on 127.0.0.1.
     pub(crate) xds: u16,
-    /// ALS on 127.0.0.1.
-    pub(crate) als: u16,
+    /// ALS on 127.0.0.1; `None`: it reports by its log file alone.
+    pub(crate) als: Option<u16>,
 }
 
 /// What one Envoy is.
@@ -57,6 +57,8 @@ pub(crate) enum Slot {
     Rbac,
     /// A mistake of whoever wired it: what Qualm sends is refused (NACK).
     OtherFilter,
+    /// Another: it names a cluster that does not exist, and nothing ever comes.
+    NoCluster,
 }
 
 pub(crate) struct Envoy {
@@ -91,8 +93,15 @@ impl Sidecar {
 }
 
 impl Envoy {
-    /// Writes its config and SVID under `folder`, starts it and waits until it is live.
+    /// [Launches](Self::launch) it and waits until it is live.
     pub(crate) fn start(folder: &Path, authority: &Authority, sidecar: Sidecar) -> Self {
+        let mut envoy = Self::launch(folder, authority, sidecar);
+        envoy.wait_until_live();
+        envoy
+    }
+
+    /// Writes its config and SVID under `folder` and starts it.
+    pub(crate) fn launch(folder: &Path, authority: &Authority, sidecar: Sidecar) -> Self {
         let folder = folder.join(format!("envoy-{}", ports::free()));
         let svid = authority.write_svid(&sidecar.id, &folder);
         let workload = [Upstream::http(), Upstream::echo()];
@@ -114,12 +123,16 @@ impl Envoy {
         command.arg("--config-path").arg(&config);
         command.args(["--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1"]);
         // The access log is flushed every 10 s by default.
-        command.args(["--file-flush-interval-msec", "50", "--log-level", "info"]);
+        command.args(["--file-flush-interval-msec", "50", "--log-level", "warning"]);
         let process = Process::spawn(&sidecar.node, command, &folder.join("envoy.log"));
         let Places { admin, http, tcp, .. } = places;
-        let mut envoy = Self { admin, http, tcp, log, process, _workload: workload, sidecar };
-        envoy.process.wait_until("is live", PATIENCE, || page(admin, "/ready").is_ok_and(|page| page.status == 200));
-        envoy
+        Self { admin, http, tcp, log, process, _workload: workload, sidecar }
+    }
+
+    /// Waits until its listeners serve: at the latest when it has given up waiting for Qualm's first answer.
+    pub(crate) fn wait_until_live(&mut self) {
+        let admin = self.admin;
+        self.process.wait_until("is live", PATIENCE, || page(admin, "/ready").is_ok_and(|page| page.status == 200));
     }
 
     /// Where its JSON access log is.

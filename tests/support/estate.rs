@@ -14,17 +14,35 @@ const PAST_DAYS: i64 = 8;
 /// Hours of quiet traffic beyond the present: longer than any test.
 const FUTURE_HOURS: i64 = 2;
 const HOUR_MS: i64 = 3_600_000;
+/// What the present is to the generator, whenever the test runs: 2026-11-18 14:00 UTC, a Wednesday. So the traffic is
+/// the same every time.
+const PRESENT: Millis = Millis(1_795_010_400_000);
 
 pub(crate) struct Estate {
     scenario: Arc<Scenario>,
+    /// From the generator's present to that of the test, in milliseconds.
+    shift: i64,
     lives: HashMap<Ipv4Addr, Life>,
 }
 
 /// How a generated replica appears from now on, and so that it is no stranger, how it has always appeared.
 struct Life {
     address: Ipv4Addr,
-    ja4: String,
+    /// What a sidecar wrote of one of its calls.
+    seen: Value,
 }
+
+/// What a sidecar writes of the caller itself, whatever it asks for.
+const OF_THE_CALLER: [&str; 8] = [
+    "downstream_peer_subject",
+    "downstream_peer_issuer",
+    "downstream_peer_serial",
+    "downstream_peer_fingerprint_256",
+    "downstream_peer_cert_v_start",
+    "downstream_peer_cert_v_end",
+    "tls_ja3_fingerprint",
+    "tls_ja4_fingerprint",
+];
 
 /// A service and one that it calls all the time by HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,17 +71,22 @@ impl Estate {
     /// A quiet mesh of 24 services around `present`.
     pub(crate) fn generate(seed: u64, present: Timestamp) -> Self {
         let config = MeshConfig { seed, services: 24, calls_per_second: 0.2 };
-        let start = Millis(present.0 / 1_000_000 - PAST_DAYS * 24 * HOUR_MS);
+        let start = PRESENT + -PAST_DAYS * 24 * HOUR_MS;
         let days = PAST_DAYS as f64 + FUTURE_HOURS as f64 / 24.0;
         let scenario = Scenario::quiet(config, start, days).expect("24 services can be generated");
-        Self { scenario: Arc::new(scenario), lives: HashMap::new() }
+        Self { scenario: Arc::new(scenario), shift: present.0 / 1_000_000 - PRESENT.0, lives: HashMap::new() }
+    }
+
+    fn calls(&self) -> impl Iterator<Item = Call> + use<> {
+        let shift = self.shift;
+        Traffic::new(Arc::clone(&self.scenario)).map(move |call| Call { start: call.start + shift, ..call })
     }
 
     /// Pairs by their number of calls, the busiest first; no caller and no called service appears twice.
     pub(crate) fn busiest_pairs(&self) -> Vec<Pair> {
         let mesh = self.scenario.mesh();
         let mut calls: HashMap<(ServiceId, ServiceId), Vec<Call>> = HashMap::new();
-        for call in Traffic::new(Arc::clone(&self.scenario)) {
+        for call in self.calls() {
             let caller = mesh.service_of(call.source);
             let steady = matches!(caller.kind, Kind::Api | Kind::Worker) && caller.replicas.len() >= 2;
             if steady && mesh.operation(call.operation).protocol == Protocol::Http {
@@ -97,9 +120,10 @@ impl Estate {
         }
     }
 
-    /// The replica generated at `generated` is, and has always been, at `address` with the fingerprint `ja4`.
-    pub(crate) fn settle(&mut self, generated: Ipv4Addr, address: Ipv4Addr, ja4: &str) {
-        self.lives.insert(generated, Life { address, ja4: ja4.to_owned() });
+    /// The replica generated at `generated` is, and has always been, at `address`, with the certificate and the
+    /// fingerprint that a sidecar has `seen` of it.
+    pub(crate) fn settle(&mut self, generated: Ipv4Addr, address: Ipv4Addr, seen: Value) {
+        self.lives.insert(generated, Life { address, seen });
     }
 
     /// What the destinations' sidecars write, in that order, from the past to the future. Beyond `present`, replicas
@@ -107,7 +131,7 @@ impl Estate {
     pub(crate) fn lines(&self, present: Timestamp) -> impl Iterator<Item = LogLine> + use<'_> {
         let mesh = self.scenario.mesh();
         let present = Millis(present.0 / 1_000_000);
-        Traffic::new(Arc::clone(&self.scenario)).filter_map(move |call| {
+        self.calls().filter_map(move |call| {
             let life = self.lives.get(&mesh.instance(call.source).address);
             if life.is_some() && call.report() > present {
                 return None;
@@ -132,7 +156,9 @@ impl Life {
             let port = line[key].as_str().and_then(|address| address.rsplit_once(':')).map_or("0", |(_, port)| port);
             line[key] = json!(format!("{}:{port}", self.address));
         }
-        line["tls_ja4_fingerprint"] = json!(self.ja4);
+        for key in OF_THE_CALLER.into_iter().filter(|key| !self.seen[*key].is_null()) {
+            line[key] = self.seen[key].clone();
+        }
         line["user_agent"] = json!(super::caller::USER_AGENT);
         serde_json::to_vec(&line).expect("JSON can be written")
     }

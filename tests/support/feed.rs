@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, BufWriter, Write},
     path::Path,
     sync::{
         Arc,
@@ -63,16 +63,28 @@ impl Feed {
             }
         }
         sender.flush();
-        Self::start(move |stop| {
-            for line in future {
-                while line.report.0 > now().0 / 1_000_000 {
-                    if stop.load(Ordering::Acquire) {
-                        return;
-                    }
-                    thread::sleep(PAUSE);
-                }
-                sender.send(&line.key, &line.text);
+        Self::start(move |stop| each_at_its_time(future, stop, |line| sender.send(&line.key, &line.text)))
+    }
+
+    /// Writes the lines of the past into `past`, and from now on each at its time into `rest`, as the sidecars of a
+    /// mesh do that write to one file.
+    pub(crate) fn into_files(past: &Path, rest: &Path, lines: impl IntoIterator<Item = LogLine>) -> Self {
+        let create = |path| File::create(path).expect("the test's folder can be written to");
+        let (mut past, mut rest) = (BufWriter::new(create(past)), create(rest));
+        let mut future = Vec::new();
+        for mut line in lines {
+            line.text.push(b'\n');
+            if line.report.0 > now().0 / 1_000_000 {
+                future.push(line);
+            } else {
+                past.write_all(&line.text).expect("the test's folder can be written to");
             }
+        }
+        past.flush().expect("the test's folder can be written to");
+        Self::start(move |stop| {
+            each_at_its_time(future, stop, |line| {
+                rest.write_all(&line.text).expect("the test's folder can be written to");
+            })
         })
     }
 
@@ -90,6 +102,18 @@ impl Drop for Feed {
             // A shipper that failed has said so; the test fails of what did not arrive.
             let _ = thread.join();
         }
+    }
+}
+
+fn each_at_its_time(lines: Vec<LogLine>, stop: &AtomicBool, mut write: impl FnMut(&LogLine)) {
+    for line in lines {
+        while line.report.0 > now().0 / 1_000_000 {
+            if stop.load(Ordering::Acquire) {
+                return;
+            }
+            thread::sleep(PAUSE);
+        }
+        write(&line);
     }
 }
 

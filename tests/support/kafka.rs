@@ -11,7 +11,9 @@ use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    producer::{FutureProducer, FutureRecord},
+    error::KafkaError,
+    producer::{DeliveryFuture, FutureProducer, FutureRecord},
+    types::RDKafkaErrorCode,
 };
 
 use super::{
@@ -83,10 +85,9 @@ impl Kafka {
         block_on(async {
             let mut sent = Vec::new();
             for (key, value) in records {
-                let record = FutureRecord::to(topic).key(key).payload(value);
-                let record = if let Some(partition) = partition { record.partition(partition) } else { record };
-                let delivery = producer.send_result(record).unwrap_or_else(|(error, _)| panic!("{topic}: {error}"));
-                sent.push(delivery);
+                let mut record = FutureRecord::to(topic).key(key).payload(value);
+                record.partition = partition;
+                sent.push(enqueue(&producer, record).await);
             }
             for delivery in sent {
                 let outcome = delivery.await.expect("the producer lives until all is delivered");
@@ -152,6 +153,18 @@ impl Kafka {
         self.process.wait_until("answers", PATIENCE, || {
             consumer.fetch_metadata(None, Duration::from_secs(1)).is_ok_and(|metadata| !metadata.brokers().is_empty())
         });
+    }
+}
+
+/// Hands a record to librdkafka; while its queue is full, waits.
+async fn enqueue(producer: &FutureProducer, mut record: FutureRecord<'_, str, [u8]>) -> DeliveryFuture {
+    loop {
+        match producer.send_result(record) {
+            Ok(delivery) => return delivery,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => record = unsent,
+            Err((error, record)) => panic!("{}: {error}", record.topic),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

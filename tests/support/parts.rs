@@ -54,6 +54,20 @@ pub(crate) fn present(parts: &[Part]) -> bool {
     false
 }
 
+/// Prometheus' own checker: on the path, or where `tests/run` unpacks it. Missing it is as a missing [part](present).
+pub(crate) fn promtool() -> Option<PathBuf> {
+    let on_the_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
+    let unpacked = cache().map(|cache| cache.join("qualm/parts/promtool"));
+    let found =
+        on_the_path.into_iter().chain(unpacked).map(|folder| folder.join("promtool")).find(|file| file.is_file());
+    if found.is_none() {
+        let why = "not installed: promtool; tests/run installs it";
+        assert!(!is_set("QUALM_REQUIRE_PARTS"), "{why}");
+        leave_out(why);
+    }
+    found
+}
+
 /// The folder of a public data set beside the repository, or `None` with a message; an error under
 /// `QUALM_REQUIRE_DATA=1`.
 pub(crate) fn data_set(name: &str) -> Option<PathBuf> {

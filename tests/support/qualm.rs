@@ -5,6 +5,7 @@ use std::{
     io::{self, BufReader, Write},
     net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
+    process::Stdio,
     time::Duration,
 };
 
@@ -22,16 +23,20 @@ pub(crate) struct Qualm {
 }
 
 impl Qualm {
-    /// Writes `config` to `qualm.toml` under `folder`, starts `qualm run` there and waits until `/readyz` answers 200
-    /// on port `http`.
+    /// [Launches](Self::launch) it and waits until `/readyz` answers 200.
     pub(crate) fn start(folder: &Path, config: &str, http: u16) -> Self {
+        let mut qualm = Self::launch(folder, config, http);
+        qualm.wait_until_ready();
+        qualm
+    }
+
+    /// Writes `config` to `qualm.toml` under `folder` and starts `qualm run` there; `http` is the port of its pages.
+    pub(crate) fn launch(folder: &Path, config: &str, http: u16) -> Self {
         let folder = folder.join("qualm");
         fs::create_dir_all(&folder).expect("the test's folder can be written to");
         fs::write(folder.join("qualm.toml"), config).expect("the test's folder can be written to");
         let process = spawn(&folder);
-        let mut qualm = Self { folder, http, process };
-        qualm.wait_until_ready();
-        qualm
+        Self { folder, http, process }
     }
 
     /// `kill -9`.
@@ -45,16 +50,26 @@ impl Qualm {
         assert!(status.success(), "a stop that was asked for is not an error: {status}");
     }
 
-    /// Starts it again with the same config and whatever state lies in its folder.
+    /// Starts it again with the same config and whatever state lies in its folder, and waits until it is ready.
     pub(crate) fn start_again(&mut self) {
-        self.process = spawn(&self.folder);
+        self.launch_again();
         self.wait_until_ready();
+    }
+
+    /// Starts it again.
+    pub(crate) fn launch_again(&mut self) {
+        self.process = spawn(&self.folder);
     }
 
     /// Asks it to read its config again (SIGHUP).
     pub(crate) fn reload(&self, config: &str) {
         fs::write(self.folder.join("qualm.toml"), config).expect("the test's folder can be written to");
         self.process.signal("HUP");
+    }
+
+    /// The port of its pages.
+    pub(crate) fn http(&self) -> u16 {
+        self.http
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -73,8 +88,19 @@ impl Qualm {
 
     /// The value of a metric's sample, `name` or `name{label="value"}` as on the page.
     pub(crate) fn metric(&self, sample: &str) -> Option<f64> {
-        let page = self.page("/metrics").ok()?;
-        page.body.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
+        self::sample(self.http, sample)
+    }
+
+    /// `promtool check metrics` accepts its page as it is now; nothing is asked where there is no promtool.
+    pub(crate) fn check_metrics(&self) {
+        let Some(promtool) = super::parts::promtool() else { return };
+        let page = self.page("/metrics").expect("the page is served").body;
+        let mut command = std::process::Command::new(promtool);
+        command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut checker = command.spawn().expect("promtool can be started");
+        checker.stdin.take().expect("it is piped").write_all(page.as_bytes()).expect("promtool reads it all");
+        let output = checker.wait_with_output().expect("promtool ends");
+        assert!(output.status.success(), "{}\n{page}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Waits until `holds`; fails at once, with its output, when it ends first.
@@ -82,16 +108,39 @@ impl Qualm {
         self.process.wait_until(what, PATIENCE, &mut holds);
     }
 
-    fn wait_until_ready(&mut self) {
+    /// Waits until a snapshot is written that was begun after now.
+    pub(crate) fn wait_until_next_snapshot(&mut self) {
+        let http = self.http;
+        let written = || sample(http, "qualm_snapshots_total").unwrap_or(0.0);
+        // The next one may have been on its way already.
+        let enough = written() + 2.0;
+        self.process.wait_until("writes a snapshot", PATIENCE, || written() >= enough);
+    }
+
+    pub(crate) fn wait_until_ready(&mut self) {
         let http = self.http;
         self.process.wait_until("is ready", PATIENCE, || page(http, "/readyz").is_ok_and(|page| page.status == 200));
     }
+}
+
+/// The value of a sample on the page of metrics at `http`.
+pub(crate) fn sample(http: u16, name: &str) -> Option<f64> {
+    let page = page(http, "/metrics").ok()?;
+    page.body.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
 fn spawn(folder: &Path) -> Process {
     let mut command = Process::command(Path::new(env!("CARGO_BIN_EXE_qualm")));
     command.args(["run", "--config", "qualm.toml"]).current_dir(folder).env("RUST_BACKTRACE", "1");
     Process::spawn("qualm", command, &folder.join("qualm.log"))
+}
+
+/// What `qualm check` says of the configuration under `folder`, and of the state that it names.
+pub(crate) fn check(folder: &Path) -> String {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_qualm"));
+    command.args(["check", "--config", "qualm.toml"]).current_dir(folder);
+    let output = command.output().expect("the product can be started");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// GETs a page over plain HTTP from `port` of 127.0.0.1.

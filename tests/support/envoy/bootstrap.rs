@@ -60,9 +60,11 @@ const IDENTITY_OPERATORS: [&str; 16] = [
 
 pub(super) fn config(sidecar: &Sidecar, places: &Places<'_>) -> Value {
     let mut clusters: Vec<_> = WORKLOAD_CLUSTERS.into_iter().zip(places.workload).map(plain_cluster).collect();
-    if let Some(qualm) = &sidecar.qualm {
+    if let Some(qualm) = sidecar.qualm.as_ref().filter(|_| sidecar.slot != Slot::NoCluster) {
         clusters.push(qualm_cluster(XDS_CLUSTER, qualm.xds, qualm, places.svid));
-        clusters.push(qualm_cluster(ALS_CLUSTER, qualm.als, qualm, places.svid));
+    }
+    if let Some((qualm, als)) = sidecar.qualm.as_ref().and_then(|qualm| Some((qualm, qualm.als?))) {
+        clusters.push(qualm_cluster(ALS_CLUSTER, als, qualm, places.svid));
     }
     json!({
         "node": {
@@ -80,7 +82,7 @@ pub(super) fn config(sidecar: &Sidecar, places: &Places<'_>) -> Value {
 
 fn http_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
     let slot_type = match sidecar.slot {
-        Slot::Rbac => rbac_type("http"),
+        Slot::Rbac | Slot::NoCluster => rbac_type("http"),
         Slot::OtherFilter => "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig".to_owned(),
     };
     let manager = json!({
@@ -177,7 +179,7 @@ fn access_logs(sidecar: &Sidecar, places: &Places<'_>, layer: &str) -> Value {
         "log_format": { "json_format": json_format(layer) },
     });
     let mut logs = vec![json!({ "name": "envoy.access_loggers.file", "typed_config": file })];
-    if sidecar.qualm.is_some() {
+    if sidecar.qualm.as_ref().is_some_and(|qualm| qualm.als.is_some()) {
         logs.push(als(layer));
     }
     Value::Array(logs)
