@@ -128,6 +128,8 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let listener = Listener::prepare(&config.listen)?;
     let state = state::open(config, &setup.hash)?;
     state.journal.register(&registry)?;
+    // A topic that does not exist is told before any port is bound.
+    let mut inputs = Inputs::start(config, &setup.clock, &registry)?;
     let page = Observability::bind(&config.observe).await?;
     tracing::info!(address = %page.address(), "metrics, health and readiness");
     let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], levels: Vec::new() });
@@ -136,7 +138,6 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let (table, tables) = watch::channel::<SharedTable>(TrustTable::default().into());
     let (reports, report) = mpsc::channel(REPORTS);
     let (coverage, covered) = watch::channel(Coverage::default());
-    let mut inputs = Inputs::start(config, &setup.clock, &registry)?;
     let edge =
         Edge { registry: &registry, clock: &setup.clock, tables, reports, coverage: covered, stopped: stopped.clone() };
     if let Some(listener) = listener {

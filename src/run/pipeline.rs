@@ -61,6 +61,14 @@ pub(crate) struct Wires<'a> {
     pub(crate) stopped: watch::Receiver<bool>,
 }
 
+/// When a version of the table came about.
+#[derive(Clone, Copy)]
+struct Decided {
+    at: Instant,
+    /// When the event was read; `None` where no event caused it: a lease that ended, a reload.
+    read: Option<Instant>,
+}
+
 /// A change that entered the loop other than by an event, as it is journalled.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case", tag = "command")]
@@ -85,8 +93,8 @@ pub(crate) struct Pipeline {
     positions: Positions,
     proxies: Proxies,
     uncovered: Vec<String>,
-    /// When each published version was decided, to time its acknowledgements.
-    decided: BTreeMap<u64, Instant>,
+    /// When each published version was decided and the event that caused it was read, to time its acknowledgements.
+    decided: BTreeMap<u64, Decided>,
     verdicts: Vec<Verdict>,
     events: u64,
     /// Events, and what became none.
@@ -147,7 +155,7 @@ impl Pipeline {
             version: env!("CARGO_PKG_VERSION"),
         });
         // What stood when the last run ended stands from the first moment of this one.
-        self.publish(None);
+        self.publish(None, None);
         self.read_archives()?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -281,18 +289,18 @@ impl Pipeline {
             self.notice(|_| Notice::Verdict(Box::new(verdict)));
         }
         if changed {
-            self.publish(after);
+            self.publish(after, read);
         }
     }
 
-    fn publish(&mut self, after: Option<Seq>) {
+    fn publish(&mut self, after: Option<Seq>, read: Option<Instant>) {
         let version = self.last_seq;
         let entries = self.state.scorer.entries();
         for level in Level::BY_BEHAVIOUR {
             let count = entries.iter().filter(|entry| entry.level == level).count();
             self.metrics.standing(level, i64::try_from(count).unwrap_or(i64::MAX));
         }
-        self.decided.insert(version, Instant::now());
+        self.decided.insert(version, Decided { at: Instant::now(), read });
         while self.decided.len() > TIMED {
             self.decided.pop_first();
         }
@@ -305,7 +313,9 @@ impl Pipeline {
         match &report.what {
             Enforcement::Acknowledged => {
                 if let Some(decided) = self.decided.get(&report.version) {
-                    self.metrics.verdict_to_ack.observe(decided.elapsed().as_secs_f64());
+                    self.metrics.verdict_to_ack.observe(decided.at.elapsed().as_secs_f64());
+                    let since_event_us = decided.read.map(|read| read.elapsed().as_micros());
+                    tracing::debug!(node = report.node, version = report.version, since_event_us, "acknowledged");
                 }
             }
             Enforcement::Rejected(why) => {
@@ -465,7 +475,7 @@ impl Pipeline {
                 self.state.scorer.reconfigure(config.scorer());
                 self.state.scorer.limit_sources(config.max_levels());
                 self.journal_command(&Command::Reload { config: &hash });
-                self.publish(None);
+                self.publish(None, None);
                 tracing::info!(
                     config = hash,
                     "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start"
