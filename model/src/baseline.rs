@@ -37,6 +37,8 @@ pub struct SourceBaseline {
     fingerprints: Novelty,
     failing: Failing,
     refused: Refused,
+    /// Over all its edges: what stands in for an edge that is too new to have a usual size.
+    bigger: Bigger,
     /// Its notable hours.
     pub habit: Habit,
 }
@@ -164,12 +166,24 @@ impl SourceBaseline {
         }
         take(Question::Failing, self.failing.learn_one(seen));
         take(Question::Refused, self.refused.learn_one(seen));
+        // Its sample is not one more of the edges' sizes: the histogram is of what is usual on an edge.
+        self.bigger.learn_one(seen);
     }
 
     /// Whether the source has fallen silent, asked at the end of a ten-minute window.
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
         Silence::from(*self.rate_10m.counts()).score_one(&ended)
+    }
+
+    /// Whether the call is bigger than this source's calls usually are, to whomever.
+    pub fn score_size(&self, seen: &Observation) -> Option<Deviation> {
+        self.bigger.score_one(seen)
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.habit.heap_bytes() + self.bigger.heap_bytes()
     }
 
     /// Trusted volume of calls.

@@ -29,6 +29,10 @@ const INSTANCES: usize = 64;
 const LIVE: Span = Span(10 * Span::MINUTE.0);
 /// Distinct operations kept for one edge; further ones are one operation.
 const OPERATIONS_AN_EDGE: u16 = 256;
+/// Calls after which an edge is an established one.
+const ESTABLISHED: f64 = 100.0;
+/// Below this `1 + surprise` (nats) the rate of an edge is as ever.
+const UNREMARKABLE: f64 = 2.0;
 /// Names of nothing that a shard may hold before it sweeps.
 const IDLE_NAMES: usize = 4096;
 /// The canonical id of what exceeds a cap.
@@ -164,7 +168,7 @@ pub(crate) struct Changed {
 }
 
 /// Bytes of an entry of each kind, the map's own share included.
-pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 64;
+pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 192;
 pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 160;
 pub(crate) const KNOWN_BYTES: usize = size_of::<Attribute>() + size_of::<Seen>() + 16;
 
@@ -446,19 +450,32 @@ impl Shard {
                 answer(question, deviation);
             }
         });
+        let (mut keeps_to_its_own, mut sized) = (false, false);
         if let Some(edge) = self.edges.get(&(source_id, destination)) {
             edge.baseline.score(&case.edge_seen, &mut |question, deviation| {
+                sized |= question == Question::Bigger;
+                if question == Question::EdgeRate {
+                    keeps_to_its_own = deviation.x < UNREMARKABLE && edge.baseline.volume() >= ESTABLISHED;
+                }
                 if !(question == Question::RarePeer && case.edge_is_excused) {
                     answer(question, deviation);
                 }
             });
+        }
+        if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
+            answer(Question::Bigger, deviation);
         }
         let link = self.links.get(&destination);
         let (calls, contacts) = link.map_or((0.0, 0.0), |link| (link.calls, link.first_contacts));
         let contacts = contacts + f64::from(u8::from(case.seen.first_contact));
         let known = link.and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
         let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
-        baseline.score(&case.seen, calls + 1.0, contacts, answer);
+        // What others do to a destination is not held against its usual callers that call it as ever.
+        baseline.score(&case.seen, calls + 1.0, contacts, &mut |question, deviation| {
+            if !(keeps_to_its_own && matches!(question, Question::DestinationRate | Question::FanIn)) {
+                answer(question, deviation);
+            }
+        });
         weight
     }
 

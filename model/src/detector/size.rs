@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Detector, Deviation, Observation};
-use crate::stats::SizeTail;
+use crate::{event::Outcome, stats::SizeTail};
 
 /// A call judged this far from trustworthy by its source's rate is not learned.
 const LEAST_WEIGHT: f64 = 0.5;
@@ -54,7 +54,11 @@ impl Detector for Bigger {
     }
 }
 
+/// A call that failed lasts as long as somebody's timeout: that it failed is said already.
 fn microseconds(seen: &Observation) -> Option<f64> {
+    if seen.outcome == Outcome::Failure {
+        return None;
+    }
     seen.duration_ns.map(|ns| ns as f64 / 1000.0)
 }
 

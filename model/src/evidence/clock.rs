@@ -35,12 +35,15 @@ impl Pace {
     }
 }
 
-/// Levels of the episode curve that an episode newly passed on one day: `after < level ≤ upto`.
+/// Levels of the episode curve that an episode newly passed: `begun < level ≤ upto`, and for the first time that day
+/// `after < level ≤ upto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Climb {
     /// Day of the passing (days since 1970).
     pub day: i64,
-    /// Highest level passed before.
+    /// Highest level that this episode passed before.
+    pub begun: u16,
+    /// Highest level that the identity passed before on that day, this episode or another; at most `upto`.
     pub after: u16,
     /// Highest level passed now.
     pub upto: u16,
@@ -54,7 +57,7 @@ pub struct Clock {
     episode_since: Option<Timestamp>,
     peak: u16,
     day: i64,
-    /// No identity counts more than one episode a day towards the curve.
+    /// The highest level that an episode of today passed.
     counted_today: u16,
 }
 
@@ -103,13 +106,11 @@ impl Clock {
         if day != self.day {
             (self.day, self.counted_today) = (day, 0);
         }
-        let after = self.peak.max(self.counted_today);
+        let begun = self.peak;
+        let after = begun.max(self.counted_today).min(level);
         self.peak = level;
-        if level <= after {
-            return None;
-        }
-        self.counted_today = level;
-        Some(Climb { day, after, upto: level })
+        self.counted_today = self.counted_today.max(level);
+        Some(Climb { day, begun, after, upto: level })
     }
 
     /// When the running episode began.
@@ -147,14 +148,15 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_counts_each_level_once_a_day() {
+    fn a_second_episode_of_a_day_is_told_from_the_first() {
         let mut clock = Clock::default();
         let first = clock.follow(Pace::Fast, NOW, 6.0).expect("a first climb");
-        assert_eq!((first.after, first.upto), (0, level_of(6.0)));
+        assert_eq!((first.begun, first.after, first.upto), (0, 0, level_of(6.0)));
         assert_eq!(clock.follow(Pace::Fast, minutes(1), 5.0), None);
-        // The episode dies, a second one of the same day rises as high: nothing new for the curve.
-        assert_eq!(clock.follow(Pace::Fast, minutes(200), 6.0), None);
+        // The episode dies, a second one of the same day rises as high.
+        let second = clock.follow(Pace::Fast, minutes(200), 6.0).expect("a second climb");
+        assert_eq!((second.begun, second.after, second.upto), (0, level_of(6.0), level_of(6.0)));
         let tomorrow = NOW + Span::DAY + Span::HOUR;
-        assert!(clock.follow(Pace::Fast, tomorrow, 6.0).is_some());
+        assert_eq!(clock.follow(Pace::Fast, tomorrow, 6.0).map(|climb| climb.after), Some(0));
     }
 }

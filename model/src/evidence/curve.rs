@@ -21,6 +21,9 @@ const DAYS_BEFORE_CAPPING: usize = 4;
 const READABLE: f64 = 10.0;
 /// Beyond, a Hill tail, stretched by this: the estimate from ten episodes is uncertain, and to one side costly.
 const CAUTION: f64 = 1.25;
+/// How many episodes a day the identities that had one may stand for on average: the budget counts entries, and an
+/// identity may enter again on the same day, but one noisy tenant must not steer the curve.
+const MOST_REPEATS: f64 = 2.0;
 /// No threshold is lower, whatever a contaminated curve says.
 const LEAST_THRESHOLD: f64 = 2.0;
 
@@ -35,7 +38,10 @@ pub fn level_of(m: f64) -> u16 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Day {
     index: i64,
+    /// Identities with an episode of each height.
     reached: Vec<u32>,
+    /// Episodes of each height.
+    episodes: Vec<u32>,
 }
 
 /// Episodes by the height they reached, day by day, over the last 21 days.
@@ -59,12 +65,12 @@ impl EpisodeCurve {
     pub fn add(&mut self, climb: Climb) {
         let position = self.days.iter().position(|day| day.index >= climb.day).unwrap_or(self.days.len());
         if self.days.get(position).is_none_or(|day| day.index != climb.day) {
-            self.days.insert(position, Day { index: climb.day, reached: vec![0; LEVELS] });
+            self.days.insert(position, Day { index: climb.day, reached: vec![0; LEVELS], episodes: vec![0; LEVELS] });
         }
         let day = &mut self.days[position];
-        for count in &mut day.reached[usize::from(climb.after) + 1..=usize::from(climb.upto)] {
-            *count += 1;
-        }
+        let upto = usize::from(climb.upto);
+        day.reached[usize::from(climb.after) + 1..=upto].iter_mut().for_each(|count| *count += 1);
+        day.episodes[usize::from(climb.begun) + 1..=upto].iter_mut().for_each(|count| *count += 1);
         while self.days.len() > DAYS + 1 {
             self.days.pop_front();
         }
@@ -77,7 +83,12 @@ impl EpisodeCurve {
         let days = ((now - since).0 as f64 / Span::DAY.0 as f64).max(1.0 / 24.0);
         let counted: Vec<&Day> = self.days.iter().filter(|day| day.index >= first).collect();
         let spanned = (now.window(Span::DAY) - first + 1).max(1) as usize;
-        let episodes: Vec<f64> = (0..LEVELS).map(|level| capped_sum(&counted, level, spanned)).collect();
+        let episodes: Vec<f64> = (0..LEVELS)
+            .map(|level| {
+                let sum = |of: fn(&Day) -> &Vec<u32>| capped_sum(counted.iter().map(|day| of(day)[level]), spanned);
+                sum(|day| &day.episodes).min(MOST_REPEATS * sum(|day| &day.reached))
+            })
+            .collect();
         let per_day = episodes.iter().map(|count| count / days).collect();
         let readable = (1..LEVELS).rev().find(|&level| episodes[level] >= READABLE).unwrap_or(0);
         let beyond: f64 = episodes[readable + 1..].iter().sum();
@@ -86,9 +97,9 @@ impl EpisodeCurve {
     }
 }
 
-/// Episodes at `level`, each day capped at twice the median day plus four once there are four days.
-fn capped_sum(days: &[&Day], level: usize, spanned: usize) -> f64 {
-    let mut counts: Vec<f64> = days.iter().map(|day| f64::from(day.reached[level])).collect();
+/// The sum of a level's counts, each day capped at twice the median day plus four once there are four days.
+fn capped_sum(days: impl Iterator<Item = u32>, spanned: usize) -> f64 {
+    let mut counts: Vec<f64> = days.map(f64::from).collect();
     if spanned < DAYS_BEFORE_CAPPING {
         return counts.iter().sum();
     }
@@ -149,7 +160,7 @@ mod tests {
         for index in 0..days {
             for &(height, n) in heights {
                 for _ in 0..n {
-                    curve.add(Climb { day: index, after: 0, upto: level_of(height) });
+                    curve.add(Climb { day: index, begun: 0, after: 0, upto: level_of(height) });
                 }
             }
         }
@@ -182,7 +193,7 @@ mod tests {
         let calm = curve(10, &[(3.0, 12)]);
         let mut wild = calm.clone();
         for _ in 0..500 {
-            wild.add(Climb { day: 9, after: 0, upto: level_of(30.0) });
+            wild.add(Climb { day: 9, begun: 0, after: 0, upto: level_of(30.0) });
         }
         let (calm, wild) = (calm.rates(BIRTH, day(10)), wild.rates(BIRTH, day(10)));
         let (before, after) = (calm.threshold(1.0).expect("readable"), wild.threshold(1.0).expect("readable"));

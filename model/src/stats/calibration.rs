@@ -94,8 +94,9 @@ impl Calibration {
                 let p = (above + 0.5 * count + 1.0) / (self.total + 1.0);
                 return (e_value(-libm::log(p.min(1.0))), 0.0);
             }
-            let low = in_tail(bin);
-            (low, in_tail(bin + 1) - low)
+            let most = most_for_lump(above + 0.5 * count, self.total);
+            let low = in_tail(bin).min(most);
+            (low, in_tail(bin + 1).min(most) - low)
         });
         ETable { bins: bins.collect() }
     }
@@ -118,6 +119,18 @@ impl Calibration {
         let surprise = -libm::log((above.max(0.0) + 1.0) / (self.total + 1.0));
         Tail { bin, y, excess, surprise }
     }
+}
+
+/// The greatest e-value where `reached` of `total` samples were as far out: a lump in the tail (timeouts all last as
+/// long) is as frequent as it was seen to be, whatever the fitted form says. `(√k − 1)²` is the lower bound of a Poisson
+/// count `k` at about one standard error (Anscombe's root), so that a sample or two, which may be the attack itself,
+/// bound nothing.
+fn most_for_lump(reached: f64, total: f64) -> f64 {
+    if reached <= 1.0 {
+        return f64::INFINITY;
+    }
+    let at_least = libm::sqrt(reached) - 1.0;
+    e_value(-libm::log((at_least * at_least / (total + 1.0)).min(1.0)))
 }
 
 struct Tail {
