@@ -9,7 +9,7 @@ use crate::{
     },
     evidence::Habit,
     stats::{Exposure, WindowCount, trust},
-    time::Span,
+    time::{Span, Timestamp},
 };
 
 /// What of this event is new for its source; `None` where the event has no such attribute.
@@ -174,6 +174,12 @@ impl SourceBaseline {
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
         Silence::from(*self.rate_10m.counts()).score_one(&ended)
+    }
+
+    /// Takes back a first contact made at `since` that was recognised as an honest change.
+    pub fn withdraw_contact(&mut self, since: Timestamp) {
+        self.spread_10m.withdraw(since);
+        self.spread_1h.withdraw(since);
     }
 
     /// Whether the call is bigger than this source's calls usually are, to whomever.

@@ -386,7 +386,9 @@ fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> (Edge
         let is_new_user = edge.users & (1 << place) == 0;
         edge.users |= 1 << place;
         edge.last = edge.last.max(now);
-        if is_new_user && edge.adopted.is_none() && now - edge.first <= SETTLED && edge.is_shared_by(live) {
+        let is_young = edge.adopted.is_none() && now - edge.first <= SETTLED;
+        if is_young && (is_new_user && edge.is_shared_by(live) || now - edge.first <= Span::HOUR && source.was_succeeded(edge.first, now)) {
+            source.baseline.withdraw_contact(edge.first);
             edge.adopt(now);
         }
         if edge.stamp != epoch {

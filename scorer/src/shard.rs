@@ -25,6 +25,11 @@ use crate::{
 pub(crate) const SHARDS: usize = 64;
 /// More instances than this of one identity share the last place.
 const INSTANCES: usize = 64;
+/// A newcomer is one who came at most this long before what is new.
+const SUCCESSION: Span = Span(10 * Span::MINUTE.0);
+/// Those who were there before are gone when they have been silent for this long and for so many calls.
+const SUCCEEDED_AFTER: Span = Span(2 * Span::MINUTE.0);
+const SUCCEEDED_CALLS: f64 = 10.0;
 /// An instance counts as live this long after its last call.
 const LIVE: Span = Span(10 * Span::MINUTE.0);
 /// Distinct operations kept for one edge; further ones are one operation.
@@ -47,6 +52,7 @@ pub(crate) fn shard_of(identity: &str) -> u8 {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Instance {
     pub(crate) address: u32,
+    pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
     /// Sum of `2^bits` of its odd events in the running episode: what weighs is how odd, not only how many.
     pub(crate) odds: f64,
@@ -186,7 +192,7 @@ impl Source {
             self.instances[place].last = self.instances[place].last.max(now);
             return place;
         }
-        let instance = Instance { address, last: now, odds: 0.0 };
+        let instance = Instance { address, first: now, last: now, odds: 0.0 };
         if self.instances.len() < INSTANCES {
             self.instances.push(instance);
             return self.instances.len() - 1;
@@ -206,6 +212,19 @@ impl Source {
             }
         }
         live
+    }
+
+    /// Whether newcomers alone have carried the service since `since`: all who were there before have been silent from
+    /// then on, although by now they should have called often. Then what is new since is a new version's, as with a
+    /// service of one replica that is deployed. Whoever only borrows the identity does not silence its owner.
+    pub(crate) fn was_succeeded(&self, since: Timestamp, now: Timestamp) -> bool {
+        let expected = self.baseline.calls_a_minute() * (now - since).0 as f64 / Span::MINUTE.0 as f64;
+        let earlier = |instance: &&Instance| since - instance.first > SUCCESSION;
+        let owners = self.instances.iter().filter(earlier);
+        expected >= SUCCEEDED_CALLS
+            && now - since >= SUCCEEDED_AFTER
+            && owners.clone().any(|owner| since - owner.last <= SUCCESSION)
+            && owners.map(|owner| owner.last).all(|last| last <= since + SUCCEEDED_AFTER)
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Detector, Deviation, Observation, rate::deviation, window};
-use crate::stats::WindowCount;
+use crate::{stats::WindowCount, time::Timestamp};
 
 /// First contacts in windows of `SECONDS`. See [`WindowCount`] for the formula.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -13,6 +13,11 @@ impl<const SECONDS: i64> Spread<SECONDS> {
     /// The counts themselves.
     pub fn counts(&self) -> &WindowCount {
         &self.0
+    }
+
+    /// Takes back a first contact that was made at `since`: it was recognised as an honest change.
+    pub fn withdraw(&mut self, since: Timestamp) {
+        self.0.withdraw(since, window(SECONDS));
     }
 }
 

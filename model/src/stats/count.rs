@@ -90,6 +90,17 @@ impl WindowCount {
         closed
     }
 
+    /// Takes back one that was counted at `since` and turned out not to be what is counted here. What lies two windows
+    /// back is learned and stays.
+    pub fn withdraw(&mut self, since: Timestamp, length: Span) {
+        let window = since.window(length);
+        if window == self.window {
+            self.count = (self.count - 1.0).max(0.0);
+        } else if window + 1 == self.window {
+            self.held = 0.0;
+        }
+    }
+
     /// A count that starts with what is usual among its kind: mean and mean square of a window of its siblings.
     pub fn inheriting(exposure: Exposure, length: Span, mean: f64, mean_square: f64) -> Self {
         let windows = (exposure.now.window(length) - exposure.birth.window(length)) as f64;
