@@ -77,7 +77,8 @@ impl EpisodeCurve {
         let days = ((now - since).0 as f64 / Span::DAY.0 as f64).max(1.0 / 24.0);
         let counted: Vec<&Day> = self.days.iter().filter(|day| day.index >= first).collect();
         let spanned = (now.window(Span::DAY) - first + 1).max(1) as usize;
-        let episodes: Vec<f64> = (0..LEVELS).map(|level| capped_sum(&counted, level, spanned)).collect();
+        let mut counts = Vec::with_capacity(spanned.max(counted.len()));
+        let episodes: Vec<f64> = (0..LEVELS).map(|level| capped_sum(&counted, level, spanned, &mut counts)).collect();
         let per_day = episodes.iter().map(|count| count / days).collect();
         let readable = (1..LEVELS).rev().find(|&level| episodes[level] >= READABLE).unwrap_or(0);
         let beyond: f64 = episodes[readable + 1..].iter().sum();
@@ -86,16 +87,20 @@ impl EpisodeCurve {
     }
 }
 
-/// Episodes at `level`, each day capped at twice the median day plus four once there are four days.
-fn capped_sum(days: &[&Day], level: usize, spanned: usize) -> f64 {
-    let mut counts: Vec<f64> = days.iter().map(|day| f64::from(day.reached[level])).collect();
-    if spanned < DAYS_BEFORE_CAPPING {
-        return counts.iter().sum();
+/// Episodes at `level`, each day capped at twice the median day plus four once there are four days. `counts` is
+/// room to count in.
+fn capped_sum(days: &[&Day], level: usize, spanned: usize, counts: &mut Vec<u32>) -> f64 {
+    let sum: u64 = days.iter().map(|day| u64::from(day.reached[level])).sum();
+    if spanned < DAYS_BEFORE_CAPPING || sum == 0 {
+        return sum as f64;
     }
-    counts.resize(spanned.max(counts.len()), 0.0);
-    counts.sort_by(f64::total_cmp);
-    let cap = 2.0 * counts[counts.len() / 2] + DAY_SLACK;
-    counts.iter().map(|count| count.min(cap)).sum()
+    counts.clear();
+    counts.extend(days.iter().map(|day| day.reached[level]));
+    counts.resize(spanned.max(counts.len()), 0);
+    let middle = counts.len() / 2;
+    let (_, &mut median, _) = counts.select_nth_unstable(middle);
+    let cap = 2.0 * f64::from(median) + DAY_SLACK;
+    counts.iter().map(|&count| f64::from(count).min(cap)).sum()
 }
 
 impl Rates {
