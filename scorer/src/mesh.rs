@@ -154,6 +154,7 @@ impl Mesh {
     }
 
     /// The end of the last summary.
+    #[inline]
     pub(crate) fn closed(&self) -> Timestamp {
         self.closed
     }
@@ -172,6 +173,12 @@ impl Mesh {
     #[inline]
     pub(crate) fn e(&self, question: Question, x: f64) -> f64 {
         self.tables[question as usize].e(x)
+    }
+
+    /// The tables of e-values, by question.
+    #[inline]
+    pub(crate) fn tables(&self) -> &[ETable] {
+        &self.tables
     }
 
     /// Evidence of a minute whose best event had `bits`: `z = log2 e(p)`, ranked among all minutes of all

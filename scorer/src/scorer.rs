@@ -281,16 +281,20 @@ impl Scorer {
         let key = (case.ids.shard, case.ids.source);
         let mut values = EValues::default();
         let mesh = &self.mesh;
-        let shard = &self.shards[usize::from(case.ids.shard)];
-        let weight =
-            shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
+        let late = now < mesh.closed();
+        let shard = &mut self.shards[usize::from(case.ids.shard)];
+        let weight = if late {
+            // What comes late is not learned and closes nothing.
+            shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)))
+        } else {
+            shard.answer(mesh, case, &mut values)
+        };
         let raw = values.bits();
         let context = if raw > -1.0 { mesh.context(key, now) } else { 0.0 };
         let source = &shard.sources[&case.ids.source];
         let forgiven = source.baseline.habit.forgive(now, raw);
         let bits = forgiven + CONTEXT_SHARE * context * (forgiven + 1.0).clamp(0.0, 1.0);
         self.weigh(case, bits, &values, wall, verdicts);
-        let late = now < self.mesh.closed();
         let shard = &mut self.shards[usize::from(case.ids.shard)];
         if !late {
             shard.learn(case, weight, raw);

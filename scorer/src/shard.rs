@@ -8,6 +8,8 @@ use qualm_model::{
     baseline::{DestinationBaseline, EdgeBaseline, SiblingRate, SourceBaseline},
     detector::{Deviation, Observation, Question},
     event::Reporter,
+    evidence::EValues,
+    stats::Exposure,
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -116,6 +118,15 @@ pub(crate) struct Link {
     pub(crate) weight: f64,
     pub(crate) first_contacts: f64,
     pub(crate) reported: bool,
+    #[serde(skip)]
+    view: View,
+}
+
+/// A destination's baseline as it stands in one minute after one summary.
+#[derive(Debug, Clone, Default)]
+struct View {
+    of: Option<(Timestamp, i64)>,
+    baseline: DestinationBaseline,
 }
 
 /// The shard.
@@ -462,6 +473,36 @@ impl Shard {
         weight
     }
 
+    /// Judges a case that is going to be learned: the answers of [`ask`](Self::ask) as e-values; returns how far it is
+    /// to be learned. Windows that have ended are closed first.
+    #[inline]
+    pub(crate) fn answer(&mut self, mesh: &Mesh, case: &Case<'_>, values: &mut EValues) -> f64 {
+        let Ids { source: source_id, destination, .. } = case.ids;
+        let (seen, tables, delta) = (&case.seen, mesh.tables(), &mut self.delta);
+        let Some(source) = self.sources.get_mut(&source_id) else { return 0.0 };
+        let mut minute = SiblingRate::default();
+        source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
+        if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
+            delta.siblings(namespace).merge(&minute);
+        }
+        let weight = source.baseline.judge(seen, case.first, tables, values);
+        if source.returned {
+            values.unset(Question::RareSource);
+        }
+        if let Some(edge) = self.edges.get_mut(&(source_id, destination)) {
+            edge.baseline.turn(case.edge_seen.exposure, &mut |question, x| delta.sample(question, x));
+            edge.baseline.judge(&case.edge_seen, tables, values);
+            if case.edge_is_excused {
+                values.unset(Question::RarePeer);
+            }
+        }
+        let link = self.links.entry(destination).or_default();
+        let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
+        let calls = link.calls + 1.0;
+        link.view(mesh, seen.exposure).judge(calls, contacts, tables, values);
+        weight
+    }
+
     /// Learns a case that was judged; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
@@ -487,6 +528,20 @@ impl Shard {
         link.weight += weight;
         link.first_contacts += f64::from(u8::from(seen.first_contact));
         link.reported |= case.event.reporter() == Reporter::Destination;
+    }
+}
+
+impl Link {
+    /// The destination as it stands now.
+    #[inline]
+    fn view(&mut self, mesh: &Mesh, exposure: Exposure) -> &mut DestinationBaseline {
+        let of = Some((mesh.closed(), exposure.now.window(Span::MINUTE)));
+        if self.view.of != of {
+            let known = self.mesh.and_then(|id| mesh.destination(id));
+            let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
+            self.view = View { of, baseline: baseline.at(exposure) };
+        }
+        &mut self.view.baseline
     }
 }
 

@@ -39,6 +39,12 @@ impl EValues {
         self.0[question as usize] = e;
     }
 
+    /// Takes back the answer to one question.
+    #[inline]
+    pub fn unset(&mut self, question: Question) {
+        self.0[question as usize] = f64::NAN;
+    }
+
     /// The answer to one question, `None` where there is no opinion.
     pub fn answer(&self, question: Question) -> Option<f64> {
         let e = self.0[question as usize];
