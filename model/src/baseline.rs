@@ -206,7 +206,7 @@ impl SourceBaseline {
         values: &mut EValues,
     ) -> f64 {
         let table = |question: Question| &tables[question as usize];
-        values.set(Question::RareSource, table(Question::RareSource).e(self.rarity.x()));
+        values.set(Question::RareSource, self.rarity.e(table(Question::RareSource)));
         values.set(Question::Rate1m, self.rate_1m.e(seen.more, table(Question::Rate1m)));
         values.set(Question::Rate10m, self.rate_10m.e(seen.more, table(Question::Rate10m)));
         values.set(Question::Rate1h, self.rate_1h.e(seen.more, table(Question::Rate1h)));
@@ -334,7 +334,7 @@ impl EdgeBaseline {
     #[inline]
     pub fn judge(&mut self, seen: &Observation, tables: &[ETable], values: &mut EValues) {
         let table = |question: Question| &tables[question as usize];
-        values.set(Question::RarePeer, table(Question::RarePeer).e(self.rarity.x()));
+        values.set(Question::RarePeer, self.rarity.e(table(Question::RarePeer)));
         values.set(Question::EdgeRate, self.rate.e(seen.more, table(Question::EdgeRate)));
         if let Some(deviation) = self.bigger.score_one(seen) {
             values.set(Question::Bigger, table(Question::Bigger).e(deviation.x));
@@ -413,7 +413,7 @@ impl DestinationBaseline {
     #[inline]
     pub fn judge(&mut self, calls: f64, first_contacts: f64, tables: &[ETable], values: &mut EValues) {
         let table = |question: Question| &tables[question as usize];
-        values.set(Question::RareDestination, table(Question::RareDestination).e(self.rarity.x()));
+        values.set(Question::RareDestination, self.rarity.e(table(Question::RareDestination)));
         values.set(Question::DestinationRate, self.rate.e(calls, table(Question::DestinationRate)));
         values.set(Question::FanIn, self.fan_in.e(first_contacts, table(Question::FanIn)));
     }

@@ -9,6 +9,7 @@ mod tail;
 pub use bins::Bins;
 pub use calibration::{Calibration, ETable, e_value};
 pub use count::{Exposure, WindowCount};
+pub(crate) use step::Told;
 pub use tail::SizeTail;
 
 /// Surprise above which a window is no longer learned with full weight, nats.

@@ -473,13 +473,35 @@ impl Shard {
         weight
     }
 
-    /// Judges a case that is going to be learned: the answers of [`ask`](Self::ask) as e-values; returns how far it is
-    /// to be learned. Windows that have ended are closed first.
+    /// All that one event is judged by and teaches, found once.
+    #[inline]
+    pub(crate) fn place(&mut self, ids: Ids) -> Option<Place<'_>> {
+        Some(Place {
+            source: self.sources.get_mut(&ids.source)?,
+            edge: self.edges.get_mut(&(ids.source, ids.destination)),
+            link: self.links.entry(ids.destination).or_default(),
+            delta: &mut self.delta,
+            touched: &mut self.touched,
+        })
+    }
+}
+
+/// What of a shard one event is about.
+pub(crate) struct Place<'a> {
+    pub(crate) source: &'a mut Source,
+    edge: Option<&'a mut Edge>,
+    link: &'a mut Link,
+    delta: &'a mut Delta,
+    touched: &'a mut Vec<u32>,
+}
+
+impl Place<'_> {
+    /// Judges a case that is going to be learned: the answers of [`Shard::ask`] as e-values; returns how far it is to
+    /// be learned. Windows that have ended are closed first.
     #[inline]
     pub(crate) fn answer(&mut self, mesh: &Mesh, case: &Case<'_>, values: &mut EValues) -> f64 {
-        let Ids { source: source_id, destination, .. } = case.ids;
-        let (seen, tables, delta) = (&case.seen, mesh.tables(), &mut self.delta);
-        let Some(source) = self.sources.get_mut(&source_id) else { return 0.0 };
+        let (seen, tables) = (&case.seen, mesh.tables());
+        let Self { source, edge, link, delta, .. } = self;
         let mut minute = SiblingRate::default();
         source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
         if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
@@ -489,14 +511,13 @@ impl Shard {
         if source.returned {
             values.unset(Question::RareSource);
         }
-        if let Some(edge) = self.edges.get_mut(&(source_id, destination)) {
+        if let Some(edge) = edge {
             edge.baseline.turn(case.edge_seen.exposure, &mut |question, x| delta.sample(question, x));
             edge.baseline.judge(&case.edge_seen, tables, values);
             if case.edge_is_excused {
                 values.unset(Question::RarePeer);
             }
         }
-        let link = self.links.entry(destination).or_default();
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
         let calls = link.calls + 1.0;
         link.view(mesh, seen.exposure).judge(calls, contacts, tables, values);
@@ -506,23 +527,20 @@ impl Shard {
     /// Learns a case that was judged; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
-        let Ids { source: source_id, destination, .. } = case.ids;
+        let Self { source, edge, link, delta, touched } = self;
         let seen = Observation { weight, ..case.seen };
-        let delta = &mut self.delta;
-        let Some(source) = self.sources.get_mut(&source_id) else { return };
         source.baseline.habit.learn(seen.exposure.now, raw);
         let mut minute = SiblingRate::default();
         source.baseline.learn(&seen, case.first, &mut minute, &mut |question, x| delta.sample(question, x));
         if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
             delta.siblings(namespace).merge(&minute);
         }
-        if let Some(edge) = self.edges.get_mut(&(source_id, destination)) {
+        if let Some(edge) = edge {
             let seen = Observation { weight, ..case.edge_seen };
             edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
         }
-        let link = self.links.entry(destination).or_default();
         if link.calls == 0.0 {
-            self.touched.push(destination);
+            touched.push(case.ids.destination);
         }
         link.calls += 1.0;
         link.weight += weight;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Detector, Deviation, Observation, window};
-use crate::stats::Exposure;
+use crate::stats::{ETable, Exposure, Told};
 
 /// `x` of something never seen: e^20, more than any volume that a mesh will count.
 const NEVER: f64 = 485_165_195.409_790_3;
@@ -16,6 +16,8 @@ pub struct Rarity {
     volume: f64,
     open: f64,
     minute: i64,
+    #[serde(skip)]
+    told: Told,
 }
 
 impl Rarity {
@@ -33,13 +35,18 @@ impl Rarity {
         self.volume += self.open;
         self.open = 0.0;
         self.minute = minute;
-        Some(self.x())
+        self.told = Told::default();
+        Some(NEVER / (1.0 + self.volume))
     }
 
-    /// `1 + surprise`, after [`turn`](Self::turn).
+    /// The e-value, after [`turn`](Self::turn).
     #[inline]
-    pub fn x(&self) -> f64 {
-        NEVER / (1.0 + self.volume)
+    pub fn e(&mut self, table: &ETable) -> f64 {
+        if let Some(e) = self.told.still(table) {
+            return e;
+        }
+        self.told = Told::by(table, NEVER / (1.0 + self.volume));
+        self.told.e()
     }
 
     /// Learns calls of trusted volume `weight`, after [`turn`](Self::turn).

@@ -42,6 +42,8 @@ pub struct ETable {
     /// fitted often, and what lies beyond is seldom asked.
     bins: Vec<(f64, f64)>,
     beyond: Tail,
+    /// Total weight that it rests on, which tells it from the tables before and after.
+    fitted: f64,
 }
 
 impl Default for Calibration {
@@ -52,7 +54,7 @@ impl Default for Calibration {
 
 impl Default for ETable {
     fn default() -> Self {
-        Self { bins: vec![(e_value(0.0), 0.0); Bins::COUNT], beyond: Tail::default() }
+        Self { bins: vec![(e_value(0.0), 0.0); Bins::COUNT], beyond: Tail::default(), fitted: 0.0 }
     }
 }
 
@@ -108,7 +110,7 @@ impl Calibration {
             bins.push((low, high - low));
             low = high;
         }
-        ETable { bins, beyond: tail }
+        ETable { bins, beyond: tail, fitted: self.total }
     }
 
     /// Where the tail begins: the lowest edge with few enough samples above it.
@@ -163,6 +165,12 @@ impl ETable {
         let (bin, place) = Bins::locate(x);
         let (low, rise) = self.bin(bin);
         low + place * rise
+    }
+
+    /// Total weight that the table rests on.
+    #[inline]
+    pub(crate) fn fitted(&self) -> f64 {
+        self.fitted
     }
 
     /// The e-value at the lower edge of a bin, and how much it rises within.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Bins, ETable, THETA, step::Step, trust};
+use super::{Bins, ETable, THETA, step::{Step, Told}, trust};
 use crate::time::{Span, Timestamp};
 
 /// Dispersion below which one learned burst would make everything normal.
@@ -11,6 +11,10 @@ const MOST_DISPERSION: f64 = 1e6;
 /// Least ratio of variance to mean: the Poisson distribution, a hair above so that `r` is finite.
 const LEAST_VARIANCE_RATIO: f64 = 1.0001;
 const SMALL: usize = 1024;
+/// A bin that begins at or below this ends below [`THETA`]: bins are at most an eighth wide.
+const TRUSTED_IN_FULL: f64 = (1.0 + THETA) / 1.125 / 1.125;
+/// Where a count has grown by no more than this since its surprise was worked out last, it is worked out ahead.
+const LOOK_AHEAD_AFTER: f64 = 2.0;
 
 /// Natural logarithms of the small whole numbers, which is what counts are.
 #[inline]
@@ -101,15 +105,17 @@ impl WindowCount {
     pub fn e(&mut self, more: f64, table: &ETable) -> f64 {
         let a = self.count + more;
         if self.step.holds(a) {
-            let (low, rise) = table.bin(self.step.bin as usize);
-            if rise == 0.0 {
-                return low;
+            if let Some(e) = self.step.told.still(table) {
+                return e;
             }
-            if self.step.level {
-                return table.e(self.step.x);
+            let one_value = self.step.level || table.bin(Bins::locate(self.step.x).0).1 == 0.0;
+            if one_value {
+                self.step.told = Told::by(table, self.step.x);
+                return self.step.told.e();
             }
         }
-        table.e(self.take_step(a, table))
+        self.take_step(a, table);
+        self.step.told.e()
     }
 
     /// How far a call is to be learned while so much is counted: [`trust`] of the surprise once `more` are added.
@@ -117,7 +123,7 @@ impl WindowCount {
     pub fn trust(&self, more: f64) -> f64 {
         let a = self.count + more;
         let step = &self.step;
-        if step.holds(a) && (step.level || Bins::edge(step.bin as usize + 1) <= 1.0 + THETA) {
+        if step.holds(a) && (step.level || step.x <= TRUSTED_IN_FULL) {
             return trust(step.x - 1.0);
         }
         trust(1.0 + self.tail_above(a).max(self.held) - 1.0)
@@ -129,25 +135,29 @@ impl WindowCount {
         self.count += more;
     }
 
-    /// `1 + surprise` at a count of `a`, and the range over which it stays there.
+    /// Works out the surprise at a count of `a`, and the range over which it stays there.
     #[inline(never)]
-    fn take_step(&mut self, a: f64, table: &ETable) -> f64 {
+    fn take_step(&mut self, a: f64, table: &ETable) {
         let s = self.tail_above(a);
         let x = 1.0 + s.max(self.held);
-        let bin = Bins::locate(x).0;
+        // Only a count that goes on in small steps is worth looking ahead for.
+        let goes_on = (a - self.step.from).abs() <= LOOK_AHEAD_AFTER;
         let (from, upto, level) = if a <= self.mean {
-            let ends = if self.held > 0.0 { self.stays_below(self.mean, 0.0, self.held) } else { self.mean };
-            (f64::NEG_INFINITY, ends, true)
+            let looks = self.held > 0.0 && goes_on;
+            let upto = if looks { self.stays_below(self.mean, 0.0, self.held) } else { self.mean };
+            (f64::NEG_INFINITY, upto, true)
+        } else if !goes_on {
+            (a, a, true)
         } else if s <= self.held {
             (a, self.stays_below(a, s, self.held), true)
-        } else if table.bin(bin).1 == 0.0 {
-            (a, self.stays_below(a, s, Bins::edge(bin + 1) - 1.0), false)
         } else {
+            let bin = Bins::locate(x).0;
             // Within the tail every count has an e-value of its own.
-            (a, a, true)
+            let one_value = table.bin(bin).1 == 0.0;
+            let upto = if one_value { self.stays_below(a, s, Bins::edge(bin + 1) - 1.0) } else { a };
+            (a, upto, !one_value)
         };
-        self.step = Step { from, upto, x, bin: bin as u32, level };
-        x
+        self.step = Step { from, upto, x, level, told: Told::by(table, x) };
     }
 
     /// A count up to which the surprise, `s` at `a`, is sure to stay below `limit`. It is convex above the mean: on the
