@@ -7,8 +7,8 @@ use crate::{
         Bigger, Detector, Deviation, Failing, Longer, Novelty, Observation, Question, Rarity, Rate, Refused, Silence,
         Spread,
     },
-    evidence::Habit,
-    stats::{Exposure, WindowCount, trust},
+    evidence::{EValues, Habit},
+    stats::{ETable, Exposure, WindowCount, trust},
     time::{Span, Timestamp},
 };
 
@@ -21,6 +21,35 @@ pub struct FirstTimes {
     pub credential: Option<bool>,
     /// The TLS fingerprint.
     pub fingerprint: Option<bool>,
+}
+
+/// The minute for which a baseline has closed its windows: all windows are whole minutes, so that nothing more ends
+/// before the next.
+#[derive(Debug, Clone, Copy)]
+struct Turned(i64);
+
+impl Default for Turned {
+    fn default() -> Self {
+        Self(i64::MIN)
+    }
+}
+
+impl PartialEq for Turned {
+    /// Turning twice is turning once: a baseline that has to look again is the same.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Turned {
+    /// Whether windows may have ended since the last time.
+    #[inline]
+    fn is_due(&mut self, now: Timestamp) -> bool {
+        let minute = now.window(Span::MINUTE);
+        let due = minute > self.0;
+        self.0 = self.0.max(minute);
+        due
+    }
 }
 
 /// What is usual for one source.
@@ -41,6 +70,8 @@ pub struct SourceBaseline {
     bigger: Bigger,
     /// Its notable hours.
     pub habit: Habit,
+    #[serde(skip)]
+    turned: Turned,
 }
 
 /// What is usual among the siblings of a new source: mean and mean square of the calls of one window.
@@ -128,13 +159,18 @@ impl SourceBaseline {
         }
     }
 
-    /// Learns the event; `sample` takes what closed windows give to the mesh's histograms, `siblings` the count of
-    /// each closed minute.
+    /// Closes the windows that have ended; `sample` takes what they give to the mesh's histograms, `siblings` the count
+    /// of each closed minute. An event that is to be learned closes them before it is judged.
     #[inline]
-    pub fn learn(
+    pub fn turn(&mut self, exposure: Exposure, siblings: &mut SiblingRate, sample: &mut impl FnMut(Question, f64)) {
+        if self.turned.is_due(exposure.now) {
+            self.close_windows(exposure, siblings, sample);
+        }
+    }
+
+    fn close_windows(
         &mut self,
-        seen: &Observation,
-        first: FirstTimes,
+        exposure: Exposure,
         siblings: &mut SiblingRate,
         sample: &mut impl FnMut(Question, f64),
     ) {
@@ -143,17 +179,74 @@ impl SourceBaseline {
                 sample(question, x);
             }
         };
-        take(Question::RareSource, self.rarity.learn_one(seen));
+        take(Question::RareSource, self.rarity.turn(exposure));
         let minute = self.rate_1m.counts().count();
-        let closed = self.rate_1m.learn_one(seen);
+        let closed = self.rate_1m.turn(exposure);
         if closed.is_some() {
             siblings.add(minute);
         }
         take(Question::Rate1m, closed);
-        take(Question::Rate10m, self.rate_10m.learn_one(seen));
-        take(Question::Rate1h, self.rate_1h.learn_one(seen));
-        take(Question::Spread10m, self.spread_10m.learn_one(seen));
-        take(Question::Spread1h, self.spread_1h.learn_one(seen));
+        take(Question::Rate10m, self.rate_10m.turn(exposure));
+        take(Question::Rate1h, self.rate_1h.turn(exposure));
+        take(Question::Spread10m, self.spread_10m.turn(exposure));
+        take(Question::Spread1h, self.spread_1h.turn(exposure));
+    }
+
+    /// The answers of [`score`](Self::score) as e-values, after [`turn`](Self::turn), without the reasons; returns how
+    /// far the event is to be learned.
+    #[inline]
+    pub fn judge(&mut self, seen: &Observation, first: FirstTimes, tables: &[ETable], values: &mut EValues) -> f64 {
+        let table = |question: Question| &tables[question as usize];
+        values.set(Question::RareSource, self.rarity.e(table(Question::RareSource)));
+        values.set(Question::Rate1m, self.rate_1m.e(seen.more, table(Question::Rate1m)));
+        values.set(Question::Rate10m, self.rate_10m.e(seen.more, table(Question::Rate10m)));
+        values.set(Question::Rate1h, self.rate_1h.e(seen.more, table(Question::Rate1h)));
+        let contacts = if seen.first_contact { seen.more } else { 0.0 };
+        values.set(Question::Spread10m, self.spread_10m.e(contacts, table(Question::Spread10m)));
+        values.set(Question::Spread1h, self.spread_1h.e(contacts, table(Question::Spread1h)));
+        let mut ask = |question, deviation: Option<Deviation>| {
+            if let Some(deviation) = deviation {
+                values.set(question, table(question).e(deviation.x));
+            }
+        };
+        let novel = |novel| Observation { novel, ..*seen };
+        if first.operation.is_some() {
+            ask(Question::NewOperation, self.operations.score_one(&novel(first.operation)));
+        }
+        if first.credential.is_some() {
+            ask(Question::NewCredential, self.credentials.score_one(&novel(first.credential)));
+        }
+        if first.fingerprint.is_some() {
+            ask(Question::NewFingerprint, self.fingerprints.score_one(&novel(first.fingerprint)));
+        }
+        ask(Question::Failing, self.failing.score_one(seen));
+        ask(Question::Refused, self.refused.score_one(seen));
+        self.rate_1m.counts().trust(seen.more)
+    }
+
+    /// Learns the event; `sample` and `siblings` as in [`turn`](Self::turn).
+    #[inline]
+    pub fn learn(
+        &mut self,
+        seen: &Observation,
+        first: FirstTimes,
+        siblings: &mut SiblingRate,
+        sample: &mut impl FnMut(Question, f64),
+    ) {
+        self.turn(seen.exposure, siblings, sample);
+        self.rarity.learn_open(seen.weight * seen.more);
+        self.rate_1m.learn_open(seen.more);
+        self.rate_10m.learn_open(seen.more);
+        self.rate_1h.learn_open(seen.more);
+        if seen.first_contact {
+            self.spread_10m.learn_open(seen.more);
+            self.spread_1h.learn_open(seen.more);
+        }
+        let mut take = |question, closed: Option<f64>| {
+            if let Some(x) = closed {
+                sample(question, x);
+            }
+        };
         let novel = |novel| Observation { novel, ..*seen };
         if first.operation.is_some() {
             take(Question::NewOperation, self.operations.learn_one(&novel(first.operation)));
@@ -210,6 +303,8 @@ pub struct EdgeBaseline {
     rate: Rate<600>,
     bigger: Bigger,
     longer: Longer,
+    #[serde(skip)]
+    turned: Turned,
 }
 
 impl EdgeBaseline {
@@ -230,18 +325,46 @@ impl EdgeBaseline {
         }
     }
 
+    /// Closes the windows that have ended; see [`SourceBaseline::turn`].
+    #[inline]
+    pub fn turn(&mut self, exposure: Exposure, sample: &mut impl FnMut(Question, f64)) {
+        if !self.turned.is_due(exposure.now) {
+            return;
+        }
+        if let Some(x) = self.rarity.turn(exposure) {
+            sample(Question::RarePeer, x);
+        }
+        if let Some(x) = self.rate.turn(exposure) {
+            sample(Question::EdgeRate, x);
+        }
+    }
+
+    /// The answers of [`score`](Self::score) as e-values, after [`turn`](Self::turn), without the reasons.
+    #[inline]
+    pub fn judge(&mut self, seen: &Observation, tables: &[ETable], values: &mut EValues) {
+        let table = |question: Question| &tables[question as usize];
+        values.set(Question::RarePeer, self.rarity.e(table(Question::RarePeer)));
+        values.set(Question::EdgeRate, self.rate.e(seen.more, table(Question::EdgeRate)));
+        if let Some(deviation) = self.bigger.score_one(seen) {
+            values.set(Question::Bigger, table(Question::Bigger).e(deviation.x));
+        }
+        if let Some(deviation) = self.longer.score_one(seen) {
+            values.set(Question::Longer, table(Question::Longer).e(deviation.x));
+        }
+    }
+
     /// Learns the event.
     #[inline]
     pub fn learn(&mut self, seen: &Observation, sample: &mut impl FnMut(Question, f64)) {
-        let mut take = |question, closed: Option<f64>| {
-            if let Some(x) = closed {
-                sample(question, x);
-            }
-        };
-        take(Question::RarePeer, self.rarity.learn_one(seen));
-        take(Question::EdgeRate, self.rate.learn_one(seen));
-        take(Question::Bigger, self.bigger.learn_one(seen));
-        take(Question::Longer, self.longer.learn_one(seen));
+        self.turn(seen.exposure, sample);
+        self.rarity.learn_open(seen.weight * seen.more);
+        self.rate.learn_open(seen.more);
+        if let Some(x) = self.bigger.learn_one(seen) {
+            sample(Question::Bigger, x);
+        }
+        if let Some(x) = self.longer.learn_one(seen) {
+            sample(Question::Longer, x);
+        }
     }
 
     /// Trusted volume of calls.
@@ -284,6 +407,24 @@ impl DestinationBaseline {
         if let Some(deviation) = self.fan_in.score_one(&contacts) {
             answer(Question::FanIn, deviation);
         }
+    }
+
+    /// The baseline as it stands at `exposure`: with the windows closed that have ended.
+    pub fn at(mut self, exposure: Exposure) -> Self {
+        self.rarity.turn(exposure);
+        self.rate.turn(exposure);
+        self.fan_in.turn(exposure);
+        self
+    }
+
+    /// The answers of [`score`](Self::score) as e-values, of a baseline as it stands now ([`at`](Self::at)), without
+    /// the reasons.
+    #[inline]
+    pub fn judge(&mut self, calls: f64, first_contacts: f64, tables: &[ETable], values: &mut EValues) {
+        let table = |question: Question| &tables[question as usize];
+        values.set(Question::RareDestination, self.rarity.e(table(Question::RareDestination)));
+        values.set(Question::DestinationRate, self.rate.e(calls, table(Question::DestinationRate)));
+        values.set(Question::FanIn, self.fan_in.e(first_contacts, table(Question::FanIn)));
     }
 
     /// Learns what all shards saw since the last summary; `weight` is the trusted share of `calls`.

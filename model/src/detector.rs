@@ -47,6 +47,7 @@ pub struct Observation {
 
 impl Observation {
     /// An observation of nothing but a time.
+    #[inline]
     pub fn at(exposure: Exposure) -> Self {
         Self {
             exposure,
@@ -181,6 +182,7 @@ impl Question {
 }
 
 /// The windows that counting detectors use.
+#[inline]
 pub(crate) const fn window(seconds: i64) -> Span {
     Span::seconds(seconds)
 }

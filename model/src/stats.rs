@@ -3,11 +3,13 @@
 mod bins;
 mod calibration;
 mod count;
+mod step;
 mod tail;
 
 pub use bins::Bins;
 pub use calibration::{Calibration, ETable, e_value};
 pub use count::{Exposure, WindowCount};
+pub(crate) use step::Told;
 pub use tail::SizeTail;
 
 /// Surprise above which a window is no longer learned with full weight, nats.
@@ -17,6 +19,7 @@ pub use tail::SizeTail;
 pub const THETA: f64 = 10.0;
 
 /// How far a window with surprise `s` nats is to be learned: `1` up to [`THETA`], then `e^(θ − s)`.
+#[inline]
 pub fn trust(s: f64) -> f64 {
     if s <= THETA { 1.0 } else { libm::exp(THETA - s) }
 }

@@ -27,6 +27,7 @@ impl Span {
     pub const DAY: Self = Self(24 * Self::HOUR.0);
 
     /// `seconds` as a span.
+    #[inline]
     pub const fn seconds(seconds: i64) -> Self {
         Self(seconds * Self::SECOND.0)
     }
@@ -39,11 +40,13 @@ impl Span {
 
 impl Timestamp {
     /// Seconds since 1970 as a timestamp.
+    #[inline]
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds * Span::SECOND.0)
     }
 
     /// The index of the window of length `window` that holds this time; windows are aligned to 1970.
+    #[inline]
     pub const fn window(self, window: Span) -> i64 {
         self.0.div_euclid(window.0)
     }
@@ -56,6 +59,7 @@ impl Timestamp {
 
 impl Add<Span> for Timestamp {
     type Output = Self;
+    #[inline]
     fn add(self, span: Span) -> Self {
         Self(self.0.saturating_add(span.0))
     }
@@ -63,6 +67,7 @@ impl Add<Span> for Timestamp {
 
 impl Sub<Span> for Timestamp {
     type Output = Self;
+    #[inline]
     fn sub(self, span: Span) -> Self {
         Self(self.0.saturating_sub(span.0))
     }
@@ -70,6 +75,7 @@ impl Sub<Span> for Timestamp {
 
 impl Sub for Timestamp {
     type Output = Span;
+    #[inline]
     fn sub(self, other: Self) -> Span {
         Span(self.0.saturating_sub(other.0))
     }

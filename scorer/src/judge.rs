@@ -12,7 +12,7 @@ use crate::{
     mesh::SourceKey,
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
-    standing::{Cause as OddIn, Evidence, Reached, Reading, Standing, reached},
+    standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
     table::{Object, Subject, TrustEntry},
     verdict::{Cause, Reason, Verdict, decision_id},
 };
@@ -25,6 +25,23 @@ const MOST_TELLING_BITS: f64 = 60.0;
 const NARROW_SHARE: f64 = 0.8;
 /// Where more than this share of those who should have called were silent, the telemetry is what is missing.
 const SILENT_SHARE: f64 = 0.2;
+
+impl Source {
+    /// Notes which instance the odd events of this episode come from.
+    #[inline]
+    pub(crate) fn attribute(&mut self, case: &Case<'_>, bits: f64) {
+        if bits <= TELLING_BITS {
+            return;
+        }
+        let episode = self.evidence.episode_since();
+        if self.episode != episode {
+            self.episode = episode;
+            self.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
+        }
+        let place = self.instance(case.ids.address, case.seen.exposure.now);
+        self.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
+    }
+}
 
 impl Scorer {
     /// Adds an event's bits to the evidence against its source, and decides where that changes anything.
@@ -42,7 +59,9 @@ impl Scorer {
         let question = values.leading().map_or(u8::MAX, |question| question as u8);
         let cause = OddIn { question, destination: case.ids.destination };
         let reading = self.add_evidence(key, now, (bits, cause), most);
-        self.attribute(case, bits);
+        if let Some(source) = self.shards[usize::from(key.0)].sources.get_mut(&key.1) {
+            source.attribute(case, bits);
+        }
         let Some(reading) = reading else { return };
         if bits > TELLING_BITS {
             let minute = now.window(Span::MINUTE);
@@ -56,25 +75,11 @@ impl Scorer {
     }
 
     /// The highest level that this event may lead to.
-    fn most(&self, case: &Case<'_>) -> Level {
+    #[inline]
+    pub(crate) fn most(&self, case: &Case<'_>) -> Level {
         let by_source = self.max_levels.get(usize::from(case.event.position().source)).copied();
         let by_source = by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined);
         if case.event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
-    }
-
-    /// Notes which instance the odd events of this episode come from.
-    fn attribute(&mut self, case: &Case<'_>, bits: f64) {
-        if bits <= TELLING_BITS {
-            return;
-        }
-        let Some(source) = self.shards[usize::from(case.ids.shard)].sources.get_mut(&case.ids.source) else { return };
-        let episode = source.evidence.episode_since();
-        if source.episode != episode {
-            source.episode = episode;
-            source.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
-        }
-        let place = source.instance(case.ids.address, case.seen.exposure.now);
-        source.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
     }
 
     fn add_evidence(
@@ -93,9 +98,13 @@ impl Scorer {
             (false, _) => &mut source.evidence,
             (true, claimed) => claimed.get_or_insert_default(),
         };
-        let reading = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level))?;
-        evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
-        source.shown_bits = mesh.shown_bits(Pace::Fast, reading.fast).max(mesh.shown_bits(Pace::Slow, reading.slow));
+        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level))?;
+        if news == News::Moved {
+            evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
+            *evidence.shown_bits() =
+                mesh.shown_bits(Pace::Fast, reading.fast).max(mesh.shown_bits(Pace::Slow, reading.slow));
+        }
+        source.shown_bits = *evidence.shown_bits();
         Some(reading)
     }
 
@@ -295,11 +304,9 @@ impl Scorer {
         let mut asked = Vec::new();
         for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
             for (&id, source) in sources {
+                let Some(deviation) = source.baseline.score_silence(exposure) else { continue };
                 // Whoever is held is silent because of us.
-                if self.standings.get(&(shard, id)).is_some_and(|standing| standing.level >= Level::Throttled) {
-                    continue;
-                }
-                if let Some(deviation) = source.baseline.score_silence(exposure) {
+                if self.standings.get(&(shard, id)).is_none_or(|standing| standing.level < Level::Throttled) {
                     asked.push(((shard, id), deviation));
                 }
             }

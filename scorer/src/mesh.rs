@@ -154,6 +154,7 @@ impl Mesh {
     }
 
     /// The end of the last summary.
+    #[inline]
     pub(crate) fn closed(&self) -> Timestamp {
         self.closed
     }
@@ -174,10 +175,22 @@ impl Mesh {
         self.tables[question as usize].e(x)
     }
 
+    /// The tables of e-values, by question.
+    #[inline]
+    pub(crate) fn tables(&self) -> &[ETable] {
+        &self.tables
+    }
+
     /// Evidence of a minute whose best event had `bits`: `z = log2 e(p)`, ranked among all minutes of all
     /// identities.
     pub(crate) fn z(&self, bits: f64) -> f64 {
-        libm::log2(self.minute_table.e(1.0 + bits.max(0.0)))
+        libm::log2(self.e_of_minute(bits))
+    }
+
+    /// The e-value of such a minute.
+    #[inline]
+    pub(crate) fn e_of_minute(&self, bits: f64) -> f64 {
+        self.minute_table.e(1.0 + bits.max(0.0))
     }
 
     pub(crate) fn destination_id(&self, name: &str) -> Option<u32> {

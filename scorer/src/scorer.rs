@@ -232,13 +232,14 @@ impl Scorer {
     fn admit<'a>(&mut self, event: Event<'a>, ids: Ids, now: Timestamp) -> Case<'a> {
         let exposure = self.mesh.exposure(now);
         let shard = &mut self.shards[usize::from(ids.shard)];
-        if !shard.sources.contains_key(&ids.source) {
+        let admitted = admit_edge(shard, &self.mesh, ids, now);
+        let (edge, first_contact, bytes) = admitted.unwrap_or_else(|| {
             let source = new_source(event, shard, &self.mesh, exposure);
             self.used += SOURCE_BYTES;
             shard.delta.new_identities += 1;
             shard.sources.insert(ids.source, source);
-        }
-        let (edge, first_contact, bytes) = admit_edge(shard, &self.mesh, ids, now);
+            admit_edge(shard, &self.mesh, ids, now).expect("the source was just made")
+        });
         let mut owned = bytes;
         let mut first_time = |attribute| {
             let (first, bytes) = shard.first_time(attribute, now);
@@ -251,12 +252,10 @@ impl Scorer {
         let credential = ids.credential.and_then(|credential| first_time(Attribute::Credential { source, credential }));
         let fingerprint =
             ids.fingerprint.and_then(|fingerprint| first_time(Attribute::Fingerprint { source, fingerprint }));
-        self.used += owned;
-        if let Some(source) = shard.sources.get_mut(&ids.source) {
-            source.owned += owned;
-            if source.stamp != shard.changed.epoch {
-                source.stamp = shard.changed.epoch;
-                shard.changed.sources.push(ids.source);
+        if owned > 0 {
+            self.used += owned;
+            if let Some(source) = shard.sources.get_mut(&ids.source) {
+                source.owned += owned;
             }
         }
         let adopted = edge.adopted.filter(|&since| now - since <= ADOPTED_FOR);
@@ -278,24 +277,45 @@ impl Scorer {
     /// Scores, decides, learns.
     fn judge(&mut self, case: &Case<'_>, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
         let now = case.seen.exposure.now;
-        let key = (case.ids.shard, case.ids.source);
+        if now < self.mesh.closed() {
+            return self.judge_late(case, wall, verdicts);
+        }
+        let most = self.most(case);
+        let mesh = &self.mesh;
+        let shard = &mut self.shards[usize::from(case.ids.shard)];
+        let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
+        let mut values = EValues::default();
+        let weight = place.answer(mesh, case, &mut values);
+        let raw = values.bits();
+        let bits = forgiven(mesh, place.source, case, raw);
+        let leading = values.leading();
+        let evidence =
+            if most <= Level::Watched { place.source.claimed.as_deref() } else { Some(&place.source.evidence) };
+        if evidence.is_some_and(|evidence| evidence.is_unmoved_by(now, bits)) {
+            // As most events are: its minute has seen as odd a one, and nothing is to be decided anew.
+            place.source.attribute(case, bits);
+            place.learn(case, weight, raw);
+            return Observed::Scored { bits, identity_bits: place.source.shown_bits, leading };
+        }
+        self.weigh(case, bits, &values, wall, verdicts);
+        let Some(mut place) = self.shards[usize::from(case.ids.shard)].place(case.ids) else {
+            return Observed::NoSource;
+        };
+        place.learn(case, weight, raw);
+        Observed::Scored { bits, identity_bits: place.source.shown_bits, leading }
+    }
+
+    /// Scores and decides on what comes late: it is not learned, and closes nothing.
+    fn judge_late(&mut self, case: &Case<'_>, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
         let mut values = EValues::default();
         let mesh = &self.mesh;
         let shard = &self.shards[usize::from(case.ids.shard)];
-        let weight =
-            shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
-        let raw = values.bits();
-        let context = if raw > -1.0 { mesh.context(key, now) } else { 0.0 };
-        let source = &shard.sources[&case.ids.source];
-        let forgiven = source.baseline.habit.forgive(now, raw);
-        let bits = forgiven + CONTEXT_SHARE * context * (forgiven + 1.0).clamp(0.0, 1.0);
+        shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
+        shard.blame(case.ids, &mut values);
+        let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         self.weigh(case, bits, &values, wall, verdicts);
-        let late = now < self.mesh.closed();
-        let shard = &mut self.shards[usize::from(case.ids.shard)];
-        if !late {
-            shard.learn(case, weight, raw);
-        }
-        let identity_bits = shard.sources.get(&case.ids.source).map_or(0.0, |source| source.shown_bits);
+        let source = self.shards[usize::from(case.ids.shard)].sources.get(&case.ids.source);
+        let identity_bits = source.map_or(0.0, |source| source.shown_bits);
         Observed::Scored { bits, identity_bits, leading: values.leading() }
     }
 
@@ -339,6 +359,15 @@ impl Scorer {
     }
 }
 
+/// Bits of an event as they count: habit is forgiven, and what the neighbours go through lifts what is doubtful.
+#[inline]
+fn forgiven(mesh: &Mesh, source: &Source, case: &Case<'_>, raw: f64) -> f64 {
+    let now = case.seen.exposure.now;
+    let context = if raw > -1.0 { mesh.context((case.ids.shard, case.ids.source), now) } else { 0.0 };
+    let forgiven = source.baseline.habit.forgive(now, raw);
+    forgiven + CONTEXT_SHARE * context * (forgiven + 1.0).clamp(0.0, 1.0)
+}
+
 fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.saturating_add(b)),
@@ -372,22 +401,28 @@ struct EdgeState {
     returned: bool,
 }
 
-/// The edge, made where it is new; whether the two meet for the first time; bytes taken.
-fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> (EdgeState, bool, usize) {
-    let Some(source) = shard.sources.get_mut(&ids.source) else {
-        return (EdgeState { adopted: None, returned: false }, false, 0);
-    };
+/// The edge, made where it is new; whether the two meet for the first time; bytes taken. `None` where there is no such
+/// source.
+#[inline]
+fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> Option<(EdgeState, bool, usize)> {
+    let source = shard.sources.get_mut(&ids.source)?;
     let place = source.instance(ids.address, now);
     source.last = source.last.max(now);
-    let live = source.live(now);
-    let key = (ids.source, ids.destination);
     let epoch = shard.changed.epoch;
+    if source.stamp != epoch {
+        source.stamp = epoch;
+        shard.changed.sources.push(ids.source);
+    }
+    let key = (ids.source, ids.destination);
     if let Some(edge) = shard.edges.get_mut(&key) {
         let is_new_user = edge.users & (1 << place) == 0;
         edge.users |= 1 << place;
         edge.last = edge.last.max(now);
         let is_young = edge.adopted.is_none() && now - edge.first <= SETTLED;
-        if is_young && (is_new_user && edge.is_shared_by(live) || now - edge.first <= Span::HOUR && source.was_succeeded(edge.first, now)) {
+        if is_young
+            && (is_new_user && edge.is_shared_by(source.live(now))
+                || now - edge.first <= Span::HOUR && source.was_succeeded(edge.first, now))
+        {
             source.baseline.withdraw_contact(edge.first);
             edge.adopt(now);
         }
@@ -395,9 +430,9 @@ fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> (Edge
             edge.stamp = epoch;
             shard.changed.edges.push(key);
         }
-        return (EdgeState { adopted: edge.adopted, returned: edge.returned }, false, 0);
+        return Some((EdgeState { adopted: edge.adopted, returned: edge.returned }, false, 0));
     }
     let returned = shard.forgotten.holds((4_u8, shard.names.text(ids.source), shard.names.text(ids.destination)));
     shard.new_edge(key, now, 1 << place, returned, mesh);
-    (EdgeState { adopted: None, returned }, !returned, EDGE_BYTES)
+    Some((EdgeState { adopted: None, returned }, !returned, EDGE_BYTES))
 }

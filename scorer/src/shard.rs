@@ -8,6 +8,8 @@ use qualm_model::{
     baseline::{DestinationBaseline, EdgeBaseline, SiblingRate, SourceBaseline},
     detector::{Deviation, Observation, Question},
     event::Reporter,
+    evidence::EValues,
+    stats::Exposure,
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -36,8 +38,6 @@ const LIVE: Span = Span(10 * Span::MINUTE.0);
 const OPERATIONS_AN_EDGE: u16 = 256;
 /// Calls after which an edge is an established one.
 const ESTABLISHED: f64 = 100.0;
-/// Below this `1 + surprise` (nats) the rate of an edge is as ever.
-const UNREMARKABLE: f64 = 2.0;
 /// Names of nothing that a shard may hold before it sweeps.
 const IDLE_NAMES: usize = 4096;
 /// The canonical id of what exceeds a cap.
@@ -126,6 +126,15 @@ pub(crate) struct Link {
     pub(crate) weight: f64,
     pub(crate) first_contacts: f64,
     pub(crate) reported: bool,
+    #[serde(skip)]
+    view: View,
+}
+
+/// A destination's baseline as it stands in one minute after one summary.
+#[derive(Debug, Clone, Default)]
+struct View {
+    of: Option<(Timestamp, i64)>,
+    baseline: DestinationBaseline,
 }
 
 /// The shard.
@@ -459,7 +468,8 @@ impl Shard {
         self.changed.edges.push(key);
     }
 
-    /// Asks every question about a case; returns how far it is to be learned.
+    /// Asks every question about a case; returns how far it is to be learned. What is answered counts as far as
+    /// [`Shard::blame`] lets it.
     #[inline]
     pub(crate) fn ask(&self, mesh: &Mesh, case: &Case<'_>, answer: &mut impl FnMut(Question, Deviation)) -> f64 {
         let Ids { source: source_id, destination, .. } = case.ids;
@@ -469,13 +479,10 @@ impl Shard {
                 answer(question, deviation);
             }
         });
-        let (mut keeps_to_its_own, mut sized) = (false, false);
+        let mut sized = false;
         if let Some(edge) = self.edges.get(&(source_id, destination)) {
             edge.baseline.score(&case.edge_seen, &mut |question, deviation| {
                 sized |= question == Question::Bigger;
-                if question == Question::EdgeRate {
-                    keeps_to_its_own = deviation.x < UNREMARKABLE && edge.baseline.volume() >= ESTABLISHED;
-                }
                 if !(question == Question::RarePeer && case.edge_is_excused) {
                     answer(question, deviation);
                 }
@@ -489,35 +496,93 @@ impl Shard {
         let contacts = contacts + f64::from(u8::from(case.seen.first_contact));
         let known = link.and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
         let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
-        // What others do to a destination is not held against its usual callers that call it as ever.
-        baseline.score(&case.seen, calls + 1.0, contacts, &mut |question, deviation| {
-            if !(keeps_to_its_own && matches!(question, Question::DestinationRate | Question::FanIn)) {
-                answer(question, deviation);
+        baseline.score(&case.seen, calls + 1.0, contacts, answer);
+        weight
+    }
+
+    /// What others do to a destination is not held against its usual callers beyond what is odd on their own edge.
+    pub(crate) fn blame(&self, ids: Ids, values: &mut EValues) {
+        if let Some(edge) = self.edges.get(&(ids.source, ids.destination)) {
+            edge.blame(values);
+        }
+    }
+
+    /// All that one event is judged by and teaches, found once.
+    #[inline]
+    pub(crate) fn place(&mut self, ids: Ids) -> Option<Place<'_>> {
+        Some(Place {
+            source: self.sources.get_mut(&ids.source)?,
+            edge: self.edges.get_mut(&(ids.source, ids.destination)),
+            link: self.links.entry(ids.destination).or_default(),
+            delta: &mut self.delta,
+            touched: &mut self.touched,
+        })
+    }
+}
+
+/// What of a shard one event is about.
+pub(crate) struct Place<'a> {
+    pub(crate) source: &'a mut Source,
+    edge: Option<&'a mut Edge>,
+    link: &'a mut Link,
+    delta: &'a mut Delta,
+    touched: &'a mut Vec<u32>,
+}
+
+impl Place<'_> {
+    /// Judges a case that is going to be learned: the answers of [`Shard::ask`] as e-values; returns how far it is to
+    /// be learned. Windows that have ended are closed first.
+    #[inline]
+    pub(crate) fn answer(&mut self, mesh: &Mesh, case: &Case<'_>, values: &mut EValues) -> f64 {
+        let (seen, tables) = (&case.seen, mesh.tables());
+        let Self { source, edge, link, delta, .. } = self;
+        let mut minute = SiblingRate::default();
+        source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
+        if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
+            delta.siblings(namespace).merge(&minute);
+        }
+        let weight = source.baseline.judge(seen, case.first, tables, values);
+        if source.returned {
+            values.unset(Question::RareSource);
+        }
+        if let Some(edge) = edge {
+            edge.baseline.turn(case.edge_seen.exposure, &mut |question, x| delta.sample(question, x));
+            edge.baseline.judge(&case.edge_seen, tables, values);
+            if case.edge_is_excused {
+                values.unset(Question::RarePeer);
             }
-        });
+        }
+        if values.answer(Question::Bigger).is_none()
+            && let Some(deviation) = source.baseline.score_size(seen)
+        {
+            values.set(Question::Bigger, mesh.e(Question::Bigger, deviation.x));
+        }
+        let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
+        let calls = link.calls + 1.0;
+        link.view(mesh, seen.exposure).judge(calls, contacts, tables, values);
+        if let Some(edge) = edge {
+            edge.blame(values);
+        }
         weight
     }
 
     /// Learns a case that was judged; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
-        let Ids { source: source_id, destination, .. } = case.ids;
+        let Self { source, edge, link, delta, touched } = self;
         let seen = Observation { weight, ..case.seen };
-        let delta = &mut self.delta;
-        let Some(source) = self.sources.get_mut(&source_id) else { return };
         source.baseline.habit.learn(seen.exposure.now, raw);
         let mut minute = SiblingRate::default();
         source.baseline.learn(&seen, case.first, &mut minute, &mut |question, x| delta.sample(question, x));
         if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
             delta.siblings(namespace).merge(&minute);
         }
-        if let Some(edge) = self.edges.get_mut(&(source_id, destination)) {
+        if let Some(edge) = edge {
             let seen = Observation { weight, ..case.edge_seen };
             edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
         }
-        let link = self.links.entry(destination).or_default();
         if link.calls == 0.0 {
-            self.touched.push(destination);
+            touched.push(case.ids.destination);
         }
         link.calls += 1.0;
         link.weight += weight;
@@ -526,7 +591,30 @@ impl Shard {
     }
 }
 
+impl Link {
+    /// The destination as it stands now.
+    #[inline]
+    fn view(&mut self, mesh: &Mesh, exposure: Exposure) -> &mut DestinationBaseline {
+        let of = Some((mesh.closed(), exposure.now.window(Span::MINUTE)));
+        if self.view.of != of {
+            let known = self.mesh.and_then(|id| mesh.destination(id));
+            let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
+            self.view = View { of, baseline: baseline.at(exposure) };
+        }
+        &mut self.view.baseline
+    }
+}
+
 impl Edge {
+    fn blame(&self, values: &mut EValues) {
+        if self.baseline.volume() < ESTABLISHED {
+            return;
+        }
+        let own = values.answer(Question::EdgeRate).map_or(1.0, |e| e.max(1.0));
+        values.limit(Question::DestinationRate, own);
+        values.limit(Question::FanIn, own);
+    }
+
     /// Recognises the edge as a change of the service: from now on it is as old as this.
     pub(crate) fn adopt(&mut self, now: Timestamp) {
         self.adopted = Some(now);

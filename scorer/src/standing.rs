@@ -40,6 +40,31 @@ pub(crate) struct Evidence {
     led: [(Cause, u16); CAUSES],
     fast: Clock,
     slow: Clock,
+    #[serde(skip)]
+    told: Told,
+}
+
+/// The reading that was worked out last, and all that it follows from besides the clocks.
+#[derive(Debug, Clone, Copy, Default)]
+struct Told {
+    of: Option<(Timestamp, Timestamp, f64, Cause)>,
+    reading: Reading,
+    shown_bits: f64,
+}
+
+impl PartialEq for Told {
+    /// What was told follows from the evidence.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+/// Whether a reading is the one of the event before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    Moved,
+    /// Nothing that it follows from has changed: not even the time.
+    Same,
 }
 
 /// What the clocks show with the running minute in them.
@@ -59,17 +84,36 @@ impl Evidence {
         bits: f64,
         cause: Cause,
         ended: &mut impl FnMut(f64),
-    ) -> Option<Reading> {
+    ) -> Option<(Reading, News)> {
         let minute = now.window(Span::MINUTE);
         if minute > self.minute {
             self.end_minute(mesh, ended);
             self.minute = minute;
-        } else if self.best.is_some_and(|best| bits <= best) {
+            self.told = Told::default();
+        } else if self.is_unmoved_by(now, bits) {
             return None;
         }
-        self.best = Some(self.best.map_or(bits, |best| best.max(bits)));
+        let best = self.best.map_or(bits, |best| best.max(bits));
+        self.best = Some(best);
         self.cause = cause;
-        Some(self.reading(mesh, now))
+        // Many a new best weighs no more than the one before.
+        let of = Some((mesh.closed(), now, mesh.e_of_minute(best), cause));
+        if self.told.of == of {
+            return Some((self.told.reading, News::Same));
+        }
+        self.told = Told { of, reading: self.reading(mesh, now), shown_bits: 0.0 };
+        Some((self.told.reading, News::Moved))
+    }
+
+    /// The bits shown for the reading worked out last.
+    pub(crate) fn shown_bits(&mut self) -> &mut f64 {
+        &mut self.told.shown_bits
+    }
+
+    /// Whether an event with so many bits changes nothing: its minute has seen as odd a one.
+    #[inline]
+    pub(crate) fn is_unmoved_by(&self, now: Timestamp, bits: f64) -> bool {
+        now.window(Span::MINUTE) <= self.minute && self.best.is_some_and(|best| bits <= best)
     }
 
     fn end_minute(&mut self, mesh: &Mesh, ended: &mut impl FnMut(f64)) {

@@ -28,10 +28,12 @@ struct BadShare {
 }
 
 impl BadShare {
+    #[inline]
     fn share(&self) -> f64 {
         (self.all_bad + 0.5) / (self.all_calls + 1.0)
     }
 
+    #[inline]
     fn surprise(&self, calls: f64, bad: f64) -> f64 {
         let expected = self.share();
         let observed = bad / calls;
@@ -43,6 +45,7 @@ impl BadShare {
         calls / (1.0 + WITHIN * (calls - 1.0)) * divergence
     }
 
+    #[inline]
     fn open(&self, exposure: Exposure) -> (f64, f64) {
         if exposure.now.window(window(MINUTE)) > self.minute {
             return (0.0, 0.0);
@@ -50,6 +53,7 @@ impl BadShare {
         (f64::from(self.calls), f64::from(self.bad))
     }
 
+    #[inline]
     fn score(&self, seen: &Observation, bad: Outcome) -> Option<Deviation> {
         if seen.outcome == Outcome::Unknown {
             return None;
@@ -60,6 +64,7 @@ impl BadShare {
         Some(Deviation { x: 1.0 + surprise, observed: bad / calls, expected: self.share(), n: self.all_calls })
     }
 
+    #[inline]
     fn learn(&mut self, seen: &Observation, bad: Outcome) -> Option<f64> {
         if seen.outcome == Outcome::Unknown {
             return None;
@@ -92,20 +97,24 @@ pub struct Failing(BadShare);
 pub struct Refused(BadShare);
 
 impl Detector for Failing {
+    #[inline]
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
         self.0.score(seen, Outcome::Failure)
     }
 
+    #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
         self.0.learn(seen, Outcome::Failure)
     }
 }
 
 impl Detector for Refused {
+    #[inline]
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
         self.0.score(seen, Outcome::Refused)
     }
 
+    #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
         self.0.learn(seen, Outcome::Refused)
     }

@@ -22,10 +22,12 @@ pub struct Novelty {
 }
 
 impl Novelty {
+    #[inline]
     fn x(&self) -> f64 {
         (f64::from(self.minutes) + 1.0) / (f64::from(self.with_first_times) + 1.0)
     }
 
+    #[inline]
     fn open_x(&self) -> f64 {
         if self.first_times > 0 { self.x() } else { 1.0 }
     }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Detector, Deviation, Observation, window};
+use crate::stats::{ETable, Exposure, Told};
 
 /// `x` of something never seen: e^20, more than any volume that a mesh will count.
 const NEVER: f64 = 485_165_195.409_790_3;
@@ -15,6 +16,8 @@ pub struct Rarity {
     volume: f64,
     open: f64,
     minute: i64,
+    #[serde(skip)]
+    told: Told,
 }
 
 impl Rarity {
@@ -23,7 +26,37 @@ impl Rarity {
         self.volume
     }
 
+    /// Closes the minutes that have ended, as learning does. Returns the sample where one was closed.
+    pub fn turn(&mut self, exposure: Exposure) -> Option<f64> {
+        let minute = exposure.now.window(window(MINUTE));
+        if minute <= self.minute {
+            return None;
+        }
+        self.volume += self.open;
+        self.open = 0.0;
+        self.minute = minute;
+        self.told = Told::default();
+        Some(NEVER / (1.0 + self.volume))
+    }
+
+    /// The e-value, after [`turn`](Self::turn).
+    #[inline]
+    pub fn e(&mut self, table: &ETable) -> f64 {
+        if let Some(e) = self.told.still(table) {
+            return e;
+        }
+        self.told = Told::by(table, NEVER / (1.0 + self.volume));
+        self.told.e()
+    }
+
+    /// Learns calls of trusted volume `weight`, after [`turn`](Self::turn).
+    #[inline]
+    pub fn learn_open(&mut self, weight: f64) {
+        self.open += weight;
+    }
+
     /// Trusted volume with the open minute.
+    #[inline]
     pub fn total(&self) -> f64 {
         self.volume + self.open
     }
@@ -39,15 +72,8 @@ impl Detector for Rarity {
 
     #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
-        let minute = seen.exposure.now.window(window(MINUTE));
-        let mut sample = None;
-        if minute > self.minute {
-            self.volume += self.open;
-            self.open = 0.0;
-            self.minute = minute;
-            sample = Some(NEVER / (1.0 + self.volume));
-        }
-        self.open += seen.weight * seen.more;
+        let sample = self.turn(seen.exposure);
+        self.learn_open(seen.weight * seen.more);
         sample
     }
 }

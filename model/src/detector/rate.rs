@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Detector, Deviation, Observation, window};
-use crate::stats::WindowCount;
+use crate::stats::{ETable, Exposure, WindowCount};
 
 /// Calls in windows of `SECONDS`. See [`WindowCount`] for the formula.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -18,8 +18,26 @@ impl<const SECONDS: i64> From<WindowCount> for Rate<SECONDS> {
 
 impl<const SECONDS: i64> Rate<SECONDS> {
     /// The counts themselves.
+    #[inline]
     pub fn counts(&self) -> &WindowCount {
         &self.0
+    }
+
+    /// Closes the windows that have ended, as learning does. Returns the sample where one was closed.
+    pub fn turn(&mut self, exposure: Exposure) -> Option<f64> {
+        self.0.add(exposure, window(SECONDS), 0.0).map(|s| 1.0 + s)
+    }
+
+    /// The e-value of `more` calls, after [`turn`](Self::turn).
+    #[inline]
+    pub fn e(&mut self, more: f64, table: &ETable) -> f64 {
+        self.0.e(more, table)
+    }
+
+    /// Learns `more` calls, after [`turn`](Self::turn).
+    #[inline]
+    pub fn learn_open(&mut self, more: f64) {
+        self.0.add_open(more);
     }
 }
 

@@ -16,12 +16,14 @@ pub struct Bigger(SizeTail);
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Longer(SizeTail);
 
+#[inline]
 fn score(tail: &SizeTail, value: f64) -> Option<Deviation> {
     let at = tail.at(value)?;
     Some(Deviation { x: at.x, observed: value, expected: at.median, n: f64::from(at.n) })
 }
 
 /// Learns and returns the sample: one a call, since every call has a size of its own.
+#[inline]
 fn learn(tail: &mut SizeTail, value: f64, weight: f64) -> Option<f64> {
     let sample = tail.at(value).map(|at| at.x);
     if weight >= LEAST_WEIGHT {
@@ -45,16 +47,19 @@ impl Longer {
 }
 
 impl Detector for Bigger {
+    #[inline]
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
         score(&self.0, seen.bytes? as f64)
     }
 
+    #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
         learn(&mut self.0, seen.bytes? as f64, seen.weight)
     }
 }
 
 /// A call that failed lasts as long as somebody's timeout: that it failed is said already.
+#[inline]
 fn microseconds(seen: &Observation) -> Option<f64> {
     if seen.outcome == Outcome::Failure {
         return None;
@@ -63,10 +68,12 @@ fn microseconds(seen: &Observation) -> Option<f64> {
 }
 
 impl Detector for Longer {
+    #[inline]
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
         score(&self.0, microseconds(seen)?)
     }
 
+    #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
         learn(&mut self.0, microseconds(seen)?, seen.weight)
     }

@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Detector, Deviation, Observation, rate::deviation, window};
-use crate::{stats::WindowCount, time::Timestamp};
+use crate::{
+    stats::{ETable, Exposure, WindowCount},
+    time::Timestamp,
+};
 
 /// First contacts in windows of `SECONDS`. See [`WindowCount`] for the formula.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -11,6 +14,7 @@ pub struct Spread<const SECONDS: i64>(WindowCount);
 
 impl<const SECONDS: i64> Spread<SECONDS> {
     /// The counts themselves.
+    #[inline]
     pub fn counts(&self) -> &WindowCount {
         &self.0
     }
@@ -19,8 +23,26 @@ impl<const SECONDS: i64> Spread<SECONDS> {
     pub fn withdraw(&mut self, since: Timestamp) {
         self.0.withdraw(since, window(SECONDS));
     }
+
+    /// Closes the windows that have ended, as learning does. Returns the sample where one was closed.
+    pub fn turn(&mut self, exposure: Exposure) -> Option<f64> {
+        self.0.add(exposure, window(SECONDS), 0.0).map(|s| 1.0 + s)
+    }
+
+    /// The e-value of `contacts` first contacts, after [`turn`](Self::turn).
+    #[inline]
+    pub fn e(&mut self, contacts: f64, table: &ETable) -> f64 {
+        self.0.e(contacts, table)
+    }
+
+    /// Learns `contacts` first contacts, after [`turn`](Self::turn).
+    #[inline]
+    pub fn learn_open(&mut self, contacts: f64) {
+        self.0.add_open(contacts);
+    }
 }
 
+#[inline]
 fn contacts(seen: &Observation) -> f64 {
     if seen.first_contact { seen.more } else { 0.0 }
 }

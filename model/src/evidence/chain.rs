@@ -39,6 +39,21 @@ impl EValues {
         self.0[question as usize] = e;
     }
 
+    /// Takes back the answer to one question.
+    #[inline]
+    pub fn unset(&mut self, question: Question) {
+        self.0[question as usize] = f64::NAN;
+    }
+
+    /// Lets the answer to one question count for no more than `most`.
+    #[inline]
+    pub fn limit(&mut self, question: Question, most: f64) {
+        let e = &mut self.0[question as usize];
+        if *e > most {
+            *e = most;
+        }
+    }
+
     /// The answer to one question, `None` where there is no opinion.
     pub fn answer(&self, question: Question) -> Option<f64> {
         let e = self.0[question as usize];
@@ -57,10 +72,9 @@ impl EValues {
         let (mut sum, mut answers) = (0.0, 0.0);
         for &question in questions {
             let e = self.0[question as usize];
-            if !e.is_nan() {
-                sum += e;
-                answers += 1.0;
-            }
+            // Without a branch: which questions have answers differs from event to event.
+            sum += if e.is_nan() { 0.0 } else { e };
+            answers += if e.is_nan() { 0.0 } else { 1.0 };
         }
         if answers == 0.0 { 1.0 } else { CASH + (1.0 - CASH) * sum / answers }
     }
@@ -89,14 +103,14 @@ impl EValues {
     /// The question with the strongest answer; ties go to the earlier link of the chain.
     #[inline]
     pub fn leading(&self) -> Option<Question> {
-        let mut best: Option<(Question, f64)> = None;
+        let (mut leading, mut most) = (None, f64::NEG_INFINITY);
         for question in Question::ALL {
             let e = self.0[question as usize];
-            if !e.is_nan() && best.is_none_or(|(_, most)| e > most) {
-                best = Some((question, e));
+            if e > most {
+                (leading, most) = (Some(question), e);
             }
         }
-        best.map(|(question, _)| question)
+        leading
     }
 
     /// Questions with their bits (`log2 e`), strongest first, only what speaks against the source.

@@ -83,11 +83,14 @@ impl EpisodeCurve {
         let days = ((now - since).0 as f64 / Span::DAY.0 as f64).max(1.0 / 24.0);
         let counted: Vec<&Day> = self.days.iter().filter(|day| day.index >= first).collect();
         let spanned = (now.window(Span::DAY) - first + 1).max(1) as usize;
+        let mut counts = Vec::with_capacity(spanned.max(counted.len()));
+        let mut sum = |level: usize, of: fn(&Day) -> &Vec<u32>| {
+            counts.clear();
+            counts.extend(counted.iter().map(|day| of(day)[level]));
+            capped_sum(&mut counts, spanned)
+        };
         let episodes: Vec<f64> = (0..LEVELS)
-            .map(|level| {
-                let sum = |of: fn(&Day) -> &Vec<u32>| capped_sum(counted.iter().map(|day| of(day)[level]), spanned);
-                sum(|day| &day.episodes).min(MOST_REPEATS * sum(|day| &day.reached))
-            })
+            .map(|level| sum(level, |day| &day.episodes).min(MOST_REPEATS * sum(level, |day| &day.reached)))
             .collect();
         let per_day = episodes.iter().map(|count| count / days).collect();
         let readable = (1..LEVELS).rev().find(|&level| episodes[level] >= READABLE).unwrap_or(0);
@@ -98,15 +101,16 @@ impl EpisodeCurve {
 }
 
 /// The sum of a level's counts, each day capped at twice the median day plus four once there are four days.
-fn capped_sum(days: impl Iterator<Item = u32>, spanned: usize) -> f64 {
-    let mut counts: Vec<f64> = days.map(f64::from).collect();
-    if spanned < DAYS_BEFORE_CAPPING {
-        return counts.iter().sum();
+fn capped_sum(counts: &mut Vec<u32>, spanned: usize) -> f64 {
+    let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    if spanned < DAYS_BEFORE_CAPPING || sum == 0 {
+        return sum as f64;
     }
-    counts.resize(spanned.max(counts.len()), 0.0);
-    counts.sort_by(f64::total_cmp);
-    let cap = 2.0 * counts[counts.len() / 2] + DAY_SLACK;
-    counts.iter().map(|count| count.min(cap)).sum()
+    counts.resize(spanned.max(counts.len()), 0);
+    let middle = counts.len() / 2;
+    let (_, &mut median, _) = counts.select_nth_unstable(middle);
+    let cap = 2.0 * f64::from(median) + DAY_SLACK;
+    counts.iter().map(|&count| f64::from(count).min(cap)).sum()
 }
 
 impl Rates {

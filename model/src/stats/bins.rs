@@ -32,6 +32,7 @@ impl Bins {
     }
 
     /// The lower edge of a bin; `Bins::edge(Bins::COUNT)` is the upper end of the last.
+    #[inline]
     pub fn edge(bin: usize) -> f64 {
         f64::from_bits(1.0_f64.to_bits() + ((bin as u64) << FRACTION_BITS))
     }

@@ -1,5 +1,7 @@
 //! From a surprise to a p-value by its rank over the whole mesh, and from there to an e-value.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Serialize};
 
 use super::Bins;
@@ -36,8 +38,12 @@ pub struct Calibration {
 /// The e-values of a calibration by bin: constant in the body, rising within the bin in the tail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ETable {
-    /// e at the lower edge, and how much it rises to the upper.
+    /// e at the lower edge, and how much it rises to the upper, up to the greatest bin with a sample: a table is
+    /// fitted often, and what lies beyond is seldom asked.
     bins: Vec<(f64, f64)>,
+    beyond: Tail,
+    /// Total weight that it rests on, which tells it from the tables before and after.
+    fitted: f64,
 }
 
 impl Default for Calibration {
@@ -48,7 +54,7 @@ impl Default for Calibration {
 
 impl Default for ETable {
     fn default() -> Self {
-        Self { bins: vec![(e_value(0.0), 0.0); Bins::COUNT] }
+        Self { bins: vec![(e_value(0.0), 0.0); Bins::COUNT], beyond: Tail::default(), fitted: 0.0 }
     }
 }
 
@@ -85,20 +91,27 @@ impl Calibration {
             return ETable::default();
         }
         let tail = self.tail();
-        let in_tail =
-            |bin: usize| e_value((tail.surprise + (libm::log(Bins::edge(bin)) - tail.y) / tail.excess).max(0.0));
+        let seen = self.counts.iter().rposition(|&count| count > 0.0).map_or(0, |last| last + 1);
+        let mut bins = Vec::with_capacity(seen);
         let mut above = self.total;
-        let bins = self.counts.iter().enumerate().map(|(bin, &count)| {
+        // Empty bins share the value of the one before them.
+        let mut last = (f64::NAN, 0.0);
+        for &count in self.counts.iter().take(tail.bin.min(seen)) {
             above -= count;
-            if bin < tail.bin {
-                let p = (above + 0.5 * count + 1.0) / (self.total + 1.0);
-                return (e_value(-libm::log(p.min(1.0))), 0.0);
+            let p = (above + 0.5 * count + 1.0) / (self.total + 1.0);
+            if p != last.0 {
+                last = (p, e_value(-libm::log(p.min(1.0))));
             }
-            let most = most_for_lump(above + 0.5 * count, self.total);
-            let low = in_tail(bin).min(most);
-            (low, in_tail(bin + 1).min(most) - low)
-        });
-        ETable { bins: bins.collect() }
+            bins.push((last.1, 0.0));
+        }
+        let mut low = tail.e(bins.len());
+        for bin in bins.len()..seen {
+            above -= self.counts[bin];
+            let (high, most) = (tail.e(bin + 1), most_for_lump(above + 0.5 * self.counts[bin], self.total));
+            bins.push((low.min(most), high.min(most) - low.min(most)));
+            low = high;
+        }
+        ETable { bins, beyond: tail, fitted: self.total }
     }
 
     /// Where the tail begins: the lowest edge with few enough samples above it.
@@ -109,11 +122,10 @@ impl Calibration {
             above -= self.counts[bin];
             bin += 1;
         }
-        let y = libm::log(Bins::edge(bin));
-        let middle = |bin: usize| libm::log(0.5 * (Bins::edge(bin) + Bins::edge(bin + 1)));
+        let y = LOGARITHMS.edges[bin];
         let excess: f64 = (bin..Bins::COUNT)
             .filter(|&bin| self.counts[bin] > 0.0)
-            .map(|bin| self.counts[bin] * (middle(bin) - y))
+            .map(|bin| self.counts[bin] * (LOGARITHMS.middles[bin] - y))
             .sum();
         let excess = ((excess + PRIOR_EXCESS * PRIOR_WEIGHT) / (above.max(0.0) + PRIOR_WEIGHT)).max(LEAST_EXCESS);
         let surprise = -libm::log((above.max(0.0) + 1.0) / (self.total + 1.0));
@@ -133,6 +145,18 @@ fn most_for_lump(reached: f64, total: f64) -> f64 {
     e_value(-libm::log((at_least * at_least / (total + 1.0)).min(1.0)))
 }
 
+/// Logarithms of the edges and of the middles of the bins.
+struct Logarithms {
+    edges: Vec<f64>,
+    middles: Vec<f64>,
+}
+
+static LOGARITHMS: LazyLock<Logarithms> = LazyLock::new(|| Logarithms {
+    edges: (0..=Bins::COUNT).map(|bin| libm::log(Bins::edge(bin))).collect(),
+    middles: (0..Bins::COUNT).map(|bin| libm::log(0.5 * (Bins::edge(bin) + Bins::edge(bin + 1)))).collect(),
+});
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Tail {
     bin: usize,
     y: f64,
@@ -140,13 +164,41 @@ struct Tail {
     surprise: f64,
 }
 
+impl Tail {
+    /// The e-value at the lower edge of a bin.
+    fn e(&self, bin: usize) -> f64 {
+        e_value((self.surprise + (LOGARITHMS.edges[bin] - self.y) / self.excess).max(0.0))
+    }
+}
+
 impl ETable {
     /// The e-value of `x = 1 + surprise`.
     #[inline]
     pub fn e(&self, x: f64) -> f64 {
         let (bin, place) = Bins::locate(x);
-        let (low, rise) = self.bins[bin];
+        let (low, rise) = self.bin(bin);
         low + place * rise
+    }
+
+    /// Total weight that the table rests on.
+    #[inline]
+    pub(crate) fn fitted(&self) -> f64 {
+        self.fitted
+    }
+
+    /// The e-value at the lower edge of a bin, and how much it rises within.
+    #[inline]
+    pub fn bin(&self, bin: usize) -> (f64, f64) {
+        match self.bins.get(bin) {
+            Some(&found) => found,
+            None => self.beyond(bin),
+        }
+    }
+
+    #[cold]
+    fn beyond(&self, bin: usize) -> (f64, f64) {
+        let low = self.beyond.e(bin);
+        (low, self.beyond.e(bin + 1) - low)
     }
 }
 

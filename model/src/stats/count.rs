@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{THETA, trust};
+use super::{
+    Bins, ETable, THETA,
+    step::{Step, Told},
+    trust,
+};
 use crate::time::{Span, Timestamp};
 
 /// Dispersion below which one learned burst would make everything normal.
@@ -11,8 +15,13 @@ const MOST_DISPERSION: f64 = 1e6;
 /// Least ratio of variance to mean: the Poisson distribution, a hair above so that `r` is finite.
 const LEAST_VARIANCE_RATIO: f64 = 1.0001;
 const SMALL: usize = 1024;
+/// A bin that begins at or below this ends below [`THETA`]: bins are at most an eighth wide.
+const TRUSTED_IN_FULL: f64 = (1.0 + THETA) / 1.125 / 1.125;
+/// Where a count has grown by no more than this since its surprise was worked out last, it is worked out ahead.
+const LOOK_AHEAD_AFTER: f64 = 2.0;
 
 /// Natural logarithms of the small whole numbers, which is what counts are.
+#[inline]
 fn ln_count(a: f64) -> f64 {
     use std::sync::LazyLock;
     static LN: LazyLock<Vec<f64>> = LazyLock::new(|| (0..SMALL).map(|i| libm::log(i as f64)).collect());
@@ -52,6 +61,8 @@ pub struct WindowCount {
     ln_mean: f64,
     ln_mean_r: f64,
     held: f64,
+    #[serde(skip)]
+    step: Step,
 }
 
 impl WindowCount {
@@ -67,6 +78,7 @@ impl WindowCount {
     }
 
     /// Surprise of the count of the open window being as low as it is, nats. For windows that have ended.
+    #[inline]
     pub fn too_few(&self) -> f64 {
         if self.count >= self.mean {
             return 0.0;
@@ -98,7 +110,89 @@ impl WindowCount {
             self.count = (self.count - 1.0).max(0.0);
         } else if window + 1 == self.window {
             self.held = 0.0;
+            self.step = Step::default();
         }
+    }
+
+    /// The e-value of having counted too many once `more` are added, as [`too_many`](Self::too_many) and `table` have
+    /// it, for a time within the open window. Most calls change neither the bin nor what is held: those cost no
+    /// logarithm.
+    #[inline]
+    pub fn e(&mut self, more: f64, table: &ETable) -> f64 {
+        let a = self.count + more;
+        if self.step.holds(a) {
+            if let Some(e) = self.step.told.still(table) {
+                return e;
+            }
+            let one_value = self.step.level || table.bin(Bins::locate(self.step.x).0).1 == 0.0;
+            if one_value {
+                self.step.told = Told::by(table, self.step.x);
+                return self.step.told.e();
+            }
+        }
+        self.take_step(a, table);
+        self.step.told.e()
+    }
+
+    /// How far a call is to be learned while so much is counted: [`trust`] of the surprise once `more` are added.
+    #[inline]
+    pub fn trust(&self, more: f64) -> f64 {
+        let a = self.count + more;
+        let step = &self.step;
+        if step.holds(a) && (step.level || step.x <= TRUSTED_IN_FULL) {
+            return trust(step.x - 1.0);
+        }
+        trust(1.0 + self.tail_above(a).max(self.held) - 1.0)
+    }
+
+    /// Adds `more` to the open window, whatever the time.
+    #[inline]
+    pub fn add_open(&mut self, more: f64) {
+        self.count += more;
+    }
+
+    /// Works out the surprise at a count of `a`, and the range over which it stays there.
+    #[inline(never)]
+    fn take_step(&mut self, a: f64, table: &ETable) {
+        let s = self.tail_above(a);
+        let x = 1.0 + s.max(self.held);
+        // Only a count that goes on in small steps is worth looking ahead for.
+        let goes_on = (a - self.step.from).abs() <= LOOK_AHEAD_AFTER;
+        let (from, upto, level) = if a <= self.mean {
+            let looks = self.held > 0.0 && goes_on;
+            let upto = if looks { self.stays_below(self.mean, 0.0, self.held) } else { self.mean };
+            (f64::NEG_INFINITY, upto, true)
+        } else if !goes_on {
+            (a, a, true)
+        } else if s <= self.held {
+            (a, self.stays_below(a, s, self.held), true)
+        } else {
+            let bin = Bins::locate(x).0;
+            // Within the tail every count has an e-value of its own.
+            let one_value = table.bin(bin).1 == 0.0;
+            let upto = if one_value { self.stays_below(a, s, Bins::edge(bin + 1) - 1.0) } else { a };
+            (a, upto, !one_value)
+        };
+        self.step = Step { from, upto, x, level, told: Told::by(table, x) };
+    }
+
+    /// A count up to which the surprise, `s` at `a`, is sure to stay below `limit`. It is convex above the mean: on the
+    /// way to `b` it rises nowhere faster than at `b`.
+    fn stays_below(&self, a: f64, s: f64, limit: f64) -> f64 {
+        // What rounding may do to a surprise, many times over.
+        let margin = 1e-9 * (1.0 + limit) + 1e-11 * (a + self.dispersion);
+        let gap = limit - s - margin;
+        if gap.is_nan() || gap <= 0.0 {
+            return a;
+        }
+        let slope = |b: f64| (libm::log(b) - self.ln_mean) - (libm::log(b + self.dispersion) - self.ln_mean_r);
+        let steepest = self.ln_mean_r - self.ln_mean;
+        let flattest = slope(a);
+        // Where the tangent meets the limit the surprise is above it.
+        let beyond = a + gap / flattest;
+        let within = if flattest > 0.0 && beyond.is_finite() { slope(beyond).min(steepest) } else { steepest };
+        let upto = a + gap / (within * (1.0 + 1e-6) + 1e-12);
+        if upto.is_finite() { upto } else { a }
     }
 
     /// A count that starts with what is usual among its kind: mean and mean square of a window of its siblings.
@@ -115,21 +209,25 @@ impl WindowCount {
     }
 
     /// Trusted mean count a window.
+    #[inline]
     pub fn mean(&self) -> f64 {
         self.mean
     }
 
     /// Count of the open window.
+    #[inline]
     pub fn count(&self) -> f64 {
         self.count
     }
 
     /// Index of the open window.
+    #[inline]
     pub fn window(&self) -> i64 {
         self.window
     }
 
     /// Trusted total.
+    #[inline]
     pub fn total(&self) -> f64 {
         self.n
     }
@@ -160,6 +258,7 @@ impl WindowCount {
         }
         next.window = window;
         next.count = 0.0;
+        next.step = Step::default();
         next.fit((window - birth) as f64);
         (next, closed)
     }
