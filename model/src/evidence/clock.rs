@@ -152,6 +152,7 @@ mod tests {
         let mut clock = Clock::default();
         let first = clock.follow(Pace::Fast, NOW, 6.0).expect("a first climb");
         assert_eq!((first.begun, first.after, first.upto), (0, 0, level_of(6.0)));
+        clock.commit(Pace::Fast, NOW, 6.0);
         assert_eq!(clock.follow(Pace::Fast, minutes(1), 5.0), None);
         // The episode dies, a second one of the same day rises as high.
         let second = clock.follow(Pace::Fast, minutes(200), 6.0).expect("a second climb");
