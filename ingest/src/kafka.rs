@@ -19,7 +19,13 @@ use qualm_model::{
     event::Positions,
     time::{Clock, Timestamp},
 };
-use rdkafka::{ClientConfig, config::FromClientConfigAndContext, consumer::BaseConsumer, consumer::Consumer};
+use rdkafka::{
+    ClientConfig,
+    config::FromClientConfigAndContext,
+    consumer::{BaseConsumer, Consumer},
+    error::RDKafkaErrorCode,
+    types::RDKafkaRespErr,
+};
 use tokio::sync::mpsc;
 
 use self::{context::Context, dead_letter::DeadLetters, reading::Reading};
@@ -220,7 +226,9 @@ fn check_topic(
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     match topic.map(|topic| (topic.error(), topic.partitions().len())) {
         Some((None, partitions @ 1..)) => Ok(partitions),
-        Some((Some(error), _)) => Err(missing_topic(name, &format!("cannot be read: {error:?}"))),
+        Some((Some(error), _)) if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => {
+            Err(missing_topic(name, &format!("cannot be read: {}", RDKafkaErrorCode::from(error))))
+        }
         _ => Err(missing_topic(name, "does not exist")),
     }
 }

@@ -190,8 +190,8 @@ impl Pipeline {
             }
             Incoming::Revoking(partitions, done) => {
                 tracing::info!(input = name, partitions = partitions.len(), "revoked");
+                // Their positions are kept: should they come back unread by anybody else, nothing is judged twice.
                 self.save_now()?;
-                self.positions.retain(|key, _| !partitions.contains(key));
                 self.waiting_to_let_go.push(done);
                 self.let_go();
             }

@@ -45,7 +45,7 @@ const OF_THE_CALLER: [&str; 8] = [
 ];
 
 /// A service and one that it calls all the time by HTTP.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pair {
     /// SPIFFE ID of the caller.
     pub(crate) caller: String,

@@ -5,7 +5,7 @@ use std::{
     io::{self, BufReader, Write},
     net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::Duration,
 };
 
@@ -115,6 +115,17 @@ impl Qualm {
         // The next one may have been on its way already.
         let enough = written() + 2.0;
         self.process.wait_until("writes a snapshot", PATIENCE, || written() >= enough);
+    }
+
+    /// How it ended, if it has.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// Waits until its pages are served: it is alive, and may still read its past.
+    pub(crate) fn wait_until_pages(&mut self) {
+        let http = self.http;
+        self.process.wait_until("serves its pages", PATIENCE, || page(http, "/healthz").is_ok());
     }
 
     pub(crate) fn wait_until_ready(&mut self) {

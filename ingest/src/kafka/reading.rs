@@ -40,6 +40,8 @@ pub(super) struct Reading {
     dead_letters: DeadLetters,
     sender: mpsc::Sender<Result<Incoming, SourceError>>,
     commits: commands::Receiver<Positions>,
+    /// The partitions at hand, each with where its reading began: nothing before that is committed.
+    owned: Positions,
     /// What the loop wants committed, for the partitions at hand.
     wanted: Positions,
     batch_records: usize,
@@ -72,6 +74,7 @@ impl Reading {
             dead_letters,
             sender,
             commits,
+            owned: Positions::new(),
             wanted: Positions::new(),
             batch_records: DEFAULT_BATCH_RECORDS,
             history_start: None,
@@ -166,11 +169,17 @@ impl Reading {
         let keys = self.keys_of(&partitions);
         let known = if keys.is_empty() { Positions::new() } else { self.ask(keys.clone())? };
         if let Err(error) = self.set_starts(&mut partitions, &known) {
-            // Without an answer from the brokers the group's own position is the start.
+            // Without an answer from the brokers the loop's position is the start, or else the group's.
             self.consumer.0.context().count_connection_error();
-            tracing::warn!(%error, "kafka: starting positions not found, using the group's");
+            tracing::warn!(%error, "kafka: the group's positions not found");
         }
-        self.expected.extend(keys.iter().filter_map(|key| Some((*key, *known.get(key)?))));
+        for partition in partitions.elements() {
+            let Some(source) = self.source_of(partition.topic()) else { continue };
+            let key = (source, partition.partition());
+            let start = if let Offset::Offset(start) = partition.offset() { Some(start) } else { None };
+            self.owned.insert(key, start.unwrap_or(0));
+            self.expected.extend(start.filter(|_| known.contains_key(&key)).map(|start| (key, start)));
+        }
         if let Err(error) = take_over(&self.consumer.0, &partitions) {
             return self.fail(&error);
         }
@@ -183,25 +192,29 @@ impl Reading {
         Ok(asked.blocking_recv().unwrap_or_default())
     }
 
-    /// The snapshot's position; or what the group committed; or the start of history; or `auto.offset.reset`.
+    /// The loop's position, or the group's where another member has read on meanwhile; without either the start of
+    /// history, or `auto.offset.reset`.
     fn set_starts(&self, partitions: &mut TopicPartitionList, known: &Positions) -> KafkaResult<()> {
         partitions.set_all_offsets(Offset::Stored)?;
-        let mut unknown = TopicPartitionList::new();
+        let known = |topic: &str, partition| known.get(&(self.source_of(topic)?, partition)).copied();
         for mut partition in partitions.elements() {
-            let source = self.source_of(partition.topic());
-            match source.and_then(|source| known.get(&(source, partition.partition()))) {
-                Some(&offset) => partition.set_offset(Offset::Offset(offset))?,
-                None => {
-                    unknown.add_partition(partition.topic(), partition.partition());
-                }
+            if let Some(offset) = known(partition.topic(), partition.partition()) {
+                partition.set_offset(Offset::Offset(offset))?;
             }
         }
-        let (Some(start), 1..) = (self.history_start, unknown.count()) else { return Ok(()) };
-        let committed = self.consumer.0.committed_offsets(unknown, PATIENCE)?;
         let mut times = TopicPartitionList::new();
-        for partition in committed.elements().iter().filter(|partition| partition.offset() == Offset::Invalid) {
-            let milliseconds = Offset::Offset(start.0.div_euclid(1_000_000));
-            times.add_partition_offset(partition.topic(), partition.partition(), milliseconds)?;
+        for committed in self.consumer.0.committed_offsets(partitions.clone(), PATIENCE)?.elements() {
+            let (topic, partition) = (committed.topic(), committed.partition());
+            match (committed.offset(), known(topic, partition), self.history_start) {
+                (Offset::Offset(theirs), Some(ours), _) if theirs > ours => {
+                    partitions.set_partition_offset(topic, partition, committed.offset())?;
+                }
+                (Offset::Invalid, None, Some(start)) => {
+                    let milliseconds = Offset::Offset(start.0.div_euclid(1_000_000));
+                    times.add_partition_offset(topic, partition, milliseconds)?;
+                }
+                _ => {}
+            }
         }
         if times.count() == 0 {
             return Ok(());
@@ -224,6 +237,7 @@ impl Reading {
         }
         for key in keys {
             self.expected.remove(&key);
+            self.owned.remove(&key);
             self.wanted.remove(&key);
         }
         if let Err(error) = let_go(&self.consumer.0, partitions) {
@@ -248,6 +262,7 @@ impl Reading {
         while let Ok(positions) = self.commits.try_recv() {
             latest.extend(positions);
         }
+        latest.retain(|key, offset| self.owned.get(key).is_some_and(|start| *offset >= *start));
         self.wanted.extend(&latest);
         let chosen = if matches!(mode, CommitMode::Sync) { &self.wanted } else { &latest };
         let mut offsets = TopicPartitionList::new();
