@@ -266,7 +266,7 @@ impl SourceBaseline {
     /// Whether the source has fallen silent, asked at the end of a ten-minute window.
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
-        Silence::from(*self.rate_10m.counts()).score_one(&ended)
+        Silence::from(self.rate_10m.counts().calm()).score_one(&ended)
     }
 
     /// Takes back a first contact made at `since` that was recognised as an honest change.
@@ -290,9 +290,9 @@ impl SourceBaseline {
         self.rarity.total()
     }
 
-    /// Expected calls a minute.
+    /// Expected calls a minute, without any tide.
     pub fn calls_a_minute(&self) -> f64 {
-        self.rate_1m.counts().mean()
+        self.rate_1m.counts().calm_mean()
     }
 }
 

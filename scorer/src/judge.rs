@@ -300,7 +300,7 @@ impl Scorer {
         let Some(birth) = self.mesh.birth() else { return };
         let length = Span(10 * Span::MINUTE.0);
         let end = Timestamp((self.mesh.closed().window(length) + 1) * length.0 - 1);
-        let exposure = Exposure { birth, now: end };
+        let exposure = Exposure { birth, now: end, tide: 1.0 };
         let mut asked = Vec::new();
         for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
             for (&id, source) in sources {

@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`scorer`]: observe an event: score, decide, then perhaps learn; `judge`, `standing`: bits to levels
 //! - `shard`, `door`, `names`, `memory`, `forgotten`: what is kept of whom, and within which bound
-//! - `mesh`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
+//! - `mesh`, `tide`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
 //! - [`snapshot`]: state and position saved together
 //! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
 //! - [`table`]: the trust table that enforcement points hold, and what they report back
@@ -28,5 +28,6 @@ mod shard;
 pub mod snapshot;
 mod standing;
 pub mod table;
+mod tide;
 pub mod verdict;
 mod watermark;

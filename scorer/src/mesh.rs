@@ -15,7 +15,10 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Budget, arms_at};
+use crate::{
+    config::{Budget, arms_at},
+    tide::{Lap, Tide, lap},
+};
 
 /// A summary closes this often.
 pub(crate) const SUMMARY: Span = Span::seconds(5);
@@ -52,6 +55,7 @@ pub(crate) struct Delta {
     climbs: Vec<(Pace, Climb)>,
     context: Vec<(SourceKey, i64, f64)>,
     siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
+    laps: Vec<Lap>,
     pub(crate) destinations: Vec<DestinationDelta>,
     pub(crate) new_identities: u64,
 }
@@ -73,6 +77,11 @@ impl Delta {
 
     pub(crate) fn context(&mut self, source: SourceKey, minute: i64, bits: f64) {
         self.context.push((source, minute, bits));
+    }
+
+    /// A closed minute of a source that is expected to call so often in one.
+    pub(crate) fn lap(&mut self, calls: f64, expected: f64) {
+        self.laps.extend(lap(calls, expected));
     }
 
     pub(crate) fn siblings(&mut self, namespace: &Arc<str>) -> &mut SiblingRate {
@@ -116,6 +125,7 @@ pub(crate) struct Mesh {
     thresholds: [Threshold; 4],
     identities: u64,
     context: Context,
+    tide: Tide,
 }
 
 impl Default for Mesh {
@@ -137,6 +147,7 @@ impl Default for Mesh {
             thresholds: Default::default(),
             identities: 0,
             context: Context::default(),
+            tide: Tide::default(),
         }
     }
 }
@@ -167,7 +178,7 @@ impl Mesh {
 
     #[inline]
     pub(crate) fn exposure(&self, now: Timestamp) -> Exposure {
-        Exposure { birth: self.birth.unwrap_or(now), now }
+        Exposure { birth: self.birth.unwrap_or(now), now, tide: self.tide.height() }
     }
 
     #[inline]
@@ -249,6 +260,7 @@ impl Mesh {
         self.refit();
         self.closed = Timestamp(watermark.window(SUMMARY) * SUMMARY.0);
         self.context.expire(self.closed);
+        self.tide.close(seen.exposure.birth, self.closed);
         if self.closed - self.read_at >= READ_CURVE {
             self.read_curves(budget);
         }
@@ -267,6 +279,7 @@ impl Mesh {
         for (source, minute, bits) in delta.context.drain(..) {
             self.context.add(source, minute, bits);
         }
+        delta.laps.drain(..).for_each(|lap| self.tide.add(lap));
         for (namespace, rate) in delta.siblings.drain() {
             if self.siblings.len() < NAMESPACES || self.siblings.contains_key(&namespace) {
                 self.siblings.entry(namespace).or_default().merge(&rate);

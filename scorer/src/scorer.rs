@@ -267,7 +267,7 @@ impl Scorer {
             ..Observation::at(exposure)
         };
         let since = edge.adopted.unwrap_or(exposure.birth);
-        let edge_seen = Observation { exposure: Exposure { birth: since, now }, ..seen };
+        let edge_seen = Observation { exposure: Exposure { birth: since, ..exposure }, ..seen };
         // An operation on an edge that is itself new says nothing of its own.
         let operation = operation.filter(|_| !first_contact);
         let first = FirstTimes { operation, credential, fingerprint };

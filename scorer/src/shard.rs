@@ -538,8 +538,11 @@ impl Place<'_> {
         let Self { source, edge, link, delta, .. } = self;
         let mut minute = SiblingRate::default();
         source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
-        if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
-            delta.siblings(namespace).merge(&minute);
+        if minute.windows > 0.0 {
+            delta.lap(minute.sum, source.baseline.calls_a_minute());
+            if let Some(namespace) = &source.namespace {
+                delta.siblings(namespace).merge(&minute);
+            }
         }
         let weight = source.baseline.judge(seen, case.first, tables, values);
         if source.returned {

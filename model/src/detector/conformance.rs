@@ -32,7 +32,7 @@ fn observations(calls: &[Call]) -> Vec<Observation> {
             now = now + Span::seconds(call.gap_s);
             let outcome = [Outcome::Unknown, Outcome::Success, Outcome::Failure, Outcome::Refused];
             Observation {
-                exposure: Exposure { birth: Timestamp::from_seconds(1_000_000), now },
+                exposure: Exposure { birth: Timestamp::from_seconds(1_000_000), now, tide: 1.0 },
                 weight: call.weight,
                 outcome: outcome[usize::from(call.outcome)],
                 first_contact: call.novel,
@@ -109,7 +109,7 @@ fn stationary<D: Detector + Default>(minutes: i64, mut each: impl FnMut(i64, Opt
             novel: Some(false),
             bytes: Some(5000 + (i % 2) as u64),
             duration_ns: Some(2_000_000),
-            ..Observation::at(Exposure { birth, now: Timestamp::from_seconds(i * 3) })
+            ..Observation::at(Exposure { birth, now: Timestamp::from_seconds(i * 3), tide: 1.0 })
         };
         each(i / 20, detector.score_one(&seen));
         detector.learn_one(&seen);
@@ -143,7 +143,7 @@ fn a_stationary_stream_is_no_deviation_for_anybody() {
 #[test]
 fn a_silence_is_seen_when_its_window_has_ended_and_not_before_there_was_noise() {
     let birth = Timestamp::from_seconds(0);
-    let at = |seconds| Observation::at(Exposure { birth, now: Timestamp::from_seconds(seconds) });
+    let at = |seconds| Observation::at(Exposure { birth, now: Timestamp::from_seconds(seconds), tide: 1.0 });
     let mut silence = Silence::default();
     for second in 0..199_800 {
         silence.learn_one(&at(second));

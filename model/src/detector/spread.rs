@@ -26,7 +26,7 @@ impl<const SECONDS: i64> Spread<SECONDS> {
 
     /// Closes the windows that have ended, as learning does. Returns the sample where one was closed.
     pub fn turn(&mut self, exposure: Exposure) -> Option<f64> {
-        self.0.add(exposure, window(SECONDS), 0.0).map(|s| 1.0 + s)
+        self.0.add(exposure.calm(), window(SECONDS), 0.0).map(|s| 1.0 + s)
     }
 
     /// The e-value of `contacts` first contacts, after [`turn`](Self::turn).
@@ -50,12 +50,12 @@ fn contacts(seen: &Observation) -> f64 {
 impl<const SECONDS: i64> Detector for Spread<SECONDS> {
     #[inline]
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
-        let surprise = self.0.too_many(seen.exposure, window(SECONDS), contacts(seen));
+        let surprise = self.0.too_many(seen.exposure.calm(), window(SECONDS), contacts(seen));
         Some(deviation(&self.0, seen, SECONDS, contacts(seen), surprise))
     }
 
     #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
-        self.0.add(seen.exposure, window(SECONDS), contacts(seen)).map(|s| 1.0 + s)
+        self.0.add(seen.exposure.calm(), window(SECONDS), contacts(seen)).map(|s| 1.0 + s)
     }
 }

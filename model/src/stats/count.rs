@@ -35,12 +35,22 @@ const WARM_UP: Span = Span::DAY;
 
 /// Since when a key could have been seen: usually the birth of the mesh, not of the key. A key never seen in
 /// 10,000 windows has earned its surprise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Exposure {
     /// The first watermark; for a key whose novelty was recognised as an honest change, the time of that.
     pub birth: Timestamp,
     /// Now, in event time.
     pub now: Timestamp,
+    /// How much busier than usual the whole mesh is: a factor on every expected number of calls, at least 1.
+    pub tide: f64,
+}
+
+impl Exposure {
+    /// For what does not rise and fall with the mesh's calls.
+    #[must_use]
+    pub fn calm(self) -> Self {
+        Self { tide: 1.0, ..self }
+    }
 }
 
 /// The count of one key in windows of one length.
@@ -49,7 +59,7 @@ pub struct Exposure {
 /// `μ = (n+1)/(w+1)`, `v = max((q+1)/(w+1) − μ², 1.0001 μ)`, `r = clamp(μ²/(v−μ), 0.05, 10⁶)` and
 /// `s = a ln(a/μ) − (a+r) ln((a+r)/(μ+r))`, the Chernoff bound of the negative-binomial tail in nats, on the side
 /// of μ on which `a` lies. A closed window is learned with weight `ω =` [`trust`]`(s)`; what is withheld is
-/// replaced by the mean. In the first day of exposure the count is capped where `s = θ` instead (winsorised).
+/// replaced by the mean. `μ` is multiplied by the tide at the time, `r` is not. In the first day of exposure the count is capped where `s = θ` instead (winsorised).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct WindowCount {
     window: i64,
@@ -61,6 +71,8 @@ pub struct WindowCount {
     ln_mean: f64,
     ln_mean_r: f64,
     held: f64,
+    /// The tide that `mean` is for.
+    tide: f64,
     #[serde(skip)]
     step: Step,
 }
@@ -72,6 +84,11 @@ impl WindowCount {
     pub fn too_many(&self, exposure: Exposure, length: Span, more: f64) -> f64 {
         let window = exposure.now.window(length);
         if window <= self.window {
+            if exposure.tide != self.tide && self.mean > 0.0 {
+                let mut risen = *self;
+                risen.rise(exposure.tide);
+                return risen.tail_above(self.count + more).max(self.held);
+            }
             return self.tail_above(self.count + more).max(self.held);
         }
         self.rolled(exposure, length).0.too_many(exposure, length, more)
@@ -96,6 +113,9 @@ impl WindowCount {
             *self = rolled;
             closed
         } else {
+            if exposure.tide != self.tide {
+                self.rise(exposure.tide);
+            }
             None
         };
         self.count += more;
@@ -204,14 +224,26 @@ impl WindowCount {
             q: mean_square * windows,
             ..Self::default()
         };
-        count.fit(windows);
+        count.fit(windows, exposure.tide);
         count
     }
 
-    /// Trusted mean count a window.
+    /// The same without any tide.
+    #[must_use]
+    pub fn calm(mut self) -> Self {
+        self.rise(1.0);
+        self
+    }
+
+    /// Trusted mean count a window, at the present tide.
     #[inline]
     pub fn mean(&self) -> f64 {
         self.mean
+    }
+
+    /// Trusted mean count a window, without any tide.
+    pub fn calm_mean(&self) -> f64 {
+        if self.tide > 0.0 { self.mean / self.tide } else { self.mean }
     }
 
     /// Count of the open window.
@@ -259,7 +291,7 @@ impl WindowCount {
         next.window = window;
         next.count = 0.0;
         next.step = Step::default();
-        next.fit((window - birth) as f64);
+        next.fit((window - birth) as f64, exposure.tide);
         (next, closed)
     }
 
@@ -273,14 +305,23 @@ impl WindowCount {
         low
     }
 
-    fn fit(&mut self, windows: f64) {
+    fn fit(&mut self, windows: f64, tide: f64) {
         let windows = windows.max(0.0);
         let mean = (self.n + 1.0) / (windows + 1.0);
         let variance = ((self.q + 1.0) / (windows + 1.0) - mean * mean).max(LEAST_VARIANCE_RATIO * mean);
         self.mean = mean;
         self.dispersion = (mean * mean / (variance - mean)).clamp(LEAST_DISPERSION, MOST_DISPERSION);
-        self.ln_mean = libm::log(mean);
-        self.ln_mean_r = libm::log(mean + self.dispersion);
+        self.tide = 1.0;
+        self.rise(tide);
+    }
+
+    /// Expects as much as the tide makes likely.
+    fn rise(&mut self, tide: f64) {
+        self.mean = self.calm_mean() * tide;
+        self.tide = tide;
+        self.ln_mean = libm::log(self.mean);
+        self.ln_mean_r = libm::log(self.mean + self.dispersion);
+        self.step = Step::default();
     }
 
     #[inline]
@@ -305,7 +346,7 @@ mod tests {
     const BIRTH: Timestamp = Timestamp(0);
 
     fn at(minute: i64) -> Exposure {
-        Exposure { birth: BIRTH, now: Timestamp(minute * Span::MINUTE.0) }
+        Exposure { birth: BIRTH, now: Timestamp(minute * Span::MINUTE.0), tide: 1.0 }
     }
 
     /// A steady stream of `per_minute` for `minutes`.
@@ -351,6 +392,19 @@ mod tests {
         let heir = WindowCount::inheriting(exposure, Span::MINUTE, 50.0, 4000.0);
         assert!(heir.too_many(exposure, Span::MINUTE, 60.0) < 1.0);
         assert!(heir.too_many(exposure, Span::MINUTE, 5000.0) > THETA);
+    }
+
+    #[test]
+    fn what_the_whole_mesh_does_is_no_surprise_in_one_of_it() {
+        let mut count = steady(10, 1000);
+        let peak = Exposure { tide: 3.0, ..at(1000) };
+        assert!(count.too_many(at(1000), Span::MINUTE, 30.0) > 5.0);
+        assert!(count.too_many(peak, Span::MINUTE, 30.0) < 0.5);
+        count.add(peak, Span::MINUTE, 30.0);
+        assert!(count.too_many(peak, Span::MINUTE, 1.0) < 1.0);
+        // The tide falls within the window.
+        count.add(Exposure { tide: 1.0, ..peak }, Span::MINUTE, 0.0);
+        assert!(count.current() > 5.0 && (count.mean() - count.calm_mean()).abs() < 1e-9);
     }
 
     #[test]

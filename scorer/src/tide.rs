@@ -1,0 +1,122 @@
+//! How much busier than usual the whole mesh is: a campaign, the hours of the day. What everybody does says nothing
+//! against one of them.
+
+use qualm_model::time::{Span, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::mesh::SUMMARY;
+
+/// Bins of the ratio of a minute's calls to the expected ones, eight to a factor of `e`, from `e^−3` to `e^3`.
+const PER_NAT: f64 = 8.0;
+const NATS: f64 = 3.0;
+const BINS: usize = 2 * (PER_NAT * NATS) as usize;
+/// A minute with fewer expected calls says nothing about a rise.
+const LEAST_EXPECTED: f64 = 2.0;
+/// Who calls much weighs no more than so many calls: the tide is what most do, not what the greatest do.
+const MOST_WEIGHT: f64 = 10.0;
+/// Weight that a median rests on: twenty lively sources a minute.
+const LEAST_WEIGHT: f64 = 200.0;
+/// What was seen counts half after so many seconds.
+const HALF_LIFE: f64 = 120.0;
+/// A smaller rise is left to the dispersion of the counts.
+const LEAST_TIDE: f64 = 1.25;
+/// No honest rise of everybody is greater.
+const MOST_TIDE: f64 = 4.0;
+/// Before, expectations are too young to be exceeded.
+const SETTLED: Span = Span::DAY;
+
+/// Weighted counts of ratios in the last minutes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tide {
+    bins: Vec<f64>,
+    height: f64,
+}
+
+impl Default for Tide {
+    fn default() -> Self {
+        Self { bins: vec![0.0; BINS], height: 1.0 }
+    }
+}
+
+/// A minute of one source: what it weighs, and in which bin.
+pub(crate) type Lap = (u16, f64);
+
+/// The calls of a closed minute beside those expected; `None` where they say nothing.
+pub(crate) fn lap(calls: f64, expected: f64) -> Option<Lap> {
+    if expected < LEAST_EXPECTED || calls <= 0.0 {
+        return None;
+    }
+    let place = (libm::log(calls / expected) + NATS) * PER_NAT;
+    Some((place.clamp(0.0, (BINS - 1) as f64) as u16, expected.min(MOST_WEIGHT)))
+}
+
+impl Tide {
+    pub(crate) fn add(&mut self, (bin, weight): Lap) {
+        self.bins[usize::from(bin)] += weight;
+    }
+
+    /// A summary has closed: forgets a little, and reads the height anew.
+    pub(crate) fn close(&mut self, birth: Timestamp, now: Timestamp) {
+        self.height = if now - birth >= SETTLED { self.median_rise() } else { 1.0 };
+        let keep = libm::exp2(-SUMMARY.as_seconds() / HALF_LIFE);
+        self.bins.iter_mut().for_each(|weight| *weight *= keep);
+    }
+
+    /// How much busier than usual the mesh is; 1 where it is not.
+    #[inline]
+    pub(crate) fn height(&self) -> f64 {
+        self.height
+    }
+
+    /// Half of all sources, by weight, have risen by at least this. Nobody who holds fewer can raise it.
+    fn median_rise(&self) -> f64 {
+        let total: f64 = self.bins.iter().sum();
+        if total < LEAST_WEIGHT {
+            return 1.0;
+        }
+        let mut below = 0.0;
+        let bin = self.bins.iter().position(|weight| {
+            below += weight;
+            2.0 * below >= total
+        });
+        let rise = libm::exp(bin.unwrap_or_default() as f64 / PER_NAT - NATS);
+        if rise < LEAST_TIDE { 1.0 } else { rise.min(MOST_TIDE) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BIRTH: Timestamp = Timestamp(0);
+    const LATER: Timestamp = Timestamp(Span::DAY.0 * 2);
+
+    fn after(laps: impl IntoIterator<Item = (f64, f64)>) -> f64 {
+        let mut tide = Tide::default();
+        laps.into_iter().filter_map(|(calls, expected)| lap(calls, expected)).for_each(|lap| tide.add(lap));
+        tide.close(BIRTH, LATER);
+        tide.height()
+    }
+
+    #[test]
+    fn it_rises_when_most_are_busier_and_only_then() {
+        assert_eq!(after((0..40).map(|_| (10.0, 10.0))), 1.0);
+        let risen = after((0..40).map(|_| (25.0, 10.0)));
+        assert!((2.2..=2.5).contains(&risen), "{risen}");
+        assert_eq!(after((0..40).map(|i| if i < 15 { (400.0, 10.0) } else { (10.0, 10.0) })), 1.0);
+    }
+
+    #[test]
+    fn one_great_source_is_not_the_mesh() {
+        assert_eq!(after((0..40).map(|i| if i == 0 { (90_000.0, 9_000.0) } else { (10.0, 10.0) })), 1.0);
+    }
+
+    #[test]
+    fn a_handful_of_sources_or_a_young_mesh_has_no_tide() {
+        assert_eq!(after((0..5).map(|_| (30.0, 10.0))), 1.0);
+        let mut tide = Tide::default();
+        (0..40).filter_map(|_| lap(30.0, 10.0)).for_each(|lap| tide.add(lap));
+        tide.close(BIRTH, BIRTH + Span::HOUR);
+        assert_eq!(tide.height(), 1.0);
+    }
+}
