@@ -14,8 +14,8 @@ const BINS: usize = 2 * (PER_NAT * NATS) as usize;
 const LEAST_EXPECTED: f64 = 2.0;
 /// Who calls much weighs no more than so many calls: the tide is what most do, not what the greatest do.
 const MOST_WEIGHT: f64 = 10.0;
-/// Weight that a median rests on: twenty lively sources a minute.
-const LEAST_WEIGHT: f64 = 200.0;
+/// Weight that a median rests on: some three minutes of half a dozen lively sources or more of calmer ones.
+const LEAST_WEIGHT: f64 = 100.0;
 /// What was seen counts half after so many seconds.
 const HALF_LIFE: f64 = 120.0;
 /// A smaller rise is left to the dispersion of the counts.
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_handful_of_sources_or_a_young_mesh_has_no_tide() {
-        assert_eq!(after((0..5).map(|_| (30.0, 10.0))), 1.0);
+        assert_eq!(after((0..9).map(|_| (30.0, 10.0))), 1.0);
         let mut tide = Tide::default();
         (0..40).filter_map(|_| lap(30.0, 10.0)).for_each(|lap| tide.add(lap));
         tide.close(BIRTH, BIRTH + Span::HOUR);
