@@ -106,7 +106,7 @@ impl Scenario {
             (10, AttackKind::LateralMove, 4.0),
             (18, AttackKind::StolenIdentity, 3.0),
             (28, AttackKind::DataPull, 2.0),
-            (36, AttackKind::PeerScan, 4.0),
+            (36, AttackKind::PeerScan, 40.0),
             (44, AttackKind::OperationEnumeration, 2.0),
         ] {
             scenario.attack(Attack::new(kind, minutes(minute)).intensity(intensity));
