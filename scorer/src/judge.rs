@@ -12,6 +12,7 @@ use crate::{
     mesh::SourceKey,
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
+    standings::Historic,
     standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
     table::{Object, Subject, TrustEntry},
     verdict::{Cause, Reason, Verdict, decision_id},
@@ -216,21 +217,16 @@ impl Scorer {
 
     /// Ends or renews leases that have run out by `wall`.
     pub fn tick(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
-        for key in self.ended(wall, |standing| !standing.historic) {
+        for key in self.standings.ended(wall, Historic::No) {
             verdicts.extend(self.end_lease(key, wall));
         }
     }
 
     /// Ends in event time what was decided on history.
     pub(crate) fn end_history(&mut self, watermark: Timestamp, verdicts: &mut Vec<Verdict>) {
-        for key in self.ended(watermark, |standing| standing.historic) {
+        for key in self.standings.ended(watermark, Historic::Yes) {
             verdicts.extend(self.end_lease(key, watermark));
         }
-    }
-
-    fn ended(&self, now: Timestamp, which: impl Fn(&Standing) -> bool) -> Vec<SourceKey> {
-        let ended = self.standings.iter().filter(|(_, standing)| standing.expires <= now && which(standing));
-        ended.map(|(&key, _)| key).collect()
     }
 
     fn end_lease(&mut self, key: SourceKey, wall: Timestamp) -> Option<Verdict> {
