@@ -90,8 +90,8 @@ impl Scorer {
         (bits, cause): (f64, OddIn),
         most: Level,
     ) -> Option<Reading> {
-        let level = self.standings.get(&key).map_or(Level::Trusted, |standing| standing.level);
-        let mesh = &self.mesh;
+        let (mesh, standings) = (&self.mesh, &self.standings);
+        let level = || standings.get(&key).map_or(Level::Trusted, |standing| standing.level);
         let shard = &mut self.shards[usize::from(key.0)];
         let (delta, source) = (&mut shard.delta, shard.sources.get_mut(&key.1)?);
         let claimed_only = most <= Level::Watched;
@@ -99,7 +99,7 @@ impl Scorer {
             (false, _) => &mut source.evidence,
             (true, claimed) => claimed.get_or_insert_default(),
         };
-        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level))?;
+        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level()))?;
         if news == News::Moved {
             evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
             *evidence.shown_bits() =

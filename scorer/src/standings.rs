@@ -1,7 +1,7 @@
 //! Everybody who stands above *trusted*, and when the first of them is due.
 
-use std::collections::{BTreeMap, btree_map};
-
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, hash_map};
 use qualm_model::time::Timestamp;
 
 use crate::{mesh::SourceKey, standing::Standing};
@@ -9,7 +9,7 @@ use crate::{mesh::SourceKey, standing::Standing};
 /// Where identities stand, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Standings {
-    by_key: BTreeMap<SourceKey, Standing>,
+    by_key: HashMap<SourceKey, Standing, FixedState>,
     /// No lease ends before: of what stands now, and of what was decided on history. `None` is not known.
     first_end: [Option<Timestamp>; 2],
 }
@@ -37,21 +37,21 @@ impl Standings {
         self.by_key.remove(key)
     }
 
-    pub(crate) fn values(&self) -> btree_map::Values<'_, SourceKey, Standing> {
+    pub(crate) fn values(&self) -> hash_map::Values<'_, SourceKey, Standing> {
         self.by_key.values()
     }
 
-    pub(crate) fn iter(&self) -> btree_map::Iter<'_, SourceKey, Standing> {
+    pub(crate) fn iter(&self) -> hash_map::Iter<'_, SourceKey, Standing> {
         self.by_key.iter()
     }
 
     /// Changes every standing; not when it ends.
-    pub(crate) fn values_mut(&mut self) -> btree_map::ValuesMut<'_, SourceKey, Standing> {
+    pub(crate) fn values_mut(&mut self) -> hash_map::ValuesMut<'_, SourceKey, Standing> {
         self.first_end = [None; 2];
         self.by_key.values_mut()
     }
 
-    /// Whose lease has ended by `now`, of those that are `historic` or not. Asked at every summary: mostly nobody's.
+    /// Whose lease has ended by `now`, of those that are `historic` or not, in the order of keys. Asked at every summary: mostly nobody's.
     pub(crate) fn ended(&mut self, now: Timestamp, historic: Historic) -> Vec<SourceKey> {
         let historic = historic == Historic::Yes;
         let first_end = &mut self.first_end[usize::from(historic)];
@@ -69,6 +69,7 @@ impl Standings {
         }
         // Whoever is ended is removed or stands anew, with another end.
         *first_end = Some(next);
+        ended.sort_unstable();
         ended
     }
 }

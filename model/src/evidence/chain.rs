@@ -22,61 +22,72 @@ const WHAT: [Question; 3] = [Question::NewOperation, Question::NewCredential, Qu
 const HOW: [Question; 2] = [Question::Failing, Question::Refused];
 const HOW_BIG: [Question; 2] = [Question::Bigger, Question::Longer];
 
-/// The e-values of one event by question; no opinion is NaN.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EValues([f64; QUESTIONS]);
+/// The e-values of one event by question.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EValues {
+    /// No opinion is 0, which no answer is, and which adds nothing to a sum.
+    values: [f64; QUESTIONS],
+    /// A bit for every answer.
+    answers: u32,
+}
 
-impl Default for EValues {
-    fn default() -> Self {
-        Self([f64::NAN; QUESTIONS])
+/// Bits of the questions of one link.
+const fn bits_of(questions: &[Question]) -> u32 {
+    let (mut bits, mut next) = (0, 0);
+    while next < questions.len() {
+        bits |= 1 << questions[next] as u32;
+        next += 1;
     }
+    bits
 }
 
 impl EValues {
     /// Sets the answer to one question.
     #[inline]
     pub fn set(&mut self, question: Question, e: f64) {
-        self.0[question as usize] = e;
+        self.values[question as usize] = e;
+        self.answers |= 1 << question as u32;
     }
 
     /// Takes back the answer to one question.
     #[inline]
     pub fn unset(&mut self, question: Question) {
-        self.0[question as usize] = f64::NAN;
+        self.values[question as usize] = 0.0;
+        self.answers &= !(1 << question as u32);
     }
 
     /// Lets the answer to one question count for no more than `most`.
     #[inline]
     pub fn limit(&mut self, question: Question, most: f64) {
-        let e = &mut self.0[question as usize];
+        let e = &mut self.values[question as usize];
         if *e > most {
             *e = most;
         }
     }
 
     /// The answer to one question, `None` where there is no opinion.
+    #[inline]
     pub fn answer(&self, question: Question) -> Option<f64> {
-        let e = self.0[question as usize];
-        (!e.is_nan()).then_some(e)
+        (self.answers & (1 << question as u32) != 0).then_some(self.values[question as usize])
     }
 
     #[inline]
     fn or_one(&self, question: Question) -> f64 {
-        let e = self.0[question as usize];
-        if e.is_nan() { 1.0 } else { e }
+        self.answer(question).unwrap_or(1.0)
     }
 
     /// `0.8 + 0.2 · mean` of the answers there are; 1 without any.
     #[inline]
     fn link(&self, questions: &[Question]) -> f64 {
-        let (mut sum, mut answers) = (0.0, 0.0);
-        for &question in questions {
-            let e = self.0[question as usize];
-            // Without a branch: which questions have answers differs from event to event.
-            sum += if e.is_nan() { 0.0 } else { e };
-            answers += if e.is_nan() { 0.0 } else { 1.0 };
+        let answers = self.answers & bits_of(questions);
+        if answers == 0 {
+            return 1.0;
         }
-        if answers == 0.0 { 1.0 } else { CASH + (1.0 - CASH) * sum / answers }
+        let mut sum = 0.0;
+        for &question in questions {
+            sum += self.values[question as usize];
+        }
+        CASH + (1.0 - CASH) * sum / f64::from(answers.count_ones())
     }
 
     /// Evidence of the event in bits: `log2` of the product along the chain.
@@ -103,9 +114,9 @@ impl EValues {
     /// The question with the strongest answer; ties go to the earlier link of the chain.
     #[inline]
     pub fn leading(&self) -> Option<Question> {
-        let (mut leading, mut most) = (None, f64::NEG_INFINITY);
+        let (mut leading, mut most) = (None, 0.0);
         for question in Question::ALL {
-            let e = self.0[question as usize];
+            let e = self.values[question as usize];
             if e > most {
                 (leading, most) = (Some(question), e);
             }
