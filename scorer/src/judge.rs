@@ -12,8 +12,8 @@ use crate::{
     mesh::SourceKey,
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
-    standings::Historic,
     standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
+    standings::Historic,
     table::{Object, Subject, TrustEntry},
     verdict::{Cause, Reason, Verdict, decision_id},
 };

@@ -8,7 +8,7 @@ pub const QUESTIONS: usize = Question::ALL.len();
 /// A constant 1 ("cash") of this weight stands in each mean, so that silent detectors do not dilute a loud one.
 const CASH: f64 = 0.8;
 
-const COUNTS: [Question; 8] = [
+const COUNTS: Link = Link::of(&[
     Question::Rate1m,
     Question::Rate10m,
     Question::Rate1h,
@@ -17,10 +17,11 @@ const COUNTS: [Question; 8] = [
     Question::Spread10m,
     Question::Spread1h,
     Question::FanIn,
-];
-const WHAT: [Question; 3] = [Question::NewOperation, Question::NewCredential, Question::NewFingerprint];
-const HOW: [Question; 2] = [Question::Failing, Question::Refused];
-const HOW_BIG: [Question; 2] = [Question::Bigger, Question::Longer];
+]);
+const WHAT: Link = Link::of(&[Question::NewOperation, Question::NewCredential, Question::NewFingerprint]);
+const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
+const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Longer]);
+const SILENCE: Link = Link::of(&[Question::Silence]);
 
 /// The e-values of one event by question.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -31,14 +32,21 @@ pub struct EValues {
     answers: u32,
 }
 
-/// Bits of the questions of one link.
-const fn bits_of(questions: &[Question]) -> u32 {
-    let (mut bits, mut next) = (0, 0);
-    while next < questions.len() {
-        bits |= 1 << questions[next] as u32;
-        next += 1;
+/// The questions of one link of the chain.
+struct Link {
+    questions: &'static [Question],
+    bits: u32,
+}
+
+impl Link {
+    const fn of(questions: &'static [Question]) -> Self {
+        let (mut bits, mut next) = (0, 0);
+        while next < questions.len() {
+            bits |= 1 << questions[next] as u32;
+            next += 1;
+        }
+        Self { questions, bits }
     }
-    bits
 }
 
 impl EValues {
@@ -78,13 +86,13 @@ impl EValues {
 
     /// `0.8 + 0.2 · mean` of the answers there are; 1 without any.
     #[inline]
-    fn link(&self, questions: &[Question]) -> f64 {
-        let answers = self.answers & bits_of(questions);
+    fn link(&self, link: &Link) -> f64 {
+        let answers = self.answers & link.bits;
         if answers == 0 {
             return 1.0;
         }
         let mut sum = 0.0;
-        for &question in questions {
+        for &question in link.questions {
             sum += self.values[question as usize];
         }
         CASH + (1.0 - CASH) * sum / f64::from(answers.count_ones())
@@ -108,7 +116,7 @@ impl EValues {
 
     /// Evidence in bits of a window in which something did not happen.
     pub fn bits_of_silence(&self) -> f64 {
-        libm::log2(self.link(&[Question::Silence]))
+        libm::log2(self.link(&SILENCE))
     }
 
     /// The question with the strongest answer; ties go to the earlier link of the chain.
