@@ -1,6 +1,8 @@
 //! What judging costs, in process CPU time, side by side in one run; read the ratios, not the times.
 //!
-//! - `edges/*`: scoring of edge streams, beside a MIDAS-R-like count-min scorer as the yardstick of minimal work
+//! - `edges/*`: judging alone, of edges that lie in memory as events, beside a MIDAS-R-like count-min scorer as the
+//!   yardstick of minimal work; both take names by the dictionary keys of a batch
+//! - `csv/*`: the whole job, from CSV bytes to a score, with one reader for both; and that reader alone
 //! - `json/*`: Envoy JSON lines, parsed alone, and parsed and judged
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -18,12 +20,8 @@ use criterion::{
 };
 use qualm_datasets::{AccessLog, MeshConfig, Scenario, Traffic};
 use qualm_ingest::parse::{Format, Parser};
-use qualm_model::{
-    event::{EventBatch, EventBuilder, Position, builder::plain},
-    identity::Provenance,
-    time::Timestamp,
-};
-use qualm_scorer::{config::ScorerConfig, scorer::Scorer};
+use qualm_model::event::{EventBatch, EventBuilder, Names, Position};
+use qualm_scorer::{config::ScorerConfig, scorer::Scorer, verdict::Verdict};
 
 const BATCH: usize = 4096;
 const EDGES: usize = 1_000_000;
@@ -62,43 +60,39 @@ impl Measurement for CpuTime {
     }
 }
 
-/// darpa-edges in time order where `../shared/data` is there, else edges of the generated mesh.
-fn edges() -> Vec<EventBatch> {
-    let rows = darpa().unwrap_or_else(generated);
-    let mut builder = EventBuilder::new();
-    rows.chunks(BATCH)
-        .map(|chunk| {
-            for (time, source, destination) in chunk {
-                let mut draft = plain(*time, source, destination);
-                draft.source.provenance = Provenance::Declared;
-                builder.push(&draft);
-            }
-            builder.finish()
-        })
-        .collect()
+/// CSV lines of darpa-edges in time order where `../shared/data` is there, else of the generated mesh.
+fn edge_lines() -> Vec<String> {
+    let mut lines = darpa().unwrap_or_else(generated);
+    lines.truncate(EDGES);
+    lines
 }
 
-type Row = (Timestamp, String, String);
-
-fn darpa() -> Option<Vec<Row>> {
+fn darpa() -> Option<Vec<String>> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/darpa-edges/darpa_original.csv.zst");
     let mut decoder = zstd::Decoder::new(std::fs::File::open(path).ok()?).ok()?;
     decoder.window_log_max(27).ok()?;
     let mut text = String::new();
     decoder.read_to_string(&mut text).ok()?;
-    let mut rows: Vec<Row> = text.lines().filter_map(darpa_row).collect();
-    rows.sort_by_key(|row| row.0);
-    rows.truncate(EDGES);
-    Some(rows)
+    // `src,dst,MM/DD/YYYY-HH:MM,label`: within one year the text of the time is in the order of time. Ten lines are
+    // dated 07/32 and last: they are not among the first million.
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_by_key(|line| line.split(',').nth(2));
+    Some(lines.into_iter().map(str::to_owned).collect())
 }
 
-/// `src,dst,MM/DD/YYYY-HH:MM,label`; a day is a day, wherever it lies: only the order matters here.
-fn darpa_row(line: &str) -> Option<Row> {
-    let mut fields = line.split(',');
-    let (source, destination, time) = (fields.next()?, fields.next()?, fields.next()?);
-    let number = |range: std::ops::Range<usize>| time.get(range)?.parse::<i64>().ok();
-    let minutes = ((number(0..2)? * 31 + number(3..5)?) * 24 + number(11..13)?) * 60 + number(14..16)?;
-    Some((Timestamp::from_seconds(minutes * 60), source.to_owned(), destination.to_owned()))
+/// Reads edges by the mapping of darpa-edges.
+fn read(lines: &[String], mut each: impl FnMut(&EventBatch)) {
+    let mapping = include_str!("../datasets/mappings/darpa-edges.toml").parse().unwrap();
+    let mut parser = Parser::for_format(Format::Mapped, Some(mapping)).unwrap();
+    let mut builder = EventBuilder::new();
+    for (offset, line) in lines.iter().enumerate() {
+        let position = Position { offset: offset as i64, ..Position::default() };
+        parser.parse(line.as_bytes(), position, &mut builder).unwrap();
+        if builder.len() == BATCH {
+            each(&builder.finish());
+        }
+    }
+    each(&builder.finish());
 }
 
 fn scenario() -> Arc<Scenario> {
@@ -106,28 +100,36 @@ fn scenario() -> Arc<Scenario> {
     Arc::new(Scenario::quiet(config, qualm_datasets::Millis(1_790_000_000_000), 2.0).unwrap())
 }
 
-/// The generator's calls as they are logged, reduced to who called whom.
-fn generated() -> Vec<Row> {
+/// The generator's calls as they are logged, reduced to who called whom and when.
+fn generated() -> Vec<String> {
     let mut rows = Vec::new();
     parse(&lines(), |batch| {
-        let row = |event: qualm_model::event::Event<'_>| {
-            (event.report(), event.source().principal().to_owned(), event.destination().principal().to_owned())
-        };
-        rows.extend(batch.events().map(row));
+        rows.extend(batch.events().map(|event| {
+            let time = jiff::Timestamp::from_nanosecond(event.report().0.into()).unwrap();
+            let (source, destination) = (event.source().principal(), event.destination().principal());
+            format!("{source},{destination},{},-", time.strftime("%m/%d/%Y-%H:%M"))
+        }));
     });
     rows
 }
 
-fn judge(batches: &[EventBatch]) -> f64 {
-    let mut scorer = Scorer::new(ScorerConfig::default());
-    let mut verdicts = Vec::new();
-    for batch in batches {
-        scorer.open(batch);
+/// Scores batches one after the other.
+struct Judge {
+    scorer: Scorer,
+    verdicts: Vec<Verdict>,
+}
+
+impl Judge {
+    fn new() -> Self {
+        Self { scorer: Scorer::new(ScorerConfig::default()), verdicts: Vec::new() }
+    }
+
+    fn observe(&mut self, batch: &EventBatch) {
+        self.scorer.open(batch);
         for event in batch.events() {
-            black_box(scorer.observe(event, event.report(), &mut verdicts));
+            black_box(self.scorer.observe(event, event.report(), &mut self.verdicts));
         }
     }
-    verdicts.len() as f64
 }
 
 /// MIDAS-R (Bhatia et al., AAAI 2020), as small as it can be: current and total counts of edge, source and
@@ -164,29 +166,34 @@ impl CountMin {
     }
 }
 
-fn yardstick(batches: &[EventBatch]) -> f32 {
-    let mut sketch = Box::new(CountMin { current: [[0.0; 2048]; 3], total: [[0.0; 2048]; 3], tick: 0 });
-    let hash = |text: &str| {
-        let mut hasher = foldhash::fast::FixedState::default().build_hasher();
-        hasher.write(text.as_bytes());
-        hasher.finish()
-    };
-    let first = batches[0].event(0).report().0 / 60_000_000_000;
-    let mut worst = 0.0_f32;
-    for batch in batches {
-        // Names become numbers once a batch, as in the scorer.
-        let hashes = |names: &qualm_model::event::Names| -> Vec<u64> {
-            (0..names.distinct()).map(|key| hash(names.text(key))).collect()
+/// The yardstick over batches: names become numbers once a batch, as in the scorer.
+struct Yardstick {
+    sketch: Box<CountMin>,
+    first: Option<i64>,
+}
+
+impl Yardstick {
+    fn new() -> Self {
+        let sketch = CountMin { current: [[0.0; 2048]; 3], total: [[0.0; 2048]; 3], tick: 0 };
+        Self { sketch: Box::new(sketch), first: None }
+    }
+
+    fn observe(&mut self, batch: &EventBatch) {
+        let hash = |text: &str| {
+            let mut hasher = foldhash::fast::FixedState::default().build_hasher();
+            hasher.write(text.as_bytes());
+            hasher.finish()
         };
+        let hashes = |names: &Names| -> Vec<u64> { (0..names.distinct()).map(|key| hash(names.text(key))).collect() };
         let (sources, destinations) = (hashes(&batch.source.principal), hashes(&batch.destination.principal));
         for event in batch.events() {
             let source = sources[batch.source.principal.key(event.row).unwrap()];
             let destination = destinations[batch.destination.principal.key(event.row).unwrap()];
-            let tick = event.report().0 / 60_000_000_000 - first + 1;
-            worst = worst.max(black_box(sketch.observe(tick, source, destination)));
+            let minute = event.report().0 / 60_000_000_000;
+            let tick = minute - *self.first.get_or_insert(minute) + 1;
+            black_box(self.sketch.observe(tick, source, destination));
         }
     }
-    worst
 }
 
 fn lines() -> Vec<Vec<u8>> {
@@ -215,16 +222,41 @@ fn parse(lines: &[Vec<u8>], mut each: impl FnMut(&EventBatch)) {
     each(&builder.finish());
 }
 
-fn scoring(criterion: &mut Criterion<CpuTime>) {
-    let batches = edges();
-    let rows = batches.iter().map(EventBatch::len).sum::<usize>();
+fn judging(criterion: &mut Criterion<CpuTime>) {
+    let lines = edge_lines();
+    let mut batches = Vec::new();
+    read(&lines, |batch| batches.push(batch.clone()));
     let mut group = criterion.benchmark_group("edges");
-    group.sample_size(10).throughput(Throughput::Elements(rows as u64));
+    group.sample_size(10).throughput(Throughput::Elements(lines.len() as u64));
     group.bench_function("count-min-yardstick", |bencher| {
-        bencher.iter_batched(|| (), |()| yardstick(&batches), BatchSize::PerIteration);
+        let observe = |mut yardstick: Yardstick| batches.iter().for_each(|batch| yardstick.observe(batch));
+        bencher.iter_batched(Yardstick::new, observe, BatchSize::PerIteration);
     });
     group.bench_function("qualm", |bencher| {
-        bencher.iter_batched(|| (), |()| judge(&batches), BatchSize::PerIteration);
+        let observe = |mut judge: Judge| batches.iter().for_each(|batch| judge.observe(batch));
+        bencher.iter_batched(Judge::new, observe, BatchSize::PerIteration);
+    });
+    group.finish();
+}
+
+fn whole_job(criterion: &mut Criterion<CpuTime>) {
+    let lines = edge_lines();
+    let mut group = criterion.benchmark_group("csv");
+    group.sample_size(10).throughput(Throughput::Elements(lines.len() as u64));
+    group.bench_function("read", |bencher| {
+        bencher.iter(|| {
+            read(&lines, |batch| {
+                black_box(batch.len());
+            });
+        });
+    });
+    group.bench_function("count-min-yardstick", |bencher| {
+        let observe = |mut yardstick: Yardstick| read(&lines, |batch| yardstick.observe(batch));
+        bencher.iter_batched(Yardstick::new, observe, BatchSize::PerIteration);
+    });
+    group.bench_function("qualm", |bencher| {
+        let observe = |mut judge: Judge| read(&lines, |batch| judge.observe(batch));
+        bencher.iter_batched(Judge::new, observe, BatchSize::PerIteration);
     });
     group.finish();
 }
@@ -242,14 +274,8 @@ fn reading(criterion: &mut Criterion<CpuTime>) {
     });
     group.bench_function("bytes-to-verdict", |bencher| {
         bencher.iter(|| {
-            let mut scorer = Scorer::new(ScorerConfig::default());
-            let mut verdicts = Vec::new();
-            parse(&lines, |batch| {
-                scorer.open(batch);
-                for event in batch.events() {
-                    black_box(scorer.observe(event, event.report(), &mut verdicts));
-                }
-            });
+            let mut judge = Judge::new();
+            parse(&lines, |batch| judge.observe(batch));
         });
     });
     group.finish();
@@ -258,6 +284,6 @@ fn reading(criterion: &mut Criterion<CpuTime>) {
 criterion_group! {
     name = benches;
     config = Criterion::default().with_measurement(CpuTime);
-    targets = scoring, reading
+    targets = judging, whole_job, reading
 }
 criterion_main!(benches);

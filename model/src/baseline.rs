@@ -23,14 +23,17 @@ pub struct FirstTimes {
     pub fingerprint: Option<bool>,
 }
 
-/// The minute for which a baseline has closed its windows: all windows are whole minutes, so that nothing more ends
-/// before the next.
+/// The minute for which a baseline has closed its windows, and the tide that its counts expect: all windows are whole
+/// minutes, so that nothing more changes before the next of either.
 #[derive(Debug, Clone, Copy)]
-struct Turned(i64);
+struct Turned {
+    minute: i64,
+    tide: f64,
+}
 
 impl Default for Turned {
     fn default() -> Self {
-        Self(i64::MIN)
+        Self { minute: i64::MIN, tide: 1.0 }
     }
 }
 
@@ -42,12 +45,12 @@ impl PartialEq for Turned {
 }
 
 impl Turned {
-    /// Whether windows may have ended since the last time.
+    /// Whether windows may have ended or the tide turned since the last time.
     #[inline]
-    fn is_due(&mut self, now: Timestamp) -> bool {
-        let minute = now.window(Span::MINUTE);
-        let due = minute > self.0;
-        self.0 = self.0.max(minute);
+    fn is_due(&mut self, exposure: Exposure) -> bool {
+        let minute = exposure.now.window(Span::MINUTE);
+        let due = minute > self.minute || exposure.tide != self.tide;
+        *self = Self { minute: self.minute.max(minute), tide: exposure.tide };
         due
     }
 }
@@ -163,7 +166,7 @@ impl SourceBaseline {
     /// of each closed minute. An event that is to be learned closes them before it is judged.
     #[inline]
     pub fn turn(&mut self, exposure: Exposure, siblings: &mut SiblingRate, sample: &mut impl FnMut(Question, f64)) {
-        if self.turned.is_due(exposure.now) {
+        if self.turned.is_due(exposure) {
             self.close_windows(exposure, siblings, sample);
         }
     }
@@ -328,7 +331,7 @@ impl EdgeBaseline {
     /// Closes the windows that have ended; see [`SourceBaseline::turn`].
     #[inline]
     pub fn turn(&mut self, exposure: Exposure, sample: &mut impl FnMut(Question, f64)) {
-        if !self.turned.is_due(exposure.now) {
+        if !self.turned.is_due(exposure) {
             return;
         }
         if let Some(x) = self.rarity.turn(exposure) {

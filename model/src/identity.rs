@@ -23,11 +23,13 @@ pub enum Provenance {
 
 impl Provenance {
     /// Whether evidence against an identity known in this way may lead above *watched*.
+    #[inline]
     pub const fn may_enforce(self) -> bool {
         matches!(self, Self::Certificate | Self::Joined | Self::Declared)
     }
 
     /// The inverse of `as u8`; an unknown number is the weakest claim.
+    #[inline]
     pub const fn from_u8(value: u8) -> Self {
         match value {
             0 => Self::Certificate,

@@ -13,6 +13,7 @@ use crate::{
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
     standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
+    standings::Historic,
     table::{Object, Subject, TrustEntry},
     verdict::{Cause, Reason, Verdict, decision_id},
 };
@@ -89,8 +90,8 @@ impl Scorer {
         (bits, cause): (f64, OddIn),
         most: Level,
     ) -> Option<Reading> {
-        let level = self.standings.get(&key).map_or(Level::Trusted, |standing| standing.level);
-        let mesh = &self.mesh;
+        let (mesh, standings) = (&self.mesh, &self.standings);
+        let level = || standings.get(&key).map_or(Level::Trusted, |standing| standing.level);
         let shard = &mut self.shards[usize::from(key.0)];
         let (delta, source) = (&mut shard.delta, shard.sources.get_mut(&key.1)?);
         let claimed_only = most <= Level::Watched;
@@ -98,7 +99,7 @@ impl Scorer {
             (false, _) => &mut source.evidence,
             (true, claimed) => claimed.get_or_insert_default(),
         };
-        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level))?;
+        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level()))?;
         if news == News::Moved {
             evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
             *evidence.shown_bits() =
@@ -216,21 +217,16 @@ impl Scorer {
 
     /// Ends or renews leases that have run out by `wall`.
     pub fn tick(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
-        for key in self.ended(wall, |standing| !standing.historic) {
+        for key in self.standings.ended(wall, Historic::No) {
             verdicts.extend(self.end_lease(key, wall));
         }
     }
 
     /// Ends in event time what was decided on history.
     pub(crate) fn end_history(&mut self, watermark: Timestamp, verdicts: &mut Vec<Verdict>) {
-        for key in self.ended(watermark, |standing| standing.historic) {
+        for key in self.standings.ended(watermark, Historic::Yes) {
             verdicts.extend(self.end_lease(key, watermark));
         }
-    }
-
-    fn ended(&self, now: Timestamp, which: impl Fn(&Standing) -> bool) -> Vec<SourceKey> {
-        let ended = self.standings.iter().filter(|(_, standing)| standing.expires <= now && which(standing));
-        ended.map(|(&key, _)| key).collect()
     }
 
     fn end_lease(&mut self, key: SourceKey, wall: Timestamp) -> Option<Verdict> {

@@ -27,6 +27,7 @@ pub mod scorer;
 mod shard;
 pub mod snapshot;
 mod standing;
+mod standings;
 pub mod table;
 mod tide;
 pub mod verdict;

@@ -1,6 +1,6 @@
 //! The scorer: observe an event, score it, decide, then perhaps learn.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use qualm_model::{
     baseline::{FirstTimes, SourceBaseline},
@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{Mode, ScorerConfig},
     door::{Door, Ids},
-    mesh::{Mesh, SourceKey},
+    mesh::Mesh,
     shard::{Attribute, EDGE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
-    standing::Standing,
+    standings::Standings,
     verdict::{Reason, Verdict},
     watermark::Watermark,
 };
@@ -82,7 +82,7 @@ pub struct Scorer {
     pub(crate) shards: Vec<Shard>,
     pub(crate) mesh: Mesh,
     pub(crate) watermark: Watermark,
-    pub(crate) standings: BTreeMap<SourceKey, Standing>,
+    pub(crate) standings: Standings,
     pub(crate) used: usize,
     pub(crate) tally: Tally,
     /// Keys were folded, and names they used may be let go.
@@ -109,7 +109,7 @@ impl Scorer {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             mesh: Mesh::default(),
             watermark: Watermark::default(),
-            standings: BTreeMap::new(),
+            standings: Standings::default(),
             used: 0,
             tally: Tally::default(),
             sweep_due: false,

@@ -8,7 +8,7 @@ pub const QUESTIONS: usize = Question::ALL.len();
 /// A constant 1 ("cash") of this weight stands in each mean, so that silent detectors do not dilute a loud one.
 const CASH: f64 = 0.8;
 
-const COUNTS: [Question; 8] = [
+const COUNTS: Link = Link::of(&[
     Question::Rate1m,
     Question::Rate10m,
     Question::Rate1h,
@@ -17,18 +17,35 @@ const COUNTS: [Question; 8] = [
     Question::Spread10m,
     Question::Spread1h,
     Question::FanIn,
-];
-const WHAT: [Question; 3] = [Question::NewOperation, Question::NewCredential, Question::NewFingerprint];
-const HOW: [Question; 2] = [Question::Failing, Question::Refused];
-const HOW_BIG: [Question; 2] = [Question::Bigger, Question::Longer];
+]);
+const WHAT: Link = Link::of(&[Question::NewOperation, Question::NewCredential, Question::NewFingerprint]);
+const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
+const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Longer]);
+const SILENCE: Link = Link::of(&[Question::Silence]);
 
-/// The e-values of one event by question; no opinion is NaN.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EValues([f64; QUESTIONS]);
+/// The e-values of one event by question.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EValues {
+    /// No opinion is 0, which no answer is, and which adds nothing to a sum.
+    values: [f64; QUESTIONS],
+    /// A bit for every answer.
+    answers: u32,
+}
 
-impl Default for EValues {
-    fn default() -> Self {
-        Self([f64::NAN; QUESTIONS])
+/// The questions of one link of the chain.
+struct Link {
+    questions: &'static [Question],
+    bits: u32,
+}
+
+impl Link {
+    const fn of(questions: &'static [Question]) -> Self {
+        let (mut bits, mut next) = (0, 0);
+        while next < questions.len() {
+            bits |= 1 << questions[next] as u32;
+            next += 1;
+        }
+        Self { questions, bits }
     }
 }
 
@@ -36,47 +53,49 @@ impl EValues {
     /// Sets the answer to one question.
     #[inline]
     pub fn set(&mut self, question: Question, e: f64) {
-        self.0[question as usize] = e;
+        self.values[question as usize] = e;
+        self.answers |= 1 << question as u32;
     }
 
     /// Takes back the answer to one question.
     #[inline]
     pub fn unset(&mut self, question: Question) {
-        self.0[question as usize] = f64::NAN;
+        self.values[question as usize] = 0.0;
+        self.answers &= !(1 << question as u32);
     }
 
     /// Lets the answer to one question count for no more than `most`.
     #[inline]
     pub fn limit(&mut self, question: Question, most: f64) {
-        let e = &mut self.0[question as usize];
+        let e = &mut self.values[question as usize];
         if *e > most {
             *e = most;
         }
     }
 
     /// The answer to one question, `None` where there is no opinion.
+    #[inline]
     pub fn answer(&self, question: Question) -> Option<f64> {
-        let e = self.0[question as usize];
-        (!e.is_nan()).then_some(e)
+        (self.answers & (1 << question as u32) != 0).then_some(self.values[question as usize])
     }
 
     #[inline]
     fn or_one(&self, question: Question) -> f64 {
-        let e = self.0[question as usize];
-        if e.is_nan() { 1.0 } else { e }
+        self.answer(question).unwrap_or(1.0)
     }
 
     /// `0.8 + 0.2 · mean` of the answers there are; 1 without any.
     #[inline]
-    fn link(&self, questions: &[Question]) -> f64 {
-        let (mut sum, mut answers) = (0.0, 0.0);
-        for &question in questions {
-            let e = self.0[question as usize];
-            // Without a branch: which questions have answers differs from event to event.
-            sum += if e.is_nan() { 0.0 } else { e };
-            answers += if e.is_nan() { 0.0 } else { 1.0 };
+    fn link(&self, link: &Link) -> f64 {
+        let answers = self.answers & link.bits;
+        if answers == 0 {
+            return 1.0;
         }
-        if answers == 0.0 { 1.0 } else { CASH + (1.0 - CASH) * sum / answers }
+        let mut sum = 0.0;
+        for &question in link.questions {
+            sum += self.values[question as usize];
+        }
+        CASH + (1.0 - CASH) * sum / f64::from(answers.count_ones())
     }
 
     /// Evidence of the event in bits: `log2` of the product along the chain.
@@ -97,15 +116,15 @@ impl EValues {
 
     /// Evidence in bits of a window in which something did not happen.
     pub fn bits_of_silence(&self) -> f64 {
-        libm::log2(self.link(&[Question::Silence]))
+        libm::log2(self.link(&SILENCE))
     }
 
     /// The question with the strongest answer; ties go to the earlier link of the chain.
     #[inline]
     pub fn leading(&self) -> Option<Question> {
-        let (mut leading, mut most) = (None, f64::NEG_INFINITY);
+        let (mut leading, mut most) = (None, 0.0);
         for question in Question::ALL {
-            let e = self.0[question as usize];
+            let e = self.values[question as usize];
             if e > most {
                 (leading, most) = (Some(question), e);
             }

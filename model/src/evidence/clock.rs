@@ -85,17 +85,13 @@ impl Clock {
     /// Follows the episode to the height `m` that the running minute has reached; returns the levels it newly
     /// passed, for the curve.
     pub fn follow(&mut self, pace: Pace, now: Timestamp, m: f64) -> Option<Climb> {
-        if self.episode_since.is_some() && self.at(pace, now) < EPISODE_FLOOR && m < EPISODE_FLOOR {
+        // An episode that had died away between two calls is over: what comes now is a new one.
+        if self.episode_since.is_some() && self.at(pace, now) < EPISODE_FLOOR {
             self.episode_since = None;
             self.peak = 0;
         }
         if m < EPISODE_FLOOR {
             return None;
-        }
-        // An episode that had died away between two calls is a new one.
-        if self.episode_since.is_some() && self.at(pace, now) < EPISODE_FLOOR {
-            self.episode_since = None;
-            self.peak = 0;
         }
         self.episode_since.get_or_insert(now);
         let level = level_of(m);

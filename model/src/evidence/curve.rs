@@ -83,15 +83,10 @@ impl EpisodeCurve {
         let days = ((now - since).0 as f64 / Span::DAY.0 as f64).max(1.0 / 24.0);
         let counted: Vec<&Day> = self.days.iter().filter(|day| day.index >= first).collect();
         let spanned = (now.window(Span::DAY) - first + 1).max(1) as usize;
-        let mut counts = Vec::with_capacity(spanned.max(counted.len()));
-        let mut sum = |level: usize, of: fn(&Day) -> &Vec<u32>| {
-            counts.clear();
-            counts.extend(counted.iter().map(|day| of(day)[level]));
-            capped_sum(&mut counts, spanned)
-        };
-        let episodes: Vec<f64> = (0..LEVELS)
-            .map(|level| sum(level, |day| &day.episodes).min(MOST_REPEATS * sum(level, |day| &day.reached)))
-            .collect();
+        let reached = capped_sums(&counted, spanned, |day| &day.reached);
+        let begun = capped_sums(&counted, spanned, |day| &day.episodes);
+        let episodes: Vec<f64> =
+            begun.iter().zip(&reached).map(|(begun, reached)| begun.min(MOST_REPEATS * reached)).collect();
         let per_day = episodes.iter().map(|count| count / days).collect();
         let readable = (1..LEVELS).rev().find(|&level| episodes[level] >= READABLE).unwrap_or(0);
         let beyond: f64 = episodes[readable + 1..].iter().sum();
@@ -100,15 +95,33 @@ impl EpisodeCurve {
     }
 }
 
-/// The sum of a level's counts, each day capped at twice the median day plus four once there are four days.
-fn capped_sum(counts: &mut Vec<u32>, spanned: usize) -> f64 {
-    let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
-    if spanned < DAYS_BEFORE_CAPPING || sum == 0 {
-        return sum as f64;
+/// The sum of each level's counts, each day capped at twice the median day plus four once there are four days.
+fn capped_sums(days: &[&Day], spanned: usize, of: fn(&Day) -> &Vec<u32>) -> Vec<f64> {
+    let (mut sums, mut greatest) = ([0_u64; LEVELS], [0_u32; LEVELS]);
+    for day in days {
+        let counts = of(day);
+        sums.iter_mut().zip(counts).for_each(|(sum, &count)| *sum += u64::from(count));
+        greatest.iter_mut().zip(counts).for_each(|(most, &count)| *most = count.max(*most));
     }
+    let mut counts = Vec::with_capacity(spanned.max(days.len()));
+    let mut capped = |level: usize| {
+        // Most heights are reached on few days, and seldom: no cap can be below the slack.
+        if spanned < DAYS_BEFORE_CAPPING || f64::from(greatest[level]) <= DAY_SLACK {
+            return sums[level] as f64;
+        }
+        counts.clear();
+        counts.extend(days.iter().map(|day| of(day)[level]));
+        capped_sum(&mut counts, spanned)
+    };
+    (0..LEVELS).map(&mut capped).collect()
+}
+
+/// The sum of the counts of some of so many days, each capped.
+fn capped_sum(counts: &mut Vec<u32>, spanned: usize) -> f64 {
     counts.resize(spanned.max(counts.len()), 0);
     let middle = counts.len() / 2;
-    let (_, &mut median, _) = counts.select_nth_unstable(middle);
+    let idle = counts.iter().filter(|&&count| count == 0).count();
+    let median = if idle > middle { 0 } else { *counts.select_nth_unstable(middle).1 };
     let cap = 2.0 * f64::from(median) + DAY_SLACK;
     counts.iter().map(|&count| f64::from(count).min(cap)).sum()
 }

@@ -31,6 +31,7 @@ pub struct Habit {
 impl Habit {
     /// `bits` as they count at `now`: where this hour or a neighbouring one was as high within the last four days,
     /// `min(bits, 2 + max(0, bits − slot − 1))`.
+    #[inline]
     pub fn forgive(&self, now: Timestamp, bits: f64) -> f64 {
         if self.slots.is_empty() || bits <= f64::from(NOTABLE) {
             return bits;
@@ -50,6 +51,7 @@ impl Habit {
     }
 
     /// Takes in the bits of an event, before forgiveness.
+    #[inline]
     pub fn learn(&mut self, now: Timestamp, bits: f64) {
         let hour = now.window(Span::HOUR);
         if hour > self.hour {

@@ -19,6 +19,9 @@ const LEAST_EXCESS: f64 = 0.3;
 /// A table is fitted again when it rests on this much less than what is there now.
 const REFIT_GROWTH: f64 = 1.01;
 
+/// Bins beyond the greatest with a sample that a table still has at hand: a new maximum is seldom far from the last.
+const AHEAD: usize = 8;
+
 /// One detector's histogram of `x = 1 + surprise` for the whole mesh.
 ///
 /// `p(x)` is the share of samples in bins above that of `x`, with half of its own bin: many samples are of one value
@@ -38,8 +41,8 @@ pub struct Calibration {
 /// The e-values of a calibration by bin: constant in the body, rising within the bin in the tail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ETable {
-    /// e at the lower edge, and how much it rises to the upper, up to the greatest bin with a sample: a table is
-    /// fitted often, and what lies beyond is seldom asked.
+    /// e at the lower edge, and how much it rises to the upper, up to a little beyond the greatest bin with a sample: a
+    /// table is fitted often, and what lies farther out is seldom asked.
     bins: Vec<(f64, f64)>,
     beyond: Tail,
     /// Total weight that it rests on, which tells it from the tables before and after.
@@ -109,6 +112,11 @@ impl Calibration {
             above -= self.counts[bin];
             let (high, most) = (tail.e(bin + 1), most_for_lump(above + 0.5 * self.counts[bin], self.total));
             bins.push((low.min(most), high.min(most) - low.min(most)));
+            low = high;
+        }
+        for bin in seen..(seen + AHEAD).min(Bins::COUNT) {
+            let high = tail.e(bin + 1);
+            bins.push((low, high - low));
             low = high;
         }
         ETable { bins, beyond: tail, fitted: self.total }

@@ -205,12 +205,19 @@ impl WindowCount {
         if gap.is_nan() || gap <= 0.0 {
             return a;
         }
-        let slope = |b: f64| (libm::log(b) - self.ln_mean) - (libm::log(b + self.dispersion) - self.ln_mean_r);
-        let steepest = self.ln_mean_r - self.ln_mean;
-        let flattest = slope(a);
+        let slope = |b: f64, ln_b: f64| (ln_b - self.ln_mean) - (libm::log(b + self.dispersion) - self.ln_mean_r);
+        let flattest = slope(a, ln_count(a));
         // Where the tangent meets the limit the surprise is above it.
         let beyond = a + gap / flattest;
-        let within = if flattest > 0.0 && beyond.is_finite() { slope(beyond).min(steepest) } else { steepest };
+        if flattest > 0.0 && beyond < a + 1.0 {
+            return a;
+        }
+        let steepest = self.ln_mean_r - self.ln_mean;
+        let within = if flattest > 0.0 && beyond.is_finite() {
+            slope(beyond, libm::log(beyond)).min(steepest)
+        } else {
+            steepest
+        };
         let upto = a + gap / (within * (1.0 + 1e-6) + 1e-12);
         if upto.is_finite() { upto } else { a }
     }

@@ -1,0 +1,82 @@
+//! Everybody who stands above *trusted*, and when the first of them is due.
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashMap, hash_map};
+use qualm_model::time::Timestamp;
+
+use crate::{mesh::SourceKey, standing::Standing};
+
+/// Where identities stand, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Standings {
+    by_key: HashMap<SourceKey, Standing, FixedState>,
+    /// No lease ends before: of what stands now, and of what was decided on history. `None` is not known.
+    first_end: [Option<Timestamp>; 2],
+}
+
+impl FromIterator<(SourceKey, Standing)> for Standings {
+    fn from_iter<T: IntoIterator<Item = (SourceKey, Standing)>>(standings: T) -> Self {
+        Self { by_key: standings.into_iter().collect(), first_end: [None; 2] }
+    }
+}
+
+impl Standings {
+    #[inline]
+    pub(crate) fn get(&self, key: &SourceKey) -> Option<&Standing> {
+        self.by_key.get(key)
+    }
+
+    pub(crate) fn insert(&mut self, key: SourceKey, standing: Standing) -> Option<Standing> {
+        if let Some(first) = &mut self.first_end[usize::from(standing.historic)] {
+            *first = (*first).min(standing.expires);
+        }
+        self.by_key.insert(key, standing)
+    }
+
+    pub(crate) fn remove(&mut self, key: &SourceKey) -> Option<Standing> {
+        self.by_key.remove(key)
+    }
+
+    pub(crate) fn values(&self) -> hash_map::Values<'_, SourceKey, Standing> {
+        self.by_key.values()
+    }
+
+    pub(crate) fn iter(&self) -> hash_map::Iter<'_, SourceKey, Standing> {
+        self.by_key.iter()
+    }
+
+    /// Changes every standing; not when it ends.
+    pub(crate) fn values_mut(&mut self) -> hash_map::ValuesMut<'_, SourceKey, Standing> {
+        self.first_end = [None; 2];
+        self.by_key.values_mut()
+    }
+
+    /// Whose lease has ended by `now`, of those that are `historic` or not, in the order of keys. Asked at every summary: mostly nobody's.
+    pub(crate) fn ended(&mut self, now: Timestamp, historic: Historic) -> Vec<SourceKey> {
+        let historic = historic == Historic::Yes;
+        let first_end = &mut self.first_end[usize::from(historic)];
+        if first_end.is_some_and(|first| now < first) {
+            return Vec::new();
+        }
+        let mut next = Timestamp(i64::MAX);
+        let mut ended = Vec::new();
+        for (&key, standing) in self.by_key.iter().filter(|(_, standing)| standing.historic == historic) {
+            if standing.expires <= now {
+                ended.push(key);
+            } else {
+                next = next.min(standing.expires);
+            }
+        }
+        // Whoever is ended is removed or stands anew, with another end.
+        *first_end = Some(next);
+        ended.sort_unstable();
+        ended
+    }
+}
+
+/// Whether a decision was made on events too old to act on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Historic {
+    Yes,
+    No,
+}
