@@ -26,7 +26,10 @@ use rdkafka::{
     error::RDKafkaErrorCode,
     types::RDKafkaRespErr,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 
 use self::{context::Context, dead_letter::DeadLetters, reading::Reading};
 use crate::{
@@ -58,6 +61,8 @@ const DEFAULTS: [(&str, &str); 6] = [
 pub struct KafkaSource {
     incoming: mpsc::Receiver<Result<Incoming, SourceError>>,
     commits: std::sync::mpsc::Sender<Positions>,
+    /// Answered when the thread has made its last commit.
+    finished: oneshot::Receiver<()>,
 }
 
 /// One configured topic as it is read.
@@ -102,14 +107,15 @@ impl KafkaSource {
         let reading = Reading::new(consumer, topics, dead_letters, sender, commands)
             .with_batches_of(config.batch_records)
             .with_history_start(history_start);
-        thread::Builder::new().name("kafka".to_owned()).spawn(move || reading.run(&clock)).map_err(|error| {
-            SourceError {
+        let (finish, finished) = oneshot::channel();
+        thread::Builder::new().name("kafka".to_owned()).spawn(move || reading.run(&clock, finish)).map_err(
+            |error| SourceError {
                 origin: config.brokers.clone(),
                 problem: format!("no thread to read it: {error}"),
                 remedy: "raise the limit on threads".to_owned(),
-            }
-        })?;
-        Ok(Self { incoming, commits })
+            },
+        )?;
+        Ok(Self { incoming, commits, finished })
     }
 }
 
@@ -123,6 +129,14 @@ impl Source for KafkaSource {
         // The thread is gone only when the source has ended.
         let _ = self.commits.send(positions.clone());
         Ok(())
+    }
+
+    async fn close(self) {
+        // Nobody listens any more: the thread makes its last commit and ends.
+        drop(self.incoming);
+        if !matches!(timeout(PATIENCE, self.finished).await, Ok(Ok(()))) {
+            tracing::warn!("kafka: the last positions were not committed; the snapshot has them");
+        }
     }
 }
 

@@ -13,6 +13,14 @@ pub trait Source: Send {
     /// Tells the origin that everything before `positions` is covered by a snapshot. Inputs that keep no
     /// positions ignore it.
     fn commit(&mut self, positions: &Positions) -> impl Future<Output = Result<(), SourceError>> + Send;
+
+    /// Ends it, once the origin has been told what was committed, or cannot be told within a few seconds.
+    fn close(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        async {}
+    }
 }
 
 /// What a source has to say.
@@ -24,8 +32,9 @@ pub enum Incoming {
     /// Partitions were assigned; the source waits for the positions to start from. A partition that is not in the
     /// answer starts where the group last committed, or else at the configured start of history.
     Assigned(Vec<(u16, i32)>, oneshot::Sender<Positions>),
-    /// Partitions are being taken away; dropping or answering the sender lets them go.
-    Revoking(Vec<(u16, i32)>, oneshot::Sender<()>),
+    /// Partitions are being taken away. The answer is what a snapshot covers by now: it is committed, and they are let
+    /// go. Dropping the sender lets them go as they are.
+    Revoking(Vec<(u16, i32)>, oneshot::Sender<Positions>),
     /// The input has ended for good.
     End,
 }

@@ -10,7 +10,7 @@ use qualm_ingest::{
     source::{Incoming, Source, SourceError},
 };
 use qualm_model::{event::Positions, time::Clock};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::config::Config;
 
@@ -36,6 +36,7 @@ pub(crate) struct Inputs {
     sender: mpsc::Sender<Said>,
     pub(crate) said: mpsc::Receiver<Said>,
     commits: Vec<mpsc::UnboundedSender<Positions>>,
+    tasks: Vec<JoinHandle<()>>,
     names: Vec<String>,
     next_index: u16,
 }
@@ -45,7 +46,8 @@ impl Inputs {
     /// positions.
     pub(crate) fn start(config: &Config, clock: &Clock, registry: &Registry) -> anyhow::Result<Self> {
         let (sender, said) = mpsc::channel(WAITING);
-        let mut inputs = Self { sender, said, commits: Vec::new(), names: Vec::new(), next_index: 0 };
+        let mut inputs =
+            Self { sender, said, commits: Vec::new(), tasks: Vec::new(), names: Vec::new(), next_index: 0 };
         let counters = IngestCounters::register(registry)?;
         for kafka in &config.kafka {
             let history = clock.now() - config.history.since.0;
@@ -80,11 +82,12 @@ impl Inputs {
     pub(crate) fn add(&mut self, input: Input, name: &str) {
         let (commit, commits) = mpsc::unbounded_channel();
         let (number, sender) = (self.commits.len(), self.sender.clone());
-        match input {
+        let task = match input {
             Input::Kafka(source) => tokio::spawn(forward(source, number, sender, commits)),
             Input::File(source) => tokio::spawn(forward(source, number, sender, commits)),
             Input::Envoy(source) => tokio::spawn(forward(source, number, sender, commits)),
         };
+        self.tasks.push(task);
         self.commits.push(commit);
         self.names.push(name.to_owned());
     }
@@ -108,6 +111,18 @@ impl Inputs {
     }
 }
 
+impl Inputs {
+    /// Ends all inputs, once their origins know what was committed.
+    pub(crate) async fn close(self) {
+        let Self { said, commits, tasks, .. } = self;
+        drop((said, commits));
+        for task in tasks {
+            // A task that failed has nothing more to commit.
+            let _ = task.await;
+        }
+    }
+}
+
 async fn forward<S: Source>(
     mut source: S,
     input: usize,
@@ -116,19 +131,19 @@ async fn forward<S: Source>(
 ) {
     loop {
         let what = tokio::select! {
-            Some(positions) = commits.recv() => {
-                if let Err(error) = source.commit(&positions).await {
-                    tracing::warn!(%error, "positions were not committed; the next snapshot tries again");
+            positions = commits.recv() => match positions {
+                Some(positions) => {
+                    if let Err(error) = source.commit(&positions).await {
+                        tracing::warn!(%error, "positions were not committed; the next snapshot tries again");
+                    }
+                    continue;
                 }
-                continue;
-            }
+                None => break,
+            },
             what = source.next() => what,
         };
         let last = matches!(what, Err(_) | Ok(Incoming::End));
-        if sender.send(Said { input, what }).await.is_err() {
-            return;
-        }
-        if last {
+        if sender.send(Said { input, what }).await.is_err() || last {
             break;
         }
     }
@@ -136,4 +151,5 @@ async fn forward<S: Source>(
         // The origin may still want to know, although it has nothing more to say.
         let _ = source.commit(&positions).await;
     }
+    source.close().await;
 }

@@ -24,7 +24,7 @@ use qualm_scorer::{
 };
 use serde::Serialize;
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 
@@ -108,7 +108,6 @@ pub(crate) struct Pipeline {
     last_seq: u64,
     folded: u64,
     late: u64,
-    waiting_to_let_go: Vec<oneshot::Sender<()>>,
 }
 
 impl Pipeline {
@@ -141,7 +140,6 @@ impl Pipeline {
             last_seq,
             folded: tally.folded,
             late: tally.late,
-            waiting_to_let_go: Vec::new(),
             setup,
             state,
         })
@@ -191,9 +189,9 @@ impl Pipeline {
             Incoming::Revoking(partitions, done) => {
                 tracing::info!(input = name, partitions = partitions.len(), "revoked");
                 // Their positions are kept: should they come back unread by anybody else, nothing is judged twice.
-                self.save_now()?;
-                self.waiting_to_let_go.push(done);
-                self.let_go();
+                let covered = self.save_now();
+                // A source that has gone has let go of them.
+                let _ = done.send(covered);
             }
             Incoming::End => {
                 tracing::info!(input = name, "has ended");
@@ -201,12 +199,6 @@ impl Pipeline {
             }
         }
         Ok(())
-    }
-
-    fn let_go(&mut self) {
-        for done in self.waiting_to_let_go.drain(..) {
-            let _ = done.send(());
-        }
     }
 
     fn take_batch(&mut self, batch: &Batch) {
@@ -373,27 +365,27 @@ impl Pipeline {
         self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
     }
 
-    /// Writes a snapshot and waits for it.
-    fn save_now(&mut self) -> anyhow::Result<()> {
-        if let Some(outcome) = self.state.snapshots.finish() {
-            self.commit(outcome);
-        }
+    /// Writes a snapshot and waits for it; what is covered then.
+    fn save_now(&mut self) -> Positions {
+        let before = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
         self.hand_over();
-        if let Some(outcome) = self.state.snapshots.finish() {
-            self.commit(outcome);
-        }
-        Ok(())
+        let after = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
+        after.or(before).unwrap_or_default()
     }
 
-    /// Only what a snapshot covers is committed.
-    fn commit(&mut self, outcome: Result<Covered, qualm_scorer::snapshot::SnapshotError>) {
+    /// Only what a snapshot covers is committed; it is returned.
+    fn commit(&mut self, outcome: Result<Covered, qualm_scorer::snapshot::SnapshotError>) -> Option<Positions> {
         match outcome {
             Ok(covered) => {
                 self.metrics.snapshots.inc();
                 self.inputs.commit(&covered.positions);
+                Some(covered.positions)
             }
             // Nothing is lost: the inputs will be read again from the last snapshot that was written.
-            Err(error) => tracing::error!(%error, "no snapshot"),
+            Err(error) => {
+                tracing::error!(%error, "no snapshot");
+                None
+            }
         }
     }
 
@@ -489,8 +481,9 @@ impl Pipeline {
     }
 
     async fn stop(mut self) -> anyhow::Result<()> {
-        self.save_now()?;
+        self.save_now();
         self.alerts.flush(self.setup.clock.now()).await;
+        self.inputs.close().await;
         tracing::info!(events = self.events, "stopped");
         Ok(())
     }

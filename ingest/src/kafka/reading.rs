@@ -89,11 +89,13 @@ impl Reading {
         Self { history_start, ..self }
     }
 
-    /// Reads until nobody listens, or until the group cannot be a member any more.
-    pub(super) fn run(mut self, clock: &Clock) {
+    /// Reads until nobody listens, or until the group cannot be a member any more; then commits and says so.
+    pub(super) fn run(mut self, clock: &Clock, finish: oneshot::Sender<()>) {
         while self.step(clock).is_ok() {}
         self.commit_pending(CommitMode::Sync);
         self.dead_letters.flush();
+        // Whoever started it may have gone.
+        let _ = finish.send(());
         self.consumer.0.context().close();
     }
 
@@ -232,7 +234,9 @@ impl Reading {
             let (done, finished) = oneshot::channel();
             self.sender.blocking_send(Ok(Incoming::Revoking(keys.clone(), done))).map_err(|_| Closed)?;
             // Dropped or answered, both let go.
-            let _ = finished.blocking_recv();
+            let mut covered = finished.blocking_recv().unwrap_or_default();
+            covered.retain(|key, offset| self.owned.get(key).is_some_and(|start| *offset >= *start));
+            self.wanted.extend(covered);
             self.commit_pending(CommitMode::Sync);
         }
         for key in keys {
