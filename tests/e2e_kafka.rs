@@ -12,9 +12,9 @@ use rdkafka::{
 use serde_json::{Value, json};
 use support::{
     discovery::now,
-    estate::{Estate, LogLine, Pair},
+    estate::{Estate, LogLine, Pair, last_calls, misused},
     kafka::Kafka,
-    mesh::{JUDGEMENT, until_armed},
+    mesh::{JUDGEMENT, is_about, until_armed},
     parts::{Part, present},
     ports,
     qualm::{Qualm, check},
@@ -82,21 +82,9 @@ impl Topics {
 
     /// Calls of the busiest caller, made just now, to operations that nobody has ever asked for.
     fn deviation(&self) -> Vec<LogLine> {
-        let usual = self.past.iter().rev().map(|line| (line, parsed(&line.text)));
-        let of_the_pair =
-            |line: &Value| line["downstream_peer_uri_san"] == self.pair.caller && line["method"].is_string();
-        let (line, call) = usual.into_iter().find(|(_, call)| of_the_pair(call)).unwrap();
-        (0..20)
-            .map(|n| {
-                let mut call = call.clone();
-                let start = now().0 / 1_000_000;
-                call["start_time"] = json!(jiff::Timestamp::from_millisecond(start).unwrap().to_string());
-                call["request_id"] = json!(format!("00000000-0000-4000-8000-{n:012}"));
-                call["method"] = json!("POST");
-                call["path"] = json!(format!("/internal/{}/export", ["users", "cards", "keys", "audit"][n % 4]));
-                LogLine { text: serde_json::to_vec(&call).unwrap(), ..line.clone() }
-            })
-            .collect()
+        let call = &last_calls(&self.past)[&self.pair.caller];
+        let line = self.past.last().unwrap();
+        (0..20).map(|n| LogLine { text: misused(call, n, now()), ..line.clone() }).collect()
     }
 
     /// The record up to which the group has committed every partition of the access log, and where each ends.
@@ -373,7 +361,7 @@ fn an_identity_deviates_on_the_topic_and_one_finding_tells_it_whatever_is_killed
 
     let findings = || -> Vec<Value> {
         let findings = topics.kafka.records(ALERTS).into_iter().map(|record| parsed(&record));
-        findings.filter(|finding| finding.to_string().contains(&topics.pair.caller)).collect()
+        findings.filter(|finding| is_about(finding, &topics.pair.caller)).collect()
     };
     until_true("the finding is told", PATIENCE, || !findings().is_empty());
     for _ in 0..2 {

@@ -1,6 +1,10 @@
 //! A generated mesh with a past, some of whose replicas live on in the test as callers of real sidecars.
 
-use std::{collections::HashMap, net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use qualm_datasets::{
     AccessLog, Call, MeshConfig, Millis, Scenario, Traffic,
@@ -70,10 +74,15 @@ pub(crate) struct LogLine {
 impl Estate {
     /// A quiet mesh of 24 services around `present`.
     pub(crate) fn generate(seed: u64, present: Timestamp) -> Self {
-        let config = MeshConfig { seed, services: 24, calls_per_second: 0.2 };
+        Self::of_services(24, seed, present)
+    }
+
+    /// A quiet mesh of so many services around `present`; each makes about 30 calls an hour.
+    pub(crate) fn of_services(services: usize, seed: u64, present: Timestamp) -> Self {
+        let config = MeshConfig { seed, services, calls_per_second: services as f64 / 120.0 };
         let start = PRESENT + -PAST_DAYS * 24 * HOUR_MS;
         let days = PAST_DAYS as f64 + FUTURE_HOURS as f64 / 24.0;
-        let scenario = Scenario::quiet(config, start, days).expect("24 services can be generated");
+        let scenario = Scenario::quiet(config, start, days).expect("a mesh of that size can be generated");
         Self { scenario: Arc::new(scenario), shift: present.0 / 1_000_000 - PRESENT.0, lives: HashMap::new() }
     }
 
@@ -147,6 +156,30 @@ impl Estate {
         AccessLog::new(self.scenario.mesh()).push_inbound(call, &mut text);
         text
     }
+}
+
+/// The last HTTP call of every caller in `lines`, by the caller's SPIFFE ID.
+pub(crate) fn last_calls<'a>(lines: impl IntoIterator<Item = &'a LogLine>) -> BTreeMap<String, Value> {
+    let mut calls = BTreeMap::new();
+    for line in lines {
+        let call: Value = serde_json::from_slice(&line.text).expect("the generator writes JSON");
+        if let (Some(caller), true) = (call["downstream_peer_uri_san"].as_str(), call["method"].is_string()) {
+            calls.insert(caller.to_owned(), call.clone());
+        }
+    }
+    calls
+}
+
+/// `call` once more, at `at`, and for what nobody has ever asked for; `n` makes it another one.
+pub(crate) fn misused(call: &Value, n: usize, at: Timestamp) -> Vec<u8> {
+    let mut call = call.clone();
+    let at = jiff::Timestamp::from_millisecond(at.0 / 1_000_000).expect("the present is a valid time");
+    let (subject, step) = (["users", "cards", "keys", "audit"][n % 4], ["all", "new", "old", "raw"][n / 4 % 4]);
+    call["start_time"] = json!(at.to_string());
+    call["request_id"] = json!(format!("00000000-0000-4000-8000-{n:012}"));
+    call["method"] = json!("POST");
+    call["path"] = json!(format!("/internal/{subject}/export/{step}"));
+    serde_json::to_vec(&call).expect("JSON can be written")
 }
 
 impl Life {

@@ -193,13 +193,14 @@ impl Mesh {
     /// The findings about one identity by their uid, each with all that was said of it.
     pub(crate) fn findings_about(&self, identity: &str) -> BTreeMap<String, Vec<Value>> {
         let text = fs::read_to_string(&self.alerts).unwrap_or_default();
+        // A line that is being written is read the next time.
+        let told = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let mut findings: BTreeMap<String, Vec<Value>> = BTreeMap::new();
-        for line in text.lines().filter(|line| line.contains(identity)) {
-            // A line that is being written is read the next time.
-            let Ok(finding) = serde_json::from_str::<Value>(line) else { continue };
+        for finding in told {
             let uid = finding["finding_info"]["uid"].as_str().expect("a finding has a uid").to_owned();
             findings.entry(uid).or_default().push(finding);
         }
+        findings.retain(|_, told| told.iter().any(|finding| is_about(finding, identity)));
         findings
     }
 
@@ -210,6 +211,11 @@ impl Mesh {
             findings.into_iter().find(|finding| finding["policy"]["uid"] == decision)
         })
     }
+}
+
+/// Whether a finding tells of what this identity did; others may name it too.
+pub(crate) fn is_about(finding: &Value, identity: &str) -> bool {
+    finding["evidences"][0]["actor"]["user"]["uid"] == identity
 }
 
 /// Waits until the page that says whether Qualm is ready says that it could quarantine.
