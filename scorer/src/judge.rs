@@ -45,18 +45,18 @@ impl Source {
 }
 
 impl Scorer {
-    /// Adds an event's bits to the evidence against its source, and decides where that changes anything.
+    /// Adds an event's bits, which may lead to `most`, to the evidence against its source, and decides where that changes
+    /// anything.
     pub(crate) fn weigh(
         &mut self,
         case: &Case<'_>,
-        bits: f64,
+        (bits, most): (f64, Level),
         values: &EValues,
         wall: Timestamp,
         verdicts: &mut Vec<Verdict>,
     ) {
         let now = case.seen.exposure.now;
         let key = (case.ids.shard, case.ids.source);
-        let most = self.most(case);
         let question = values.leading().map_or(u8::MAX, |question| question as u8);
         let cause = OddIn { question, destination: case.ids.destination };
         let reading = self.add_evidence(key, now, (bits, cause), most);
@@ -75,7 +75,7 @@ impl Scorer {
         }
     }
 
-    /// The highest level that this event may lead to.
+    /// The highest level that this event may lead to, by where it comes from.
     #[inline]
     pub(crate) fn most(&self, case: &Case<'_>) -> Level {
         let by_source = self.max_levels.get(usize::from(case.event.position().source)).copied();

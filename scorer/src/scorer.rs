@@ -289,6 +289,7 @@ impl Scorer {
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
+        let most = most.min(place.source.newcomer_may_reach(case.ids.address, now, &values));
         let evidence =
             if most <= Level::Watched { place.source.claimed.as_deref() } else { Some(&place.source.evidence) };
         if evidence.is_some_and(|evidence| evidence.is_unmoved_by(now, bits)) {
@@ -297,7 +298,7 @@ impl Scorer {
             place.learn(case, weight, raw);
             return Observed::Scored { bits, identity_bits: place.source.shown_bits, leading };
         }
-        self.weigh(case, bits, &values, wall, verdicts);
+        self.weigh(case, (bits, most), &values, wall, verdicts);
         let Some(mut place) = self.shards[usize::from(case.ids.shard)].place(case.ids) else {
             return Observed::NoSource;
         };
@@ -312,8 +313,10 @@ impl Scorer {
         let shard = &self.shards[usize::from(case.ids.shard)];
         shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
         shard.blame(case.ids, &mut values);
-        let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
-        self.weigh(case, bits, &values, wall, verdicts);
+        let source = &shard.sources[&case.ids.source];
+        let bits = forgiven(mesh, source, case, values.bits());
+        let may = source.newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
+        self.weigh(case, (bits, self.most(case).min(may)), &values, wall, verdicts);
         let source = self.shards[usize::from(case.ids.shard)].sources.get(&case.ids.source);
         let identity_bits = source.map_or(0.0, |source| source.shown_bits);
         Observed::Scored { bits, identity_bits, leading: values.leading() }
@@ -420,7 +423,7 @@ fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> Optio
         edge.last = edge.last.max(now);
         let is_young = edge.adopted.is_none() && now - edge.first <= SETTLED;
         if is_young
-            && (is_new_user && edge.is_shared_by(source.live(now))
+            && (is_new_user && edge.is_shared_by(source.serving(now))
                 || now - edge.first <= Span::HOUR && source.was_succeeded(edge.first, now))
         {
             source.baseline.withdraw_contact(edge.first);

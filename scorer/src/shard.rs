@@ -9,6 +9,7 @@ use qualm_model::{
     detector::{Deviation, Observation, Question},
     event::Reporter,
     evidence::EValues,
+    level::Level,
     stats::Exposure,
     time::{Span, Timestamp},
 };
@@ -27,11 +28,24 @@ use crate::{
 pub(crate) const SHARDS: usize = 64;
 /// More instances than this of one identity share the last place.
 const INSTANCES: usize = 64;
+/// What a release does not explain, and from which e-value on.
+const UNEXPLAINED: [Question; 7] = [
+    Question::NewFingerprint,
+    Question::Failing,
+    Question::Refused,
+    Question::Rate1m,
+    Question::Rate10m,
+    Question::Bigger,
+    Question::Longer,
+];
+const ALARMING: f64 = 64.0;
 /// A newcomer is one who came at most this long before what is new.
 const SUCCESSION: Span = Span(10 * Span::MINUTE.0);
 /// Those who were there before are gone when they have been silent for this long and for so many calls.
 const SUCCEEDED_AFTER: Span = Span(2 * Span::MINUTE.0);
 const SUCCEEDED_CALLS: f64 = 10.0;
+/// Calls a minute of an instance whose silence is soon noticed.
+const LIVELY: f64 = 3.0;
 /// An instance counts as live this long after its last call.
 const LIVE: Span = Span(10 * Span::MINUTE.0);
 /// Distinct operations kept for one edge; further ones are one operation.
@@ -214,13 +228,37 @@ impl Source {
 
     /// Places of the instances that called within the last ten minutes.
     pub(crate) fn live(&self, now: Timestamp) -> u64 {
+        self.heard_within(LIVE, now)
+    }
+
+    /// Places of the instances that carry the service now: where each calls several times a minute, two minutes of
+    /// silence tell that it is gone.
+    pub(crate) fn serving(&self, now: Timestamp) -> u64 {
+        let lively = self.baseline.calls_a_minute() >= LIVELY * f64::from(self.live(now).count_ones());
+        self.heard_within(if lively { SUCCEEDED_AFTER } else { LIVE }, now)
+    }
+
+    fn heard_within(&self, span: Span, now: Timestamp) -> u64 {
         let mut live = 0;
         for (place, instance) in self.instances.iter().enumerate() {
-            if now - instance.last <= LIVE {
+            if now - instance.last <= span {
                 live |= 1 << place;
             }
         }
         live
+    }
+
+    /// How far what an instance does for the first time may lead: a replica that came just now and speaks as its
+    /// siblings do is as likely a new version as a stranger, which the next minutes show (the edge is
+    /// [shared](Edge::is_shared_by), its predecessor is [gone](Self::was_succeeded), or neither). Until then novelty
+    /// alone leads to *watched* only. What a release does not explain counts at once.
+    pub(crate) fn newcomer_may_reach(&self, address: u32, now: Timestamp, values: &EValues) -> Level {
+        let instance = self.instances.iter().find(|instance| instance.address == address);
+        let is_newcomer = instance.is_some_and(|instance| now - instance.first <= SUCCESSION);
+        // Who is new as an identity has no siblings to speak like.
+        let has_siblings = now - self.first > SUCCESSION;
+        let alarming = UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
+        if is_newcomer && has_siblings && !alarming { Level::Watched } else { Level::Quarantined }
     }
 
     /// Whether newcomers alone have carried the service since `since`: all who were there before have been silent from
