@@ -169,7 +169,7 @@ impl Reading {
     /// Asks the loop where to begin. Nothing is read from the partitions before it has answered.
     fn assign(&mut self, mut partitions: TopicPartitionList) -> Result<(), Closed> {
         let keys = self.keys_of(&partitions);
-        let known = if keys.is_empty() { Positions::new() } else { self.ask(keys.clone())? };
+        let known = if keys.is_empty() { Positions::new() } else { self.ask(keys)? };
         if let Err(error) = self.set_starts(&mut partitions, &known) {
             // Without an answer from the brokers the loop's position is the start, or else the group's.
             self.consumer.0.context().count_connection_error();
