@@ -84,7 +84,7 @@ impl Feed {
         Self::start(move |stop| {
             each_at_its_time(future, stop, |line| {
                 rest.write_all(&line.text).expect("the test's folder can be written to");
-            })
+            });
         })
     }
 
