@@ -319,6 +319,8 @@ snapshot_every = "{snapshot_every}"
     String::from_utf8(config).expect("paths of tests are UTF-8")
 }
 
-/// Budgets of a test: three wrongful quarantines a day are borne, so that a deviation needs minutes, not an hour.
+/// Budgets of a test: three wrongful quarantines a day are borne, so that a deviation is denied after seconds. With the
+/// default budgets this one is limited at once and *restricted* after two and a half minutes; *quarantined* takes longer
+/// than a test should.
 pub(crate) const JUDGEMENT: &str = "[budget]
 quarantined_per_month = 100";
