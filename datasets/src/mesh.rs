@@ -117,6 +117,8 @@ pub struct Instance {
     pub pod: String,
     /// Pod address.
     pub address: Ipv4Addr,
+    /// Minor version; `version` has it as a label.
+    pub(crate) minor: u32,
     /// Version label.
     pub version: String,
     /// What it sends as user agent.
@@ -184,6 +186,8 @@ pub struct Edge {
     pub born: Millis,
     /// The edge does not exist from here on.
     pub gone: Millis,
+    /// The minor version of the source that brought it: older replicas do not make these calls.
+    pub(crate) since_minor: u32,
 }
 
 /// When the calls of an edge come.

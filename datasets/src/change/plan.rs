@@ -67,7 +67,7 @@ impl Plan<'_> {
             ChangeKind::ConfigChange => self.config_change(),
             ChangeKind::NewEdge => {
                 let peer = self.stranger()?;
-                self.born(peer, self.at);
+                self.born(peer, self.at, 0);
                 Some(self.at + HOUR)
             }
             ChangeKind::RareEdge => self.rare_edge(),
@@ -94,7 +94,7 @@ impl Plan<'_> {
         for _ in 0..1 + self.stream.below(2) {
             let peer = self.stranger()?;
             // The first replaced replica already makes the new calls, the others as they follow.
-            self.born(peer, self.at);
+            self.born(peer, self.at, minor);
         }
         self.shift(30 * MINUTE, Effect::SourceRate(self.service, 1.3));
         Some((self.at + 30 * MINUTE).max(at))
@@ -223,8 +223,8 @@ impl Plan<'_> {
         self.stream.pick(&strangers).copied()
     }
 
-    /// A new edge from all replicas.
-    fn born(&mut self, peer: ServiceId, at: Millis) {
+    /// A new edge from all replicas of `since_minor` and later.
+    fn born(&mut self, peer: ServiceId, at: Millis, since_minor: u32) {
         let operations = self.scenario.mesh().service(peer).operations.clone();
         let count = 1 + self.stream.below(3);
         let chosen = self.stream.sample(&operations, count);
@@ -241,6 +241,7 @@ impl Plan<'_> {
             failure: 0.002,
             born: at,
             gone: Millis(i64::MAX),
+            since_minor,
         };
         self.scenario.mesh_mut().edges.push(edge);
     }

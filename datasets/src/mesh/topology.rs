@@ -46,6 +46,7 @@ pub(crate) fn instance(mesh: &Mesh, service: ServiceId, minor: u32, number: u32)
         pod: format!("{}-{}-{}", owner.name, hex(scramble(key ^ u64::from(minor)), 9), hex(key >> 7, 5)),
         // 10.(64 to 127).x.y by service and number: an address is never used twice.
         address: Ipv4Addr::from(0x0a40_0000 | (service.0 << 10) | ((number + 1) & 0x3ff)),
+        minor,
         version: format!("1.{minor}.0"),
         user_agent: format!("{}/1.{minor}.0 {runtime}", owner.name),
         ja4,
@@ -250,6 +251,7 @@ impl Draft {
             failure: self.stream.log_normal(0.001, 1.0).min(0.02),
             born: Millis(i64::MIN),
             gone: Millis(i64::MAX),
+            since_minor: 0,
         }
     }
 
@@ -287,6 +289,7 @@ impl Draft {
                 failure: 2e-4,
                 born: Millis(i64::MIN),
                 gone: Millis(i64::MAX),
+                since_minor: 0,
             });
         }
     }

@@ -109,6 +109,9 @@ impl Flow {
         let Some(&(_, operation)) = operation else { return };
         let replica = |stream: &mut Stream, live: &[InstanceId]| live[stream.below(live.len())];
         let source = replica(&mut self.stream, &state.live[edge.source.0 as usize]);
+        if mesh.instance(source).minor < edge.since_minor {
+            return;
+        }
         let failure = edge.failure + state.failing[edge.destination.0 as usize];
         for attempt in 0..=RETRY.1 {
             let destination = replica(&mut self.stream, &state.live[edge.destination.0 as usize]);
