@@ -14,6 +14,7 @@ pub mod baseline;
 pub mod detector;
 pub mod event;
 pub mod evidence;
+pub mod fingerprint;
 pub mod fold;
 pub mod identity;
 pub mod level;

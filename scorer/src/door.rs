@@ -1,8 +1,11 @@
 //! The shards' door: a batch's dictionary keys become shard and id once a batch, not once an event.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
-use qualm_model::event::{Event, Names as Column};
+use qualm_model::{
+    event::{Event, Names as Column},
+    fingerprint::tls_stack,
+};
 
 use crate::shard::{SHARDS, Shard, shard_of};
 
@@ -27,15 +30,32 @@ impl Remap {
 
     #[inline]
     fn id(&mut self, shard: u8, shards: &mut [Shard], column: &Column, key: usize) -> u32 {
+        self.id_of(shard, shards, column, key, itself)
+    }
+
+    /// The id of what a text stands for.
+    #[inline]
+    fn id_of(
+        &mut self,
+        shard: u8,
+        shards: &mut [Shard],
+        column: &Column,
+        key: usize,
+        stands_for: fn(&str) -> Cow<'_, str>,
+    ) -> u32 {
         let ids = &mut self.ids[usize::from(shard)];
         if ids.is_empty() {
             ids.resize(column.distinct(), UNSET);
         }
         if ids[key] == UNSET {
-            ids[key] = shards[usize::from(shard)].names.id(column.text(key));
+            ids[key] = shards[usize::from(shard)].names.id(&stands_for(column.text(key)));
         }
         ids[key]
     }
+}
+
+fn itself(text: &str) -> Cow<'_, str> {
+    Cow::Borrowed(text)
 }
 
 /// The ids of one event within its shard.
@@ -119,7 +139,7 @@ impl Door {
             (None, None, None) => shards[usize::from(shard)].names.id("-"),
         };
         let fingerprint = match (batch.ja4.key(row), batch.ja3.key(row)) {
-            (Some(key), _) => Some(self.ja4.id(shard, shards, &batch.ja4, key)),
+            (Some(key), _) => Some(self.ja4.id_of(shard, shards, &batch.ja4, key, tls_stack)),
             (None, Some(key)) => Some(self.ja3.id(shard, shards, &batch.ja3, key)),
             (None, None) => None,
         };

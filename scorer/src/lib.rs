@@ -4,7 +4,7 @@
 //! - [`scorer`]: observe an event: score, decide, then perhaps learn; `judge`, `standing`: bits to levels
 //! - `shard`, `door`, `names`, `memory`, `forgotten`: what is kept of whom, and within which bound
 //! - `mesh`, `tide`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
-//! - [`snapshot`]: state and position saved together
+//! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
 //! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
 //! - [`table`]: the trust table that enforcement points hold, and what they report back
 //! - [`journal`]: every decision, append-only and hash-chained
@@ -23,6 +23,7 @@ mod memory;
 mod mesh;
 mod names;
 pub mod notify;
+pub mod order;
 pub mod scorer;
 mod shard;
 pub mod snapshot;

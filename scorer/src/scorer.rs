@@ -18,6 +18,7 @@ use crate::{
     config::{Mode, ScorerConfig},
     door::{Door, Ids},
     mesh::Mesh,
+    order::Order,
     shard::{Attribute, EDGE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
     standings::Standings,
     verdict::{Reason, Verdict},
@@ -87,6 +88,7 @@ pub struct Scorer {
     pub(crate) tally: Tally,
     /// Keys were folded, and names they used may be let go.
     pub(crate) sweep_due: bool,
+    pub(crate) order: Order,
     door: Door,
 }
 
@@ -113,6 +115,7 @@ impl Scorer {
             used: 0,
             tally: Tally::default(),
             sweep_due: false,
+            order: Order::default(),
             door: Door::default(),
         }
     }
@@ -184,6 +187,11 @@ impl Scorer {
                 shard.sweep();
             }
         }
+    }
+
+    /// Notes, for the next snapshot, that the events of a batch are taken now, at `wall`.
+    pub fn note_order(&mut self, batch: &EventBatch, wall: Timestamp) {
+        self.order.note(batch, wall);
     }
 
     /// Observes one event of the opened batch: scores it, decides, learns. `wall` is the wall time; verdicts are

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     config::ScorerConfig,
     mesh::{Delta, Mesh, SourceKey},
+    order::Run,
     scorer::{Scorer, Tally},
     shard::{Attribute, Edge, Link, Seen, Shard, Source},
     standing::Standing,
@@ -32,7 +33,12 @@ const SOURCES: TableDefinition<'_, (u8, u32), &[u8]> = TableDefinition::new("sou
 const EDGES: TableDefinition<'_, (u8, u32, u32), &[u8]> = TableDefinition::new("edges");
 const KNOWN: TableDefinition<'_, (u8, &[u8]), &[u8]> = TableDefinition::new("known");
 const RESTS: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("rests");
+/// Runs since the snapshot before, by the number of the snapshot.
+const ORDER: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("order");
 const FORGOTTEN: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("forgotten");
+
+/// Snapshots for which the order of reading is kept.
+const ORDERS: u64 = 4096;
 
 /// A snapshot that cannot be used; names the file and the way on.
 #[derive(Debug, thiserror::Error)]
@@ -103,6 +109,7 @@ enum Put {
     Known(u8, Vec<u8>, Option<Vec<u8>>),
     Rest(u8, Vec<u8>),
     Forgotten(u8, Vec<u8>),
+    Order(Vec<u8>),
 }
 
 /// Everything that changed since the last snapshot, as bytes.
@@ -135,6 +142,7 @@ impl Scorer {
         puts.push(Put::Meta("whole", bytes(&whole)));
         self.mesh = whole.mesh;
         puts.push(Put::Meta("covered", bytes(&covered)));
+        puts.push(Put::Order(bytes(&self.order.take())));
         for (index, shard) in self.shards.iter_mut().enumerate() {
             shard_changes(index as u8, shard, &mut puts);
         }
@@ -222,6 +230,22 @@ impl Snapshots {
         Ok((Self { changes, written, writing: false }, loaded))
     }
 
+    /// In which order events were taken, by the snapshot (oldest first) before which they were: of the last 4,096
+    /// snapshots of a file that nobody has open.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn order(directory: &Path) -> Result<Vec<Vec<Run>>, SnapshotError> {
+        let file = directory.join("snapshot.redb");
+        let read = || -> Result<Vec<Vec<Run>>, AnyError> {
+            let database = Database::open(&file)?;
+            let read = database.begin_read()?;
+            let order = read.open_table(ORDER)?;
+            order.iter()?.map(|entry| parse(entry?.1.value())).collect()
+        };
+        read().map_err(|problem| SnapshotError::Damaged { file: file.clone(), problem: problem.to_string() })
+    }
+
     /// Whether the last save is done, so that the next may begin.
     pub fn is_idle(&self) -> bool {
         !self.writing
@@ -259,6 +283,7 @@ fn write(database: &Database, changes: Changes) -> Result<Covered, redb::Error> 
         let mut known = transaction.open_table(KNOWN)?;
         let mut rests = transaction.open_table(RESTS)?;
         let mut forgotten = transaction.open_table(FORGOTTEN)?;
+        let mut order = transaction.open_table(ORDER)?;
         meta.insert("version", &VERSION.to_le_bytes()[..])?;
         for put in changes.puts {
             match put {
@@ -273,6 +298,11 @@ fn write(database: &Database, changes: Changes) -> Result<Covered, redb::Error> 
                 Put::Known(shard, key, None) => drop(known.remove((shard, &key[..]))?),
                 Put::Rest(shard, value) => drop(rests.insert(shard, &value[..])?),
                 Put::Forgotten(shard, value) => drop(forgotten.insert(shard, &value[..])?),
+                Put::Order(value) => {
+                    let number = order.last()?.map_or(0, |(number, _)| number.value() + 1);
+                    order.insert(number, &value[..])?;
+                    order.retain_in(..number.saturating_sub(ORDERS - 1), |_, _| false)?;
+                }
             }
         }
     }

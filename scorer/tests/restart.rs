@@ -2,8 +2,11 @@
 
 mod mesh;
 
-use mesh::{Call, batch, calls};
-use qualm_model::{event::Event, time::Span};
+use mesh::{Call, batch, batch_of, calls};
+use qualm_model::{
+    event::Event,
+    time::{Span, Timestamp},
+};
 use qualm_scorer::{
     config::ScorerConfig,
     scorer::{Observed, Scorer},
@@ -74,6 +77,79 @@ fn a_restart_at_any_point_changes_nothing() {
         assert_eq!(outcomes.verdicts, expected.verdicts, "restart at {restart}");
         assert!(outcomes.bits == expected.bits, "restart at {restart}: scores differ");
     }
+}
+
+/// Two partitions, of which the second is read in turns and far behind: whether it is waited for depends on wall time.
+fn two_partitions(calls: &[Call]) -> Vec<(Vec<Call>, usize, i32, Timestamp)> {
+    let mut turns = Vec::new();
+    for (turn, chunk) in calls.chunks(1000).enumerate() {
+        let (even, odd): (Vec<_>, Vec<_>) = chunk.iter().cloned().partition(|call| call.address.ends_with('1'));
+        let latest = chunk[chunk.len() - 1].time;
+        // Now and then a batch is taken long after its time, as after a pause of the broker.
+        let wall = if turn % 5 == 3 { latest + Span::HOUR } else { latest };
+        turns.push((even, turn * 1000, 0, wall));
+        turns.push((odd, turn * 1000, 1, wall + Span::SECOND));
+    }
+    turns
+}
+
+fn take(scorer: &mut Scorer, turns: &[(Vec<Call>, usize, i32, Timestamp)], outcomes: &mut Outcomes) {
+    for (calls, first, partition, wall) in turns {
+        let batch = batch_of(*partition, calls, *first);
+        scorer.open(&batch);
+        scorer.note_order(&batch, *wall);
+        batch.events().for_each(|event: Event<'_>| {
+            if let Observed::Scored { bits, .. } = scorer.observe(event, *wall, &mut outcomes.verdicts) {
+                outcomes.bits.push(bits.to_bits());
+            }
+        });
+    }
+}
+
+#[test]
+fn the_order_of_reading_that_is_saved_brings_the_same_verdicts_again() {
+    let turns = two_partitions(&calls()[..30_000]);
+    let (before, after) = turns.split_at(turns.len() / 2);
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut snapshots, _) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("a new one");
+    let mut scorer = Scorer::new(ScorerConfig::default());
+    take(&mut scorer, before, &mut Outcomes::default());
+    snapshots.save(scorer.changes(Covered::default()));
+    snapshots.finish().expect("it was being written").expect("it can be written");
+    let copy = tempfile::tempdir().expect("a directory");
+    std::fs::copy(directory.path().join("snapshot.redb"), copy.path().join("snapshot.redb")).expect("a copy");
+    let mut expected = Outcomes::default();
+    take(&mut scorer, after, &mut expected);
+    snapshots.save(scorer.changes(Covered::default()));
+    snapshots.finish().expect("it was being written").expect("it can be written");
+    drop((snapshots, scorer));
+
+    let (kept, loaded) = reopened(directory.path());
+    drop((kept, loaded));
+    let order = until_free(|| Snapshots::order(directory.path()));
+    assert_eq!(order.len(), 2, "one list a snapshot");
+    let (_copied, loaded) = reopened(copy.path());
+    let mut again = loaded.expect("a snapshot").scorer;
+    let mut outcomes = Outcomes::default();
+    for run in &order[1] {
+        let of_run = |(_, first, partition, _): &&(Vec<Call>, usize, i32, Timestamp)| {
+            *partition == run.partition && (run.first..=run.last).contains(&(*first as i64))
+        };
+        let (calls, first, partition, _) = after.iter().find(of_run).expect("events that were read");
+        take(&mut again, &[(calls.clone(), *first, *partition, run.wall)], &mut outcomes);
+    }
+    assert_eq!(outcomes.verdicts, expected.verdicts);
+    assert!(outcomes.bits == expected.bits, "scores differ");
+}
+
+fn until_free<T>(mut open: impl FnMut() -> Result<T, SnapshotError>) -> T {
+    for _ in 0..2000 {
+        match open() {
+            Ok(opened) => return opened,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    }
+    panic!("the file is still held");
 }
 
 /// The writing thread lets go of the file a moment after its handle is dropped.

@@ -207,6 +207,7 @@ impl Pipeline {
         self.lag = batch.lag.or(self.lag);
         self.proxies.seen(&batch.events, wall);
         self.state.scorer.open(&batch.events);
+        self.state.scorer.note_order(&batch.events, wall);
         let mut scored = 0;
         for event in batch.events.events() {
             let observed = self.state.scorer.observe(event, wall, &mut self.verdicts);

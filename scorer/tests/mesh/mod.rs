@@ -56,6 +56,10 @@ pub(crate) fn calls() -> Vec<Call> {
 }
 
 pub(crate) fn batch(calls: &[Call], first: usize) -> EventBatch {
+    batch_of(0, calls, first)
+}
+
+pub(crate) fn batch_of(partition: i32, calls: &[Call], first: usize) -> EventBatch {
     let mut builder = EventBuilder::new();
     for (i, call) in calls.iter().enumerate() {
         let party = |principal| Party { principal, provenance: call.provenance, ..Party::default() };
@@ -68,7 +72,7 @@ pub(crate) fn batch(calls: &[Call], first: usize) -> EventBatch {
             bytes_in: Some(call.bytes),
             outcome: call.outcome,
             decision_id: call.decision,
-            position: Position { offset: (first + i) as i64, ..Position::default() },
+            position: Position { partition, offset: (first + i) as i64, ..Position::default() },
             ..EventDraft::default()
         });
     }
