@@ -48,6 +48,7 @@ pub struct Exposure {
 impl Exposure {
     /// For what does not rise and fall with the mesh's calls.
     #[must_use]
+    #[inline]
     pub fn calm(self) -> Self {
         Self { tide: 1.0, ..self }
     }
@@ -238,7 +239,9 @@ impl WindowCount {
     /// The same without any tide.
     #[must_use]
     pub fn calm(mut self) -> Self {
-        self.rise(1.0);
+        if self.tide != 1.0 {
+            self.rise(1.0);
+        }
         self
     }
 
@@ -249,6 +252,7 @@ impl WindowCount {
     }
 
     /// Trusted mean count a window, without any tide.
+    #[inline]
     pub fn calm_mean(&self) -> f64 {
         if self.tide > 0.0 { self.mean / self.tide } else { self.mean }
     }
