@@ -216,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn a_curve_read_again_is_the_one_read_for_the_first_time() {
+        let mut curve = EpisodeCurve::default();
+        for step in 0_u16..400 {
+            let index = i64::from(step / 40);
+            curve.add(Climb { day: index, begun: 0, after: step % 3, upto: 3 + step * 7 % 90 });
+            let mut anew = EpisodeCurve { days: curve.days.clone(), ..EpisodeCurve::default() };
+            assert_eq!(curve.rates(BIRTH, day(index)), anew.rates(BIRTH, day(index)));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_has_no_threshold() {
         let rates = curve(1, &[(3.0, 9)]).rates(BIRTH, day(1));
         assert_eq!(rates.threshold(1.0), None);
