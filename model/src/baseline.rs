@@ -269,7 +269,11 @@ impl SourceBaseline {
     /// Whether the source has fallen silent, asked at the end of a ten-minute window.
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
-        Silence::from(self.rate_10m.counts().calm()).score_one(&ended)
+        let counts = self.rate_10m.counts();
+        if counts.calm_mean() < Silence::LEAST_EXPECTED {
+            return None;
+        }
+        Silence::from(counts.calm()).score_one(&ended)
     }
 
     /// Takes back a first contact made at `since` that was recognised as an honest change.

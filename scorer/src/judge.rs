@@ -1,6 +1,7 @@
 //! From bits to levels: evidence, scope, leases.
 
 use qualm_model::{
+    detector::Question,
     evidence::{EValues, Pace},
     level::Level,
     stats::Exposure,
@@ -8,12 +9,12 @@ use qualm_model::{
 };
 
 use crate::{
-    config::Mode,
-    mesh::SourceKey,
+    config::{Mode, ScorerConfig},
+    mesh::{Delta, Mesh, SourceKey},
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
     standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
-    standings::Historic,
+    standings::{Historic, Standings},
     table::{Object, Subject, TrustEntry},
     verdict::{Cause, Reason, Verdict, decision_id},
 };
@@ -26,6 +27,23 @@ const MOST_TELLING_BITS: f64 = 60.0;
 const NARROW_SHARE: f64 = 0.8;
 /// Where more than this share of those who should have called were silent, the telemetry is what is missing.
 const SILENT_SHARE: f64 = 0.2;
+
+fn is_historic(config: &ScorerConfig, now: Timestamp, wall: Timestamp) -> bool {
+    wall - now > config.enforce.max_age.0
+}
+
+/// Whether reaching a level changes where the source of a case stands.
+#[inline]
+pub(crate) fn is_news(
+    standings: &Standings,
+    config: &ScorerConfig,
+    case: &Case<'_>,
+    reached: Reached,
+    wall: Timestamp,
+) -> bool {
+    let (key, now) = ((case.ids.shard, case.ids.source), case.seen.exposure.now);
+    standings.is_news(&key, reached.level, || is_historic(config, now, wall))
+}
 
 impl Source {
     /// Notes which instance the odd events of this episode come from.
@@ -42,37 +60,67 @@ impl Source {
         let place = self.instance(case.ids.address, case.seen.exposure.now);
         self.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
     }
+
+    /// Adds an event's bits to the evidence against the source. Returns the level that it reaches, where that has moved.
+    #[inline]
+    pub(crate) fn weigh(
+        &mut self,
+        delta: &mut Delta,
+        (mesh, standings): (&Mesh, &Standings),
+        case: &Case<'_>,
+        (bits, leading): (f64, Option<Question>),
+        most: Level,
+    ) -> Option<Reached> {
+        let now = case.seen.exposure.now;
+        let key = (case.ids.shard, case.ids.source);
+        let question = leading.map_or(u8::MAX, |question| question as u8);
+        let cause = OddIn { question, destination: case.ids.destination };
+        let level = || standings.level(&key);
+        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause), most);
+        self.attribute(case, bits);
+        let reading = reading?;
+        if bits > TELLING_BITS {
+            delta.context(key, now.window(Span::MINUTE), bits);
+        }
+        reached(mesh, reading, most, 1.0)
+    }
+
+    #[inline]
+    fn add_evidence(
+        &mut self,
+        delta: &mut Delta,
+        (mesh, level): (&Mesh, &impl Fn() -> Level),
+        now: Timestamp,
+        (bits, cause): (f64, OddIn),
+        most: Level,
+    ) -> Option<Reading> {
+        let claimed_only = most <= Level::Watched;
+        let evidence: &mut Evidence = match (claimed_only, &mut self.claimed) {
+            (false, _) => &mut self.evidence,
+            (true, claimed) => claimed.get_or_insert_default(),
+        };
+        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level()))?;
+        if news == News::Moved {
+            evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
+            *evidence.shown_bits() =
+                mesh.shown_bits(Pace::Fast, reading.fast).max(mesh.shown_bits(Pace::Slow, reading.slow));
+        }
+        self.shown_bits = *evidence.shown_bits();
+        Some(reading)
+    }
 }
 
 impl Scorer {
-    /// Adds an event's bits, which may lead to `most`, to the evidence against its source, and decides where that changes
-    /// anything.
-    pub(crate) fn weigh(
+    /// Decides on an event that reached a level, before it is learned.
+    pub(crate) fn decide(
         &mut self,
         case: &Case<'_>,
-        (bits, most): (f64, Level),
         values: &EValues,
+        reached: Reached,
         wall: Timestamp,
-        verdicts: &mut Vec<Verdict>,
-    ) {
-        let now = case.seen.exposure.now;
-        let key = (case.ids.shard, case.ids.source);
-        let question = values.leading().map_or(u8::MAX, |question| question as u8);
-        let cause = OddIn { question, destination: case.ids.destination };
-        let reading = self.add_evidence(key, now, (bits, cause), most);
-        if let Some(source) = self.shards[usize::from(key.0)].sources.get_mut(&key.1) {
-            source.attribute(case, bits);
-        }
-        let Some(reading) = reading else { return };
-        if bits > TELLING_BITS {
-            let minute = now.window(Span::MINUTE);
-            self.shards[usize::from(key.0)].delta.context(key, minute, bits);
-        }
-        let Some(reached) = reached(&self.mesh, reading, most, 1.0) else { return };
-        if self.is_news(key, reached.level, now, wall) {
-            let reasons = self.reasons(case, values);
-            verdicts.extend(self.enter(key, now, wall, reached, reasons));
-        }
+    ) -> Option<Verdict> {
+        let reasons = self.reasons(case, values);
+        self.enter((case.ids.shard, case.ids.source), case.seen.exposure.now, wall, reached, reasons)
     }
 
     /// The highest level that this event may lead to, by where it comes from.
@@ -83,44 +131,8 @@ impl Scorer {
         if case.event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
     }
 
-    fn add_evidence(
-        &mut self,
-        key: SourceKey,
-        now: Timestamp,
-        (bits, cause): (f64, OddIn),
-        most: Level,
-    ) -> Option<Reading> {
-        let (mesh, standings) = (&self.mesh, &self.standings);
-        let level = || standings.get(&key).map_or(Level::Trusted, |standing| standing.level);
-        let shard = &mut self.shards[usize::from(key.0)];
-        let (delta, source) = (&mut shard.delta, shard.sources.get_mut(&key.1)?);
-        let claimed_only = most <= Level::Watched;
-        let evidence: &mut Evidence = match (claimed_only, &mut source.claimed) {
-            (false, _) => &mut source.evidence,
-            (true, claimed) => claimed.get_or_insert_default(),
-        };
-        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level()))?;
-        if news == News::Moved {
-            evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
-            *evidence.shown_bits() =
-                mesh.shown_bits(Pace::Fast, reading.fast).max(mesh.shown_bits(Pace::Slow, reading.slow));
-        }
-        source.shown_bits = *evidence.shown_bits();
-        Some(reading)
-    }
-
-    /// Whether reaching `level` changes where the identity stands.
-    fn is_news(&self, key: SourceKey, level: Level, now: Timestamp, wall: Timestamp) -> bool {
-        match self.standings.get(&key) {
-            None => true,
-            Some(standing) => {
-                level > standing.level || (level == standing.level && standing.historic && !self.is_historic(now, wall))
-            }
-        }
-    }
-
     fn is_historic(&self, now: Timestamp, wall: Timestamp) -> bool {
-        wall - now > self.config.enforce.max_age.0
+        is_historic(&self.config, now, wall)
     }
 
     /// Enters a level.
@@ -326,7 +338,6 @@ impl Scorer {
         wall: Timestamp,
         verdicts: &mut Vec<Verdict>,
     ) {
-        use qualm_model::detector::Question;
         let mut values = EValues::default();
         values.set(Question::Silence, self.mesh.e(Question::Silence, deviation.x));
         self.shards[usize::from(key.0)].delta.sample(Question::Silence, deviation.x);
@@ -335,9 +346,13 @@ impl Scorer {
             return;
         }
         let cause = OddIn { question: Question::Silence as u8, destination: u32::MAX };
-        let Some(reading) = self.add_evidence(key, end, (bits, cause), Level::Watched) else { return };
+        let level = || self.standings.level(&key);
+        let shard = &mut self.shards[usize::from(key.0)];
+        let Some(source) = shard.sources.get_mut(&key.1) else { return };
+        let told = source.add_evidence(&mut shard.delta, (&self.mesh, &level), end, (bits, cause), Level::Watched);
+        let Some(reading) = told else { return };
         let Some(reached) = reached(&self.mesh, reading, Level::Watched, 1.0) else { return };
-        if !self.is_news(key, reached.level, end, wall) {
+        if !self.standings.is_news(&key, reached.level, || self.is_historic(end, wall)) {
             return;
         }
         let reason = Reason {

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{Mode, ScorerConfig},
     door::{Door, Ids},
+    judge::is_news,
     mesh::Mesh,
     order::Order,
     shard::{Attribute, EDGE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
@@ -298,15 +299,14 @@ impl Scorer {
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
         let most = most.min(place.source.newcomer_may_reach(case.ids.address, now, &values));
-        let evidence =
-            if most <= Level::Watched { place.source.claimed.as_deref() } else { Some(&place.source.evidence) };
-        if evidence.is_some_and(|evidence| evidence.is_unmoved_by(now, bits)) {
-            // As most events are: its minute has seen as odd a one, and nothing is to be decided anew.
-            place.source.attribute(case, bits);
+        let reached = place.weigh((mesh, &self.standings), case, (bits, leading), most);
+        let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall))
+        else {
+            // As nearly all events: nothing is to be decided.
             place.learn(case, weight, raw);
             return Observed::Scored { bits, identity_bits: place.source.shown_bits, leading };
-        }
-        self.weigh(case, (bits, most), &values, wall, verdicts);
+        };
+        verdicts.extend(self.decide(case, &values, reached, wall));
         let Some(mut place) = self.shards[usize::from(case.ids.shard)].place(case.ids) else {
             return Observed::NoSource;
         };
@@ -321,13 +321,18 @@ impl Scorer {
         let shard = &self.shards[usize::from(case.ids.shard)];
         shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
         shard.blame(case.ids, &mut values);
-        let source = &shard.sources[&case.ids.source];
-        let bits = forgiven(mesh, source, case, values.bits());
-        let may = source.newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
-        self.weigh(case, (bits, self.most(case).min(may)), &values, wall, verdicts);
-        let source = self.shards[usize::from(case.ids.shard)].sources.get(&case.ids.source);
-        let identity_bits = source.map_or(0.0, |source| source.shown_bits);
-        Observed::Scored { bits, identity_bits, leading: values.leading() }
+        let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
+        let leading = values.leading();
+        let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
+        let most = self.most(case).min(may);
+        let shard = &mut self.shards[usize::from(case.ids.shard)];
+        let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
+        let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), most);
+        let identity_bits = place.source.shown_bits;
+        if let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall)) {
+            verdicts.extend(self.decide(case, &values, reached, wall));
+        }
+        Observed::Scored { bits, identity_bits, leading }
     }
 
     /// Reasons of an event, strongest first, before it is learned.

@@ -21,7 +21,8 @@ use crate::{
     mesh::{Delta, DestinationDelta, Mesh},
     names::Names,
     scorer::Case,
-    standing::Evidence,
+    standing::{Evidence, Reached},
+    standings::Standings,
 };
 
 /// Number of virtual shards: the unit of snapshot, memory and hand-over, independent of Kafka's partitions.
@@ -605,6 +606,19 @@ impl Place<'_> {
             edge.blame(values);
         }
         weight
+    }
+
+    /// Adds the bits of a case to the evidence against its source. Returns the level that it reaches, where that has
+    /// moved.
+    #[inline]
+    pub(crate) fn weigh(
+        &mut self,
+        known: (&Mesh, &Standings),
+        case: &Case<'_>,
+        told: (f64, Option<Question>),
+        most: Level,
+    ) -> Option<Reached> {
+        self.source.weigh(self.delta, known, case, told, most)
     }
 
     /// Learns a case that was judged; `raw` are its bits before habit.

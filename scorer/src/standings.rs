@@ -2,7 +2,7 @@
 
 use foldhash::fast::FixedState;
 use hashbrown::{HashMap, hash_map};
-use qualm_model::time::Timestamp;
+use qualm_model::{level::Level, time::Timestamp};
 
 use crate::{mesh::SourceKey, standing::Standing};
 
@@ -24,6 +24,23 @@ impl Standings {
     #[inline]
     pub(crate) fn get(&self, key: &SourceKey) -> Option<&Standing> {
         self.by_key.get(key)
+    }
+
+    /// The level at which an identity stands.
+    #[inline]
+    pub(crate) fn level(&self, key: &SourceKey) -> Level {
+        self.get(key).map_or(Level::Trusted, |standing| standing.level)
+    }
+
+    /// Whether reaching `level` changes where an identity stands.
+    #[inline]
+    pub(crate) fn is_news(&self, key: &SourceKey, level: Level, is_historic: impl Fn() -> bool) -> bool {
+        match self.get(key) {
+            None => true,
+            Some(standing) => {
+                level > standing.level || (level == standing.level && standing.historic && !is_historic())
+            }
+        }
     }
 
     pub(crate) fn insert(&mut self, key: SourceKey, standing: Standing) -> Option<Standing> {

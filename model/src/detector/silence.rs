@@ -6,8 +6,6 @@ use super::{Detector, Deviation, Observation, window};
 use crate::stats::WindowCount;
 
 const TEN_MINUTES: i64 = 600;
-/// Where fewer calls than this are expected in ten minutes, their absence means nothing.
-const LEAST_EXPECTED: f64 = 20.0;
 
 /// Calls of a source in ten minutes, looked at from below when the window ends (lower Chernoff tail of the same
 /// negative binomial as [`Rate`](super::Rate)).
@@ -24,6 +22,9 @@ impl From<WindowCount> for Silence {
 }
 
 impl Silence {
+    /// Where fewer calls than this are expected in ten minutes, their absence means nothing.
+    pub(crate) const LEAST_EXPECTED: f64 = 20.0;
+
     /// The calls in ten minutes that the baseline expects.
     pub fn expected(&self) -> f64 {
         self.0.mean()
@@ -37,7 +38,7 @@ impl Silence {
 
 impl Detector for Silence {
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
-        if self.0.mean() < LEAST_EXPECTED {
+        if self.0.mean() < Self::LEAST_EXPECTED {
             return None;
         }
         let mut ended = self.0;

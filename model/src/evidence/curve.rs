@@ -48,6 +48,25 @@ struct Day {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EpisodeCurve {
     days: VecDeque<Day>,
+    #[serde(skip)]
+    read: Read,
+}
+
+/// The episodes by height as they were read last, so that only heights with a new one are read again.
+#[derive(Debug, Clone, Default)]
+struct Read {
+    /// The first day, and how many.
+    of: Option<(i64, usize)>,
+    episodes: Vec<f64>,
+    /// Heights from here on are as they were.
+    fresh_from: usize,
+}
+
+impl PartialEq for Read {
+    /// What was read follows from the days.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// The curve as it reads at one time: entries a day by height.
@@ -71,22 +90,35 @@ impl EpisodeCurve {
         let upto = usize::from(climb.upto);
         day.reached[usize::from(climb.after) + 1..=upto].iter_mut().for_each(|count| *count += 1);
         day.episodes[usize::from(climb.begun) + 1..=upto].iter_mut().for_each(|count| *count += 1);
+        self.read.fresh_from = self.read.fresh_from.max(upto + 1);
         while self.days.len() > DAYS + 1 {
             self.days.pop_front();
+            self.read.of = None;
         }
     }
 
     /// The curve at `now` for a mesh born at `birth`.
-    pub fn rates(&self, birth: Timestamp, now: Timestamp) -> Rates {
+    pub fn rates(&mut self, birth: Timestamp, now: Timestamp) -> Rates {
         let first = (now.window(Span::DAY) - DAYS as i64 + 1).max(birth.window(Span::DAY));
         let since = birth.max(Timestamp(first * Span::DAY.0));
         let days = ((now - since).0 as f64 / Span::DAY.0 as f64).max(1.0 / 24.0);
         let counted: Vec<&Day> = self.days.iter().filter(|day| day.index >= first).collect();
         let spanned = (now.window(Span::DAY) - first + 1).max(1) as usize;
-        let reached = capped_sums(&counted, spanned, |day| &day.reached);
-        let begun = capped_sums(&counted, spanned, |day| &day.episodes);
-        let episodes: Vec<f64> =
-            begun.iter().zip(&reached).map(|(begun, reached)| begun.min(MOST_REPEATS * reached)).collect();
+        if self.read.of != Some((first, spanned)) {
+            self.read = Read { of: Some((first, spanned)), episodes: vec![0.0; LEVELS], fresh_from: LEVELS };
+        }
+        let mut counts = Vec::with_capacity(spanned.max(counted.len()));
+        let mut sum = |level: usize, of: fn(&Day) -> &Vec<u32>| {
+            counts.clear();
+            counts.extend(counted.iter().map(|day| of(day)[level]));
+            capped_sum(&mut counts, spanned)
+        };
+        for level in 0..self.read.fresh_from {
+            self.read.episodes[level] =
+                sum(level, |day| &day.episodes).min(MOST_REPEATS * sum(level, |day| &day.reached));
+        }
+        self.read.fresh_from = 0;
+        let episodes = self.read.episodes.clone();
         let per_day = episodes.iter().map(|count| count / days).collect();
         let readable = (1..LEVELS).rev().find(|&level| episodes[level] >= READABLE).unwrap_or(0);
         let beyond: f64 = episodes[readable + 1..].iter().sum();
@@ -95,29 +127,13 @@ impl EpisodeCurve {
     }
 }
 
-/// The sum of each level's counts, each day capped at twice the median day plus four once there are four days.
-fn capped_sums(days: &[&Day], spanned: usize, of: fn(&Day) -> &Vec<u32>) -> Vec<f64> {
-    let (mut sums, mut greatest) = ([0_u64; LEVELS], [0_u32; LEVELS]);
-    for day in days {
-        let counts = of(day);
-        sums.iter_mut().zip(counts).for_each(|(sum, &count)| *sum += u64::from(count));
-        greatest.iter_mut().zip(counts).for_each(|(most, &count)| *most = count.max(*most));
-    }
-    let mut counts = Vec::with_capacity(spanned.max(days.len()));
-    let mut capped = |level: usize| {
-        // Most heights are reached on few days, and seldom: no cap can be below the slack.
-        if spanned < DAYS_BEFORE_CAPPING || f64::from(greatest[level]) <= DAY_SLACK {
-            return sums[level] as f64;
-        }
-        counts.clear();
-        counts.extend(days.iter().map(|day| of(day)[level]));
-        capped_sum(&mut counts, spanned)
-    };
-    (0..LEVELS).map(&mut capped).collect()
-}
-
-/// The sum of the counts of some of so many days, each capped.
+/// The sum of a level's counts, each day capped at twice the median day plus four once there are four days.
 fn capped_sum(counts: &mut Vec<u32>, spanned: usize) -> f64 {
+    let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
+    // No cap is below the slack.
+    if spanned < DAYS_BEFORE_CAPPING || sum as f64 <= DAY_SLACK {
+        return sum as f64;
+    }
     counts.resize(spanned.max(counts.len()), 0);
     let middle = counts.len() / 2;
     let idle = counts.iter().filter(|&&count| count == 0).count();
@@ -200,6 +216,17 @@ mod tests {
     }
 
     #[test]
+    fn a_curve_read_again_is_the_one_read_for_the_first_time() {
+        let mut curve = EpisodeCurve::default();
+        for step in 0_u16..400 {
+            let index = i64::from(step / 40);
+            curve.add(Climb { day: index, begun: 0, after: step % 3, upto: 3 + step * 7 % 90 });
+            let mut anew = EpisodeCurve { days: curve.days.clone(), ..EpisodeCurve::default() };
+            assert_eq!(curve.rates(BIRTH, day(index)), anew.rates(BIRTH, day(index)));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_read_has_no_threshold() {
         let rates = curve(1, &[(3.0, 9)]).rates(BIRTH, day(1));
         assert_eq!(rates.threshold(1.0), None);
@@ -207,7 +234,7 @@ mod tests {
 
     #[test]
     fn one_wild_day_does_not_buy_the_attacker_room() {
-        let calm = curve(10, &[(3.0, 12)]);
+        let mut calm = curve(10, &[(3.0, 12)]);
         let mut wild = calm.clone();
         for _ in 0..500 {
             wild.add(Climb { day: 9, begun: 0, after: 0, upto: level_of(30.0) });

@@ -48,6 +48,7 @@ pub struct Exposure {
 impl Exposure {
     /// For what does not rise and fall with the mesh's calls.
     #[must_use]
+    #[inline]
     pub fn calm(self) -> Self {
         Self { tide: 1.0, ..self }
     }
@@ -238,7 +239,9 @@ impl WindowCount {
     /// The same without any tide.
     #[must_use]
     pub fn calm(mut self) -> Self {
-        self.rise(1.0);
+        if self.tide != 1.0 {
+            self.rise(1.0);
+        }
         self
     }
 
@@ -249,6 +252,7 @@ impl WindowCount {
     }
 
     /// Trusted mean count a window, without any tide.
+    #[inline]
     pub fn calm_mean(&self) -> f64 {
         if self.tide > 0.0 { self.mean / self.tide } else { self.mean }
     }
@@ -348,7 +352,7 @@ impl WindowCount {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::Calibration, *};
 
     const BIRTH: Timestamp = Timestamp(0);
 
@@ -453,6 +457,33 @@ mod tests {
             let exact = (1.0 - below).max(0.0);
             let bound = libm::exp(-count.tail_above(a));
             prop_assert!(bound >= exact - 1e-9, "bound {bound} exact {exact}");
+        }
+
+        /// What is kept from call to call must never show: not in a bit.
+        #[test]
+        fn an_e_value_read_in_steps_is_the_one_worked_out_anew(
+            minutes in prop::collection::vec((0_u32..120, 1_i64..3, prop::sample::select(vec![1.0, 1.5])), 1..60),
+            samples in prop::collection::vec(1.0..200.0_f64, 100..300)
+        ) {
+            let mut calibration = Calibration::default();
+            let mut table = ETable::default();
+            let mut samples = samples.into_iter().cycle();
+            let mut count = WindowCount::default();
+            let mut minute = 0;
+            for (calls, gap, tide) in minutes {
+                minute += gap;
+                let exposure = Exposure { tide, ..at(minute) };
+                count.add(exposure, Span::MINUTE, 0.0);
+                for call in 0..calls {
+                    let more = f64::from(call % 7 != 0);
+                    let x = 1.0 + count.too_many(exposure, Span::MINUTE, more);
+                    prop_assert_eq!(count.e(more, &table).to_bits(), table.e(x).to_bits());
+                    prop_assert_eq!(count.trust(more).to_bits(), trust(x - 1.0).to_bits());
+                    count.add_open(more);
+                    calibration.add(samples.next().expect("a cycle never ends"), 1.0);
+                    table = calibration.refit().unwrap_or(table);
+                }
+            }
         }
 
         #[test]
