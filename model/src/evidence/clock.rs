@@ -85,8 +85,11 @@ impl Clock {
     /// Follows the episode to the height `m` that the running minute has reached; returns the levels it newly
     /// passed, for the curve.
     pub fn follow(&mut self, pace: Pace, now: Timestamp, m: f64) -> Option<Climb> {
-        // An episode that had died away between two calls is over: what comes now is a new one.
-        if self.episode_since.is_some() && self.at(pace, now) < EPISODE_FLOOR {
+        // An episode that had died away between two calls is over: what comes now is a new one. The clock is without the
+        // running minute, so an episode that began in it has not died.
+        let minute = Timestamp(now.window(Span::MINUTE) * Span::MINUTE.0);
+        let began_before = self.episode_since.is_some_and(|since| since < minute);
+        if began_before && self.at(pace, now) < EPISODE_FLOOR {
             self.episode_since = None;
             self.peak = 0;
         }
@@ -148,6 +151,7 @@ mod tests {
         let mut clock = Clock::default();
         let first = clock.follow(Pace::Fast, NOW, 6.0).expect("a first climb");
         assert_eq!((first.begun, first.after, first.upto), (0, 0, level_of(6.0)));
+        assert_eq!(clock.follow(Pace::Fast, NOW + Span::SECOND, 5.0), None, "the same episode, within its minute");
         clock.commit(Pace::Fast, NOW, 6.0);
         assert_eq!(clock.follow(Pace::Fast, minutes(1), 5.0), None);
         // The episode dies, a second one of the same day rises as high.
