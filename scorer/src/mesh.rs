@@ -316,7 +316,8 @@ impl Mesh {
         }
     }
 
-    fn read_curves(&mut self, budget: &Budget) {
+    /// Reads thresholds from the curves, for the budget as it is now.
+    pub(crate) fn read_curves(&mut self, budget: &Budget) {
         let Some(birth) = self.birth else { return };
         self.read_at = self.closed;
         self.rates = [

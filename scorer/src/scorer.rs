@@ -129,6 +129,9 @@ impl Scorer {
     /// Replaces what the operator decides. Enters the loop between two batches. What stands becomes a shadow where
     /// it may no longer act; what is a shadow stays one until it is decided anew.
     pub fn reconfigure(&mut self, config: ScorerConfig) {
+        if config.budget != self.config.budget {
+            self.mesh.read_curves(&config.budget);
+        }
         self.config = config;
         let enforce = &self.config.enforce;
         for standing in self.standings.values_mut() {

@@ -1,6 +1,10 @@
 //! The thread that polls: messages to batches, partitions taken over and let go, positions committed.
 
-use std::{collections::HashMap, sync::mpsc as commands, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::mpsc as commands,
+    time::{Duration, Instant},
+};
 
 use qualm_model::{
     event::{Position, Positions},
@@ -25,6 +29,8 @@ use crate::{
 
 /// How long to wait for a message before looking at commits and at whether anyone listens.
 const IDLE: Duration = Duration::from_millis(50);
+/// Trouble with the brokers is counted each time and told this often: librdkafka reports it many times a second.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 const DEFAULT_BATCH_RECORDS: usize = 4096;
 
 /// Nobody listens any more.
@@ -46,6 +52,8 @@ pub(super) struct Reading {
     wanted: Positions,
     batch_records: usize,
     history_start: Option<Timestamp>,
+    /// When trouble with the brokers was told of last.
+    told: Option<Instant>,
     consumer: Polled,
 }
 
@@ -67,6 +75,7 @@ impl Reading {
         commits: commands::Receiver<Positions>,
     ) -> Self {
         Self {
+            told: None,
             consumer: Polled(consumer),
             topics,
             gathering: Gathering::default(),
@@ -121,7 +130,7 @@ impl Reading {
 
     /// Takes what librdkafka has at hand, up to a batch; waits only for the first message.
     fn gather(&mut self) -> Result<(), Closed> {
-        let Self { consumer, topics, gathering, expected, dead_letters, .. } = self;
+        let Self { consumer, topics, gathering, expected, dead_letters, told, .. } = self;
         while gathering.records() < self.batch_records {
             let patience = if gathering.records() == 0 { IDLE } else { Duration::ZERO };
             match consumer.0.poll(patience) {
@@ -129,7 +138,10 @@ impl Reading {
                 Some(Ok(message)) => take(&message, topics, gathering, expected, dead_letters),
                 Some(Err(error)) => {
                     consumer.0.context().count_connection_error();
-                    tracing::warn!(%error, "kafka: reading goes on");
+                    if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                        *told = Some(Instant::now());
+                        tracing::warn!(%error, "kafka: reading goes on");
+                    }
                     if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
                         return self.fail(&error);
                     }
