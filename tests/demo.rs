@@ -4,7 +4,7 @@
 use std::process::Command;
 
 #[test]
-fn the_demo_finds_attackers_and_really_drops_their_calls() {
+fn the_demo_finds_attackers_really_drops_their_calls_and_leaves_an_honest_deployment_alone() {
     let output = Command::new(env!("CARGO_BIN_EXE_qualm")).arg("demo").output().unwrap();
     let shown = String::from_utf8(output.stdout).unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -17,7 +17,12 @@ fn the_demo_finds_attackers_and_really_drops_their_calls() {
     assert!(after.iter().any(|line| line.contains("acknowledged") && line.contains("version")), "{shown}");
     assert!(after.iter().any(|line| line.contains("403, policy qualm-deny/")), "{shown}");
 
-    let mut attacked = shown.lines().filter(|line| line.starts_with("  attack "));
-    assert!(attacked.any(|line| line.contains("found after") && !line.contains(" 0 denied")), "{shown}");
-    assert!(shown.lines().any(|line| line.starts_with("  honest ") && line.contains("deployment")), "{shown}");
+    let attacks: Vec<&str> = shown.lines().filter(|line| line.starts_with("  attack ")).collect();
+    assert_eq!(attacks.len(), 5, "{shown}");
+    for attack in &attacks {
+        assert!(attack.contains("found after") && !attack.contains(" 0 denied"), "{attack}\n{shown}");
+    }
+    assert!(attacks.iter().any(|attack| attack.contains("quarantined after")), "who goes on is cut off\n{shown}");
+    let honest = shown.lines().find(|line| line.starts_with("  honest ") && line.contains("deployment"));
+    assert!(honest.is_some_and(|line| line.contains("never above watched")), "{shown}");
 }
