@@ -115,7 +115,9 @@ fn what_was_done(finding: &Finding) -> Option<String> {
         (_, Level::Trusted) => "nothing is cut".to_owned(),
         (_, Level::Watched) => format!("nothing is cut, it is only watched{until}"),
         (Effect::Shadow, level) => format!("nothing is cut, because in shadow mode it is only noted as {level}{until}"),
-        (Effect::Enforced, Level::Throttled) => format!("its calls are now limited by enforcement points that can, and marked by Envoy{until}"),
+        (Effect::Enforced, Level::Throttled) => {
+            format!("its calls are now limited by enforcement points that can, and marked by Envoy{until}")
+        }
         (Effect::Enforced, Level::Restricted) => {
             format!(
                 "enforcement points that can now let through only calls that it is known for, and Envoy marks it{until}"
