@@ -250,6 +250,23 @@ mod tests {
         assert!((0.5..=1.05).contains(&mean), "{mean}");
     }
 
+    #[test]
+    fn a_lump_in_the_tail_is_no_rarer_than_it_was_seen_to_be() {
+        let with_lump_of = |lump: u32| {
+            let mut calibration = Calibration::default();
+            for i in 0..100_000 {
+                calibration.add(1.0 - libm::log((f64::from(i) + 0.5) / 100_000.0), 1.0);
+            }
+            (0..lump).for_each(|_| calibration.add(1e6, 1.0));
+            calibration.fit()
+        };
+        let timeouts = with_lump_of(30);
+        assert!(timeouts.e(1e6) < 100_000.0 / 30.0, "{}", timeouts.e(1e6));
+        assert!(timeouts.e(1e12) > 10.0 * timeouts.e(1e6), "what lies beyond is as rare as ever");
+        let few = with_lump_of(2);
+        assert!(few.e(1e6) > 100_000.0, "two samples, which may be the attack itself, bound nothing: {}", few.e(1e6));
+    }
+
     proptest! {
         #[test]
         fn e_never_falls_as_surprise_rises(samples in prop::collection::vec(1.0..1e6, 100..400), a in 1.0..1e12, b in 1.0..1e12) {

@@ -4,7 +4,7 @@
 use qualm_model::{
     event::{EventBatch, EventBuilder, EventDraft, Outcome, Party, Position},
     identity::Provenance,
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
 /// A made-up call; everything derived from its number, so that no randomness is needed.
@@ -19,6 +19,10 @@ pub(crate) struct Call {
     pub(crate) bytes: u64,
     pub(crate) outcome: Outcome,
     pub(crate) decision: &'static str,
+    /// TLS fingerprint (JA4) of the caller; empty where the record has none.
+    pub(crate) fingerprint: &'static str,
+    /// How long it took; `None` where the record does not say.
+    pub(crate) duration: Option<Span>,
 }
 
 pub(crate) fn mixed(i: u64, salt: u64) -> u64 {
@@ -49,6 +53,8 @@ pub(crate) fn calls() -> Vec<Call> {
             address: if i.is_multiple_of(2) { "10.0.0.1" } else { "10.0.0.2" },
             provenance: Provenance::Certificate,
             decision: "",
+            fingerprint: "",
+            duration: None,
             outcome: if mixed(i, 5).is_multiple_of(50) { Outcome::Failure } else { Outcome::Success },
         });
     }
@@ -72,6 +78,8 @@ pub(crate) fn batch_of(partition: i32, calls: &[Call], first: usize) -> EventBat
             bytes_in: Some(call.bytes),
             outcome: call.outcome,
             decision_id: call.decision,
+            ja4: call.fingerprint,
+            duration_ns: call.duration.map(|duration| duration.0),
             position: Position { partition, offset: (first + i) as i64, ..Position::default() },
             ..EventDraft::default()
         });
@@ -94,5 +102,7 @@ pub(crate) fn call(time: Timestamp, source: &str, destination: &str) -> Call {
         bytes: 700,
         outcome: Outcome::Success,
         decision: "",
+        fingerprint: "",
+        duration: None,
     }
 }
