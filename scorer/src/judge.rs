@@ -145,16 +145,21 @@ impl Scorer {
         reasons: Vec<Reason>,
     ) -> Option<Verdict> {
         let standing = self.standings.get(&key);
-        let previous = standing.map_or(Level::Trusted, |standing| standing.level);
+        let historic = self.is_historic(now, wall);
+        // For today's enforcement points history is no level.
+        let previous = standing.filter(|standing| standing.historic == historic);
+        let previous = previous.map_or(Level::Trusted, |standing| standing.level);
         let source = self.shards[usize::from(key.0)].sources.get_mut(&key.1)?;
+        if reached.level >= Level::Throttled {
+            source.baseline.habit.spoil();
+        }
         // Every step of one episode bears its begin, so that they are one alert.
         let begun = || source.evidence.episode_since().unwrap_or(now);
         let episode = standing.map_or_else(begun, |standing| standing.episode);
         let ordinal = source.next_ordinal(episode);
         let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
         let subject = self.subject(key.0, source, now);
-        let historic = self.is_historic(now, wall);
-        let held = self.held(source, reached.level);
+        let held = self.held(source, reached.level, now);
         let decision = decision_id(&subject, reached.level, episode, ordinal);
         let lease = self.config.lease.of(reached.level);
         let verdict = Verdict {
@@ -214,17 +219,23 @@ impl Scorer {
     }
 
     /// Why an entry is to be a shadow although the mode says enforce.
-    fn held(&self, source: &Source, level: Level) -> Option<String> {
-        if level < Level::Quarantined {
+    fn held(&self, source: &Source, level: Level, now: Timestamp) -> Option<String> {
+        if level < Level::Quarantined || self.config.enforce.mode == Mode::Shadow {
             return None;
         }
         if self.config.enforce.protects(&source.principal) {
             return Some("protected by the operator".to_owned());
         }
-        let denied =
-            self.standings.values().filter(|s| s.level >= Level::Quarantined && s.enforce && !s.historic).count();
-        let most = ((self.mesh.identities() as f64 * self.config.enforce.max_share) as usize).max(1);
+        let denied = self.standings.values().filter(|standing| standing.denies()).count();
+        let most = ((self.vouched_for(now) as f64 * self.config.enforce.max_share) as usize).max(1);
         (denied >= most).then(|| format!("blast radius: {denied} of at most {most} identities are denied already"))
+    }
+
+    /// Identities of the last day that a certificate or the operator vouches for: those that can be denied. Names and
+    /// addresses that anybody may put into a log do not make room for more denials.
+    fn vouched_for(&self, now: Timestamp) -> usize {
+        let sources = self.shards.iter().flat_map(|shard| shard.sources.values());
+        sources.filter(|source| source.vouched.is_some_and(|last| now - last <= Span::DAY)).count()
     }
 
     /// Ends or renews leases that have run out by `wall`.
@@ -247,7 +258,9 @@ impl Scorer {
         // Whoever was folded away, or is known from the journal only, has no evidence: the lease was all there was.
         let source = self.shards[usize::from(key.0)].sources.get(&key.1);
         let reading = source.map_or_else(Reading::default, |source| self.reading_for(&standing, source, now));
-        let level = standing.supported(&self.mesh, reading);
+        // Without telemetry nothing speaks for a renewal: the identity is unobserved, and its lease ends.
+        let is_observed = standing.historic || !self.is_historic(now, wall);
+        let level = if is_observed { standing.supported(&self.mesh, reading) } else { Level::Trusted };
         let previous = standing.level;
         let lease = (level > Level::Trusted).then(|| self.config.lease.of(level));
         let pace = if reading.slow >= reading.fast { Pace::Slow } else { Pace::Fast };
@@ -280,13 +293,14 @@ impl Scorer {
             decision: standing.decision.clone(),
             episode: standing.episode,
             historic: standing.historic,
-            enforce: standing.enforce,
+            enforce: standing.enforce && !standing.held,
             held: None,
             instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
             reasons: Vec::new(),
         };
         if let Some(lease) = lease {
             standing.level = level;
+            standing.held &= level >= Level::Quarantined;
             standing.expires = wall + lease;
             self.standings.insert(key, standing);
         }
@@ -377,7 +391,9 @@ impl Scorer {
         let shard = shard_of(&verdict.identity);
         let key = (shard, self.shards[usize::from(shard)].names.id(&verdict.identity));
         let source = self.shards[usize::from(shard)].sources.get_mut(&key.1);
-        let ordinal = source.map_or(0, |source| source.next_ordinal(verdict.episode));
+        // A renewal and a return to *trusted* are no decisions with a number of their own.
+        let is_decision = verdict.level != verdict.previous && verdict.level > Level::Trusted;
+        let ordinal = source.filter(|_| is_decision).map_or(0, |source| source.next_ordinal(verdict.episode));
         match Standing::after(verdict, ordinal).filter(|standing| standing.level > Level::Trusted) {
             Some(standing) => self.standings.insert(key, standing),
             None => self.standings.remove(&key),

@@ -22,6 +22,8 @@ use crate::{
 
 /// A summary closes this often.
 pub(crate) const SUMMARY: Span = Span::seconds(5);
+/// A longer stretch without any event is a gap in the telemetry.
+const LONGEST_GAP: Span = Span(3 * Span::DAY.0);
 /// Thresholds are read from the curve this often.
 const READ_CURVE: Span = Span(10 * Span::MINUTE.0);
 /// How much a minute of an identity that is at least watched weighs in the histogram of minutes: enough to adapt,
@@ -170,6 +172,17 @@ impl Mesh {
         self.closed
     }
 
+    /// Nothing was seen until `watermark`. A long gap is no time in which anything could have been seen: exposure and
+    /// arming go on after it as if it had not been. So a stray record of the far past makes no mesh old.
+    pub(crate) fn skip_gap(&mut self, watermark: Timestamp) {
+        let gap = watermark - self.closed;
+        if gap > LONGEST_GAP
+            && let Some(birth) = &mut self.birth
+        {
+            *birth = *birth + gap;
+        }
+    }
+
     pub(crate) fn begin(&mut self, first: Timestamp) {
         self.birth = Some(first);
         self.closed = Timestamp(first.window(SUMMARY) * SUMMARY.0);
@@ -239,10 +252,6 @@ impl Mesh {
     /// How often a day evidence `m` is reached by chance.
     pub(crate) fn per_day(&self, pace: Pace, m: f64) -> f64 {
         self.rates[pace as usize].per_day(m)
-    }
-
-    pub(crate) fn identities(&self) -> u64 {
-        self.identities
     }
 
     /// Closes the summary that ends at the next boundary at or before `watermark`; deltas come in shard order.

@@ -186,9 +186,10 @@ impl Scorer {
     pub fn open(&mut self, _batch: &EventBatch) {
         self.door.open();
         let due = std::mem::take(&mut self.sweep_due);
-        for shard in &mut self.shards {
+        for (index, shard) in self.shards.iter_mut().enumerate() {
             if due || shard.has_idle_names() {
-                shard.sweep();
+                let standing = self.standings.iter().map(|(key, _)| *key);
+                shard.sweep(standing.filter(|key| usize::from(key.0) == index).map(|key| key.1));
             }
         }
     }
@@ -205,9 +206,10 @@ impl Scorer {
         if self.mesh.birth().is_none() {
             self.mesh.begin(time);
         }
-        if let Some(watermark) = self.watermark.see(event.position(), time, wall)
+        if let Some(watermark) = self.watermark.see(event.position(), time.min(wall), wall)
             && watermark >= self.mesh.next_close()
         {
+            self.mesh.skip_gap(watermark);
             self.close_summary(watermark, wall, verdicts);
         }
         if !event.decision_id().is_empty() {
@@ -252,6 +254,11 @@ impl Scorer {
             shard.sources.insert(ids.source, source);
             admit_edge(shard, &self.mesh, ids, now).expect("the source was just made")
         });
+        if event.source().provenance().may_enforce()
+            && let Some(source) = shard.sources.get_mut(&ids.source)
+        {
+            source.vouched = source.vouched.max(Some(now));
+        }
         let mut owned = bytes;
         let mut first_time = |attribute| {
             let (first, bytes) = shard.first_time(attribute, now);
@@ -323,7 +330,7 @@ impl Scorer {
         let mesh = &self.mesh;
         let shard = &self.shards[usize::from(case.ids.shard)];
         shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
-        shard.blame(case.ids, &mut values);
+        shard.blame(case, &mut values);
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
@@ -371,7 +378,11 @@ impl Scorer {
         self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
         self.end_history(watermark, verdicts);
         let most = (self.config.memory.baselines_mib << 20) / 4 / DESTINATION_BYTES;
-        self.tally.folded += self.mesh.fold_destinations(most) as u64;
+        let folded = self.mesh.fold_destinations(most);
+        self.tally.folded += folded as u64;
+        if folded > 0 {
+            self.shards.iter_mut().for_each(|shard| shard.unresolve(&self.mesh));
+        }
         for shard in &mut self.shards {
             shard.resolve(&self.mesh);
         }

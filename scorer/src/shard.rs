@@ -29,6 +29,9 @@ use crate::{
 pub(crate) const SHARDS: usize = 64;
 /// More instances than this of one identity share the last place.
 const INSTANCES: usize = 64;
+/// How long newcomers may come one after the other, and how often that may be.
+const GRACE: Span = Span(30 * Span::MINUTE.0);
+const GRACE_EVERY: Span = Span(2 * Span::HOUR.0);
 /// What a release does not explain, and from which e-value on.
 const UNEXPLAINED: [Question; 7] = [
     Question::NewFingerprint,
@@ -96,6 +99,10 @@ pub(crate) struct Source {
     pub(crate) shown_bits: f64,
     /// Episode of the latest decision, and how many decisions it has led to.
     pub(crate) decided: (Timestamp, u32),
+    /// When it was last seen with an identity that may lead to a denial.
+    pub(crate) vouched: Option<Timestamp>,
+    /// When the last newcomers began to come.
+    pub(crate) newcomers_since: Timestamp,
     #[serde(skip)]
     pub(crate) stamp: u32,
 }
@@ -216,6 +223,9 @@ impl Source {
             self.instances[place].last = self.instances[place].last.max(now);
             return place;
         }
+        if now - self.newcomers_since > GRACE_EVERY {
+            self.newcomers_since = now;
+        }
         let instance = Instance { address, first: now, last: now, odds: 0.0 };
         if self.instances.len() < INSTANCES {
             self.instances.push(instance);
@@ -249,6 +259,12 @@ impl Source {
         live
     }
 
+    /// Whether newcomers came lately.
+    fn is_releasing(&self, case: &Case<'_>) -> bool {
+        let now = case.seen.exposure.now;
+        now - self.newcomers_since <= GRACE && now - self.first > GRACE
+    }
+
     /// How far what an instance does for the first time may lead: a replica that came just now and speaks as its
     /// siblings do is as likely a new version as a stranger, which the next minutes show (the edge is
     /// [shared](Edge::is_shared_by), its predecessor is [gone](Self::was_succeeded), or neither). Until then novelty
@@ -259,7 +275,9 @@ impl Source {
         // Who is new as an identity has no siblings to speak like.
         let has_siblings = now - self.first > SUCCESSION;
         let alarming = UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
-        if is_newcomer && has_siblings && !alarming { Level::Watched } else { Level::Quarantined }
+        // A release is over soon, and is not repeated at once; who changes addresses for ever is no newcomer.
+        let in_grace = now - self.newcomers_since <= GRACE && self.instances.len() < INSTANCES;
+        if is_newcomer && in_grace && has_siblings && !alarming { Level::Watched } else { Level::Quarantined }
     }
 
     /// Whether newcomers alone have carried the service since `since`: all who were there before have been silent from
@@ -354,6 +372,19 @@ impl Shard {
             .or_insert_with(|| Link { mesh: mesh.destination_id(names.text(destination)), ..Link::default() })
     }
 
+    /// Lets go of where destinations stood that the mesh has let go of.
+    pub(crate) fn unresolve(&mut self, mesh: &Mesh) {
+        for (&id, link) in &mut self.links {
+            if link.mesh.is_some_and(|known| mesh.destination(known).is_none()) {
+                link.mesh = None;
+                self.unresolved.push(id);
+            }
+        }
+        // The order of a map is nobody's business.
+        self.unresolved.sort_unstable();
+        self.unresolved.dedup();
+    }
+
     /// Finds where destinations first called since the last summary stand in the mesh.
     pub(crate) fn resolve(&mut self, mesh: &Mesh) {
         for id in self.unresolved.drain(..) {
@@ -443,9 +474,11 @@ impl Shard {
     }
 
     /// Lets go of names, links and attributes that nothing refers to any more.
-    pub(crate) fn sweep(&mut self) {
+    pub(crate) fn sweep(&mut self, standing: impl Iterator<Item = u32>) {
         let mut used: HashSet<u32, fast::FixedState> = HashSet::default();
         used.extend(self.sources.keys());
+        // Whoever stands is named, though folded away.
+        used.extend(standing);
         for source in self.sources.values() {
             used.extend(source.instances.iter().map(|instance| instance.address));
         }
@@ -522,9 +555,7 @@ impl Shard {
         if let Some(edge) = self.edges.get(&(source_id, destination)) {
             edge.baseline.score(&case.edge_seen, &mut |question, deviation| {
                 sized |= question == Question::Bigger;
-                if !(question == Question::RarePeer && case.edge_is_excused) {
-                    answer(question, deviation);
-                }
+                answer(question, deviation);
             });
         }
         if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
@@ -539,10 +570,11 @@ impl Shard {
         weight
     }
 
-    /// What others do to a destination is not held against its usual callers beyond what is odd on their own edge.
-    pub(crate) fn blame(&self, ids: Ids, values: &mut EValues) {
-        if let Some(edge) = self.edges.get(&(ids.source, ids.destination)) {
-            edge.blame(values);
+    /// Lets the answers count as far as the edge is to blame.
+    pub(crate) fn blame(&self, case: &Case<'_>, values: &mut EValues) {
+        if let Some(edge) = self.edges.get(&(case.ids.source, case.ids.destination)) {
+            let is_release = self.sources.get(&case.ids.source).is_some_and(|source| source.is_releasing(case));
+            edge.blame((case.edge_is_excused, is_release), values);
         }
     }
 
@@ -590,9 +622,6 @@ impl Place<'_> {
         if let Some(edge) = edge {
             edge.baseline.turn(case.edge_seen.exposure, &mut |question, x| delta.sample(question, x));
             edge.baseline.judge(&case.edge_seen, tables, values);
-            if case.edge_is_excused {
-                values.unset(Question::RarePeer);
-            }
         }
         if values.answer(Question::Bigger).is_none()
             && let Some(deviation) = source.baseline.score_size(seen)
@@ -603,7 +632,7 @@ impl Place<'_> {
         let calls = link.calls + 1.0;
         link.view(mesh, seen.exposure).judge(calls, contacts, tables, values);
         if let Some(edge) = edge {
-            edge.blame(values);
+            edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
         }
         weight
     }
@@ -661,13 +690,23 @@ impl Link {
 }
 
 impl Edge {
-    fn blame(&self, values: &mut EValues) {
-        if self.baseline.volume() < ESTABLISHED {
+    /// What others do to a destination is not held against a call on a usual edge beyond what is odd on that edge; nor is
+    /// what newcomers of a release do elsewhere.
+    fn blame(&self, (is_excused, is_release): (bool, bool), values: &mut EValues) {
+        if is_excused {
+            // As old as its recognition, it has no usual rate.
+            values.unset(Question::RarePeer);
+            values.unset(Question::EdgeRate);
+        } else if self.baseline.volume() < ESTABLISHED {
             return;
         }
         let own = values.answer(Question::EdgeRate).map_or(1.0, |e| e.max(1.0));
         values.limit(Question::DestinationRate, own);
         values.limit(Question::FanIn, own);
+        if is_release {
+            values.limit(Question::Spread10m, own);
+            values.limit(Question::Spread1h, own);
+        }
     }
 
     /// Recognises the edge as a change of the service: from now on it is as old as this.

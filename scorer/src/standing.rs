@@ -216,6 +216,8 @@ pub(crate) struct Standing {
     /// Decided on events too old to act on: not in the table, and weighed again by the next event of today.
     pub(crate) historic: bool,
     pub(crate) enforce: bool,
+    /// It is to be denied and must not be (protected, blast radius): enforcement points go only as far as *restricted*.
+    pub(crate) held: bool,
     pub(crate) evidence_bits: f64,
     pub(crate) reason: String,
 }
@@ -233,7 +235,8 @@ impl Standing {
             decided: verdict.decided,
             expires: verdict.expires?,
             historic: verdict.historic,
-            enforce: verdict.enforce,
+            enforce: verdict.enforce || verdict.held.is_some(),
+            held: verdict.held.is_some(),
             evidence_bits: verdict.evidence_bits,
             reason: verdict.reasons.first().map_or_else(String::new, |reason| reason.detector.name().to_owned()),
         })
@@ -245,13 +248,18 @@ impl Standing {
             decision: self.decision.clone(),
             subject: self.subject.clone(),
             object: Object::Any,
-            level: self.level,
+            level: if self.held { self.level.min(Level::Restricted) } else { self.level },
             enforce: self.enforce,
             decided: self.decided,
             expires: self.expires,
             evidence_bits: self.evidence_bits,
             reason: self.reason.clone(),
         })
+    }
+
+    /// Whether enforcement points deny because of it.
+    pub(crate) fn denies(&self) -> bool {
+        self.level >= Level::Quarantined && self.enforce && !self.held && !self.historic
     }
 
     /// The level that evidence supports when a lease has ended: what was entered stays while half of what led to

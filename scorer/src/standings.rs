@@ -32,14 +32,15 @@ impl Standings {
         self.get(key).map_or(Level::Trusted, |standing| standing.level)
     }
 
-    /// Whether reaching `level` changes where an identity stands.
+    /// Whether reaching `level` changes where an identity stands. What is of today takes the place of what history says,
+    /// at whatever level; what history says never takes the place of what is of today.
     #[inline]
     pub(crate) fn is_news(&self, key: &SourceKey, level: Level, is_historic: impl Fn() -> bool) -> bool {
-        match self.get(key) {
-            None => true,
-            Some(standing) => {
-                level > standing.level || (level == standing.level && standing.historic && !is_historic())
-            }
+        let Some(standing) = self.get(key) else { return true };
+        match (standing.historic, is_historic()) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => level > standing.level,
         }
     }
 

@@ -17,6 +17,8 @@ const FRESH: Span = Span(2 * Span::MINUTE.0);
 /// It is waited for until so many events of others have come meanwhile: brokers hand out partitions in turns, and days
 /// of one may be read before the next has its turn.
 const TURN: u64 = 20_000;
+/// Nor is it waited for when nothing has come of it for this long in wall time: it has ended in the past.
+const PATIENCE: Span = Span::seconds(10);
 
 /// The watermark of all partitions. It never steps back.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -26,6 +28,9 @@ pub(crate) struct Watermark {
     now: Option<Timestamp>,
     last: Option<((u16, i32), Timestamp)>,
     events: u64,
+    /// When this process read its first event.
+    #[serde(skip)]
+    begun: Option<Timestamp>,
 }
 
 /// How far one partition is read.
@@ -36,6 +41,8 @@ struct Reached {
     event: u64,
     /// Whether the event was of the present when it was read.
     fresh: bool,
+    /// When it was read, wall time.
+    read: Timestamp,
 }
 
 impl Watermark {
@@ -49,12 +56,14 @@ impl Watermark {
         }
         let event = self.events;
         let fresh = wall - time <= FRESH;
-        let reached = self.partitions.entry(key).or_insert(Reached { time, event, fresh });
-        *reached = Reached { time: time.max(reached.time), event, fresh };
+        let reached = self.partitions.entry(key).or_insert(Reached { time, event, fresh, read: wall });
+        *reached = Reached { time: time.max(reached.time), event, fresh, read: wall };
         self.last = Some((key, reached.time));
         let foremost = self.foremost.map_or(time, |foremost| foremost.max(time));
         self.foremost = Some(foremost);
-        let counts = |at: &&Reached| foremost - at.time <= IDLE || (!at.fresh && event - at.event <= TURN);
+        let begun = *self.begun.get_or_insert(wall);
+        let is_to_come = |at: &Reached| event - at.event <= TURN && wall - at.read.max(begun) <= PATIENCE;
+        let counts = |at: &&Reached| foremost - at.time <= IDLE || (!at.fresh && is_to_come(at));
         let least = self.partitions.values().filter(counts).map(|at| at.time).min().unwrap_or(foremost);
         if self.now.is_some_and(|now| least <= now) {
             return None;
@@ -114,6 +123,15 @@ mod tests {
         }
         let next = Timestamp::from_seconds(60);
         assert_eq!(watermark.see(at(1), next, LATER), Some(next), "what comes of it is not late");
+    }
+
+    #[test]
+    fn a_partition_that_ends_in_the_past_holds_nobody_back_in_a_calm_mesh() {
+        let mut watermark = Watermark::default();
+        watermark.see(at(1), Timestamp::from_seconds(0), LATER);
+        let (soon, late) = (LATER + Span::SECOND, LATER + Span(11 * Span::SECOND.0));
+        assert_eq!(watermark.see(at(0), soon, soon), None);
+        assert_eq!(watermark.see(at(0), late, late), Some(late));
     }
 
     #[test]

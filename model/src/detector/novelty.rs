@@ -39,8 +39,8 @@ impl Detector for Novelty {
         let novel = seen.novel?;
         let in_open_minute = seen.exposure.now.window(window(MINUTE)) <= self.minute;
         let first_times = u16::from(novel) + if in_open_minute { self.first_times } else { 0 };
-        // The whole minute of a first time is remarkable, as with the counts.
-        let x = if first_times > 0 { self.x() * f64::from(first_times) } else { 1.0 };
+        // Only the call that shows something new is remarkable: the next may be another replica's, as usual as ever.
+        let x = if novel { self.x() * f64::from(first_times) } else { 1.0 };
         Some(Deviation {
             x: x.max(1.0),
             observed: f64::from(first_times),

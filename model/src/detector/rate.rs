@@ -61,7 +61,7 @@ pub(super) fn deviation(count: &WindowCount, seen: &Observation, seconds: i64, m
     let age = (seen.exposure.now - seen.exposure.birth).0 / window(seconds).0;
     Deviation {
         x: 1.0 + surprise,
-        observed: if open { count.count() + more } else { more },
+        observed: if open { count.telling(more) } else { more },
         expected: count.mean(),
         n: age as f64,
     }

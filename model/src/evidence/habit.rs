@@ -60,6 +60,11 @@ impl Habit {
         self.hour_bits = self.hour_bits.max(bits as f32);
     }
 
+    /// The running episode was judged an attack: it is no habit, however soon it ends.
+    pub fn spoil(&mut self) {
+        self.run_is_long = true;
+    }
+
     fn close_hours(&mut self, hour: i64) {
         if self.hour_bits > NOTABLE {
             if self.run.len() < LONGEST {
@@ -128,6 +133,18 @@ mod tests {
     fn a_habit_is_lost_after_four_days() {
         let habit = lived(3 + 97, |n| n == 3);
         assert_eq!(habit.forgive(hour(3 + 120), 10.0), 10.0);
+    }
+
+    #[test]
+    fn what_was_acted_on_is_no_habit() {
+        let mut habit = Habit::default();
+        (0..27).for_each(|n| {
+            habit.learn(hour(n), if n == 3 { 10.0 } else { 0.0 });
+            if n == 3 {
+                habit.spoil();
+            }
+        });
+        assert_eq!(habit.forgive(hour(27), 10.0), 10.0);
     }
 
     #[test]

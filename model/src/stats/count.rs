@@ -72,6 +72,8 @@ pub struct WindowCount {
     ln_mean: f64,
     ln_mean_r: f64,
     held: f64,
+    /// The count that `held` is the surprise of.
+    held_count: f64,
     /// The tide that `mean` is for.
     tide: f64,
     #[serde(skip)]
@@ -257,6 +259,12 @@ impl WindowCount {
         if self.tide > 0.0 { self.mean / self.tide } else { self.mean }
     }
 
+    /// What the surprise of `more` is about: the count with them, or that of the window before where it is held.
+    pub fn telling(&self, more: f64) -> f64 {
+        let count = self.count + more;
+        if self.held > self.tail_above(count) { self.held_count } else { count }
+    }
+
     /// Count of the open window.
     #[inline]
     pub fn count(&self) -> f64 {
@@ -296,7 +304,7 @@ impl WindowCount {
             };
             next.n += weight * count + (1.0 - weight) * self.n / before;
             next.q += weight * count * count + (1.0 - weight) * self.q / before;
-            next.held = if window == self.window + 1 { s } else { 0.0 };
+            (next.held, next.held_count) = if window == self.window + 1 { (s, self.count) } else { (0.0, 0.0) };
             closed = Some(s);
         }
         next.window = window;
