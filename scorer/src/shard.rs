@@ -284,13 +284,15 @@ impl Source {
     /// then on, although by now they should have called often. Then what is new since is a new version's, as with a
     /// service of one replica that is deployed. Whoever only borrows the identity does not silence its owner.
     pub(crate) fn was_succeeded(&self, since: Timestamp, now: Timestamp) -> bool {
-        let expected = self.baseline.calls_a_minute() * (now - since).0 as f64 / Span::MINUTE.0 as f64;
         let earlier = |instance: &&Instance| since - instance.first > SUCCESSION;
-        let owners = self.instances.iter().filter(earlier);
+        let Some(gone) = self.instances.iter().filter(earlier).map(|owner| owner.last).max() else { return false };
+        // Whoever called a moment ago is not gone: it is the silence since the last call of theirs that must be long.
+        let silent = now - gone.max(since);
+        let expected = self.baseline.calls_a_minute() * silent.0 as f64 / Span::MINUTE.0 as f64;
         expected >= SUCCEEDED_CALLS
-            && now - since >= SUCCEEDED_AFTER
-            && owners.clone().any(|owner| since - owner.last <= SUCCESSION)
-            && owners.map(|owner| owner.last).all(|last| last <= since + SUCCEEDED_AFTER)
+            && silent >= SUCCEEDED_AFTER
+            && since - gone <= SUCCESSION
+            && gone <= since + SUCCEEDED_AFTER
     }
 }
 

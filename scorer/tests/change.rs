@@ -196,6 +196,18 @@ fn a_service_of_one_replica_that_is_succeeded_leads_no_further_than_watched_and_
 }
 
 #[test]
+fn an_owner_who_goes_on_calling_is_not_succeeded_by_whoever_borrows_its_identity() {
+    for service in [1, 7] {
+        let whose = |call: &Call| (call.time >= end() + minutes(5)).then_some((REPLICAS[0], "10.6.6.6"));
+        let beside = with_new_edge(usual(end(), minutes(90)), service, whose);
+        let (verdicts, observed) = judged(&beside);
+        assert!(highest(&verdicts, service) >= Level::Watched, "{:?}", entries(&verdicts));
+        let bits = bits_in_the_end(&beside, &observed);
+        assert!(bits > 0.0, "the new edge is the stranger's alone: {bits}");
+    }
+}
+
+#[test]
 fn a_stranger_who_borrows_an_identity_and_speaks_another_tls_is_throttled_within_a_minute() {
     for service in [1, 7, 8] {
         // Between two beats, so that its calls are told from the owner's by their time.
