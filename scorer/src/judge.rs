@@ -82,7 +82,8 @@ impl Source {
         if bits > TELLING_BITS {
             delta.context(key, now.window(Span::MINUTE), bits);
         }
-        reached(mesh, reading, most, 1.0)
+        let only_more = most >= Level::Quarantined && !self.evidence.shows_another_kind();
+        reached(mesh, reading, if only_more { Level::Restricted } else { most }, 1.0)
     }
 
     #[inline]
@@ -150,7 +151,7 @@ impl Scorer {
         let previous = standing.filter(|standing| standing.historic == historic);
         let previous = previous.map_or(Level::Trusted, |standing| standing.level);
         let source = self.shards[usize::from(key.0)].sources.get_mut(&key.1)?;
-        if reached.level >= Level::Throttled {
+        if reached.level >= Level::Restricted {
             source.baseline.habit.spoil();
         }
         // Every step of one episode bears its begin, so that they are one alert.

@@ -1,6 +1,7 @@
 //! Evidence against one identity, and where it stands on the ladder because of it.
 
 use qualm_model::{
+    detector::Question,
     evidence::{Climb, Clock, Pace, SLOW_CEILING},
     level::Level,
     time::{Span, Timestamp},
@@ -22,6 +23,17 @@ const CAUSES: usize = 8;
 /// an honest release, until it is recognised) is one piece of evidence, not one a minute: all its minutes together
 /// count twice the first. Behaviour that keeps finding new ways to be odd adds up in full.
 const REPEATED: f64 = 0.5;
+
+/// Questions whose answer is a quantity of calls that are usual in kind.
+const MORE_OF_THE_SAME: [Question; 7] = [
+    Question::Rate1m,
+    Question::Rate10m,
+    Question::Rate1h,
+    Question::EdgeRate,
+    Question::DestinationRate,
+    Question::Bigger,
+    Question::Longer,
+];
 
 /// What the strongest event of a minute was odd in: a question about a destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +144,14 @@ impl Evidence {
     fn discounted(&self, z: f64) -> f64 {
         let minutes = self.led.iter().find(|(cause, _)| *cause == self.cause).map_or(0, |(_, minutes)| *minutes);
         if z <= 0.0 || minutes == 0 { z } else { z.min(SLOW_CEILING) * libm::pow(REPEATED, f64::from(minutes)) }
+    }
+
+    /// Whether anything but more of the same was odd: a new peer, operation, credential or TLS stack, a rare party,
+    /// failures, refusals. Calls as ever, only more, bigger or longer ones, are a reason to limit an identity, and none
+    /// to cut it off: a service in demand looks like that.
+    pub(crate) fn shows_another_kind(&self) -> bool {
+        let led = self.led.iter().filter(|(_, minutes)| *minutes > 0).map(|(cause, _)| cause.question);
+        led.chain([self.cause.question]).any(|question| !MORE_OF_THE_SAME.iter().any(|&more| more as u8 == question))
     }
 
     /// Counts the minute for its cause; the cause longest unheard of makes room for a new one.
