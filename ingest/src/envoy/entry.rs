@@ -17,7 +17,10 @@ use envoy_types::pb::{
 use qualm_model::time::Span;
 
 use crate::{
-    parse::{access::AccessEntry, time::sensible},
+    parse::{
+        access::{AccessEntry, Forwarded},
+        time::sensible,
+    },
     source::{Invalid, Rejection},
 };
 
@@ -31,6 +34,7 @@ pub(super) struct Scratch {
     upstream_local: String,
     downstream_local: String,
     downstream_remote: String,
+    downstream_direct: String,
     flags: String,
 }
 
@@ -62,6 +66,8 @@ pub(super) fn of_http<'a>(
         response_code_details: response.map_or("", |response| &response.response_code_details),
         bytes_received: Some(request.request_body_bytes),
         bytes_sent: response.map(|response| response.response_body_bytes),
+        // Envoy always says which address is the direct one.
+        forwarded: Forwarded::Possibly,
         ..of_common(common, scratch)?
     })
 }
@@ -104,6 +110,7 @@ fn of_common<'a>(common: &'a AccessLogCommon, scratch: &'a mut Scratch) -> Resul
         upstream_local_address: &scratch.upstream_local,
         downstream_local_address: &scratch.downstream_local,
         downstream_remote_address: &scratch.downstream_remote,
+        downstream_direct_remote_address: &scratch.downstream_direct,
         downstream_peer_uri_san: uri_san(tls.and_then(|tls| tls.peer_certificate_properties.as_ref())),
         downstream_local_uri_san: uri_san(tls.and_then(|tls| tls.local_certificate_properties.as_ref())),
         upstream_peer_uri_san: tag(["upstream_peer_uri_san", "upstream_peer"]),
@@ -121,11 +128,11 @@ fn of_common<'a>(common: &'a AccessLogCommon, scratch: &'a mut Scratch) -> Resul
 
 impl Scratch {
     fn fill(&mut self, common: &AccessLogCommon) {
-        let remote = common.downstream_direct_remote_address.as_ref().or(common.downstream_remote_address.as_ref());
         write_address(common.upstream_remote_address.as_ref(), &mut self.upstream_host);
         write_address(common.upstream_local_address.as_ref(), &mut self.upstream_local);
         write_address(common.downstream_local_address.as_ref(), &mut self.downstream_local);
-        write_address(remote, &mut self.downstream_remote);
+        write_address(common.downstream_remote_address.as_ref(), &mut self.downstream_remote);
+        write_address(common.downstream_direct_remote_address.as_ref(), &mut self.downstream_direct);
         write_flags(common.response_flags.as_ref(), &mut self.flags);
     }
 }

@@ -16,7 +16,7 @@ use tonic::{Request as GrpcRequest, Response, Status};
 use super::{Message, Origin, Queue, Sink};
 use crate::{
     parse::{
-        access::AccessEntry,
+        access::{AccessEntry, Forwarded},
         istio_text,
         time::{rfc3339, sensible},
     },
@@ -95,7 +95,7 @@ fn entry<'a>(
         match value {
             Json::String(text) => draft.set(key, Field::Text(text))?,
             Json::Number(number) => draft.set(key, number.as_u64().map_or(Field::Other, Field::Whole))?,
-            Json::Null => {}
+            Json::Null => draft.set(key, Field::Text(""))?,
             _ => draft.set(key, Field::Other)?,
         }
     }
@@ -181,6 +181,13 @@ impl<'a> Draft<'a> {
     /// Takes one attribute: Envoy's operators in lower case, as in the JSON format, and the short names of the
     /// documented Istio provider. Unknown ones are ignored.
     fn set(&mut self, key: &str, value: Field<'a>) -> Result<(), Invalid> {
+        if key == "x_forwarded_for" {
+            self.entry.forwarded = match value {
+                Field::Text(header) => Forwarded::of(header),
+                Field::Whole(_) | Field::Other => Forwarded::Possibly,
+            };
+            return Ok(());
+        }
         if matches!(value, Field::Text("" | "-")) {
             return Ok(());
         }
@@ -204,7 +211,8 @@ impl<'a> Draft<'a> {
             "upstream_host" => &mut entry.upstream_host,
             "upstream_local_address" => &mut entry.upstream_local_address,
             "downstream_local_address" => &mut entry.downstream_local_address,
-            "downstream_remote_address" | "downstream_direct_remote_address" => &mut entry.downstream_remote_address,
+            "downstream_remote_address" => &mut entry.downstream_remote_address,
+            "downstream_direct_remote_address" => &mut entry.downstream_direct_remote_address,
             "downstream_peer_uri_san" | "peer" => &mut entry.downstream_peer_uri_san,
             "downstream_local_uri_san" | "local" => &mut entry.downstream_local_uri_san,
             "upstream_peer_uri_san" => &mut entry.upstream_peer_uri_san,

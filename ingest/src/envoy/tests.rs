@@ -208,6 +208,25 @@ async fn an_http_entry_becomes_an_event_with_the_verified_caller_its_fingerprint
 }
 
 #[tokio::test]
+async fn only_the_direct_address_of_a_request_is_its_callers_instance() {
+    let mut world = World::start(TelemetryLimits::default()).await;
+    let without = |forwarded_for: &str| {
+        let mut entry = request(ORDERS, CART, 200, "");
+        entry.common_properties.as_mut().unwrap().downstream_direct_remote_address = None;
+        entry.request.as_mut().unwrap().forwarded_for = forwarded_for.into();
+        entry
+    };
+    for forwarded_for in ["", "192.0.2.1"] {
+        world.stream(ORDERS).send(http(vec![without(forwarded_for)])).await.unwrap();
+        assert_eq!(world.one().await.unwrap().event().source().ip(), "");
+    }
+    let log_entry =
+        vec![TcpAccessLogEntry { common_properties: without("").common_properties, ..TcpAccessLogEntry::default() }];
+    world.stream(ORDERS).send(message("n", LogEntries::TcpLogs(TcpAccessLogEntries { log_entry }))).await.unwrap();
+    assert_eq!(world.one().await.unwrap().event().source().ip(), "192.0.2.1");
+}
+
+#[tokio::test]
 async fn a_tcp_entry_is_a_connection_and_only_its_end_counts() {
     let mut world = World::start(TelemetryLimits::default()).await;
     let tcp = |kind: AccessLogType, bytes| TcpAccessLogEntry {
@@ -365,12 +384,17 @@ const LABELS: [(&str, &str); 6] = [
 #[tokio::test]
 async fn an_otlp_record_is_read_from_its_attributes_and_from_a_body_in_a_known_format() {
     let mut world = World::start(TelemetryLimits::default()).await;
-    let text = r#"[2026-11-22T02:02:24.130Z] "GET /v1/orders/42 HTTP/1.1" 200 - via_upstream - "-" 0 19 0 - "192.0.2.2" "x" "4d7ac48e" "orders.shop" "-" up - 127.0.0.1:10060 10.0.0.7:32846 orders.shop.svc default"#;
+    let text = r#"[2026-11-22T02:02:24.130Z] "GET /v1/orders/42 HTTP/1.1" 200 - via_upstream - "-" 0 19 0 - "-" "x" "4d7ac48e" "orders.shop" "-" up - 127.0.0.1:10060 10.0.0.7:32846 orders.shop.svc default"#;
     let json = r#"{"start_time":"2026-11-22T02:02:24.130Z","method":"GET","path":"/v1/orders/42","response_code":200,"authority":"orders.shop","downstream_remote_address":"10.0.0.7:32846"}"#;
+    let with = |key: &str, value: &str| json.replacen('{', &format!(r#"{{"{key}":{value},"#), 1);
     for (body, operation, ip) in [
         ("[2026-11-22T01:45:28.244Z] 200 - spiffe://mesh.test/ns/shop/sa/cart", "", ""),
         (text, "GET /v1/orders/{id}", "10.0.0.7"),
-        (json, "GET /v1/orders/{id}", "10.0.0.7"),
+        (&text.replace(r#"- "-" "x""#, r#"- "10.0.0.7" "x""#), "GET /v1/orders/{id}", ""),
+        (json, "GET /v1/orders/{id}", ""),
+        (&with("x_forwarded_for", r#""10.0.0.7""#), "GET /v1/orders/{id}", ""),
+        (&with("x_forwarded_for", "null"), "GET /v1/orders/{id}", "10.0.0.7"),
+        (&with("downstream_direct_remote_address", r#""10.0.0.9:1""#), "GET /v1/orders/{id}", "10.0.0.9"),
     ] {
         world.export(ORDERS, logs(body, &LABELS)).await;
         let batch = world.one().await.unwrap();

@@ -57,8 +57,13 @@ pub struct AccessEntry<'a> {
     pub upstream_local_address: &'a str,
     /// `address:port` it was received at.
     pub downstream_local_address: &'a str,
-    /// `address:port` of the peer: the direct one where it is known.
+    /// `address:port` of the caller. Of a request it is what `x-forwarded-for` says, where there is such a header: the
+    /// caller's own words, which name nobody's instance.
     pub downstream_remote_address: &'a str,
+    /// `address:port` of the other end of the connection, which is what a policy of Envoy's is matched with.
+    pub downstream_direct_remote_address: &'a str,
+    /// Whether `x-forwarded-for` had a say in `downstream_remote_address`.
+    pub forwarded: Forwarded,
     /// URI SANs of the downstream's certificate, as verified by this proxy.
     pub downstream_peer_uri_san: &'a str,
     /// URI SANs of this proxy's certificate towards the downstream.
@@ -83,6 +88,25 @@ pub struct AccessEntry<'a> {
     pub node_id: &'a str,
     /// Policy name of an RBAC denial, where the form has it apart from the details.
     pub policy: &'a str,
+}
+
+/// What an entry says of the header `x-forwarded-for`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Forwarded {
+    /// It has no field for it.
+    #[default]
+    Unsaid,
+    /// There was none: the remote address is the direct one.
+    Nothing,
+    /// There was one, or may have been.
+    Possibly,
+}
+
+impl Forwarded {
+    /// Of the field's value; an empty one and `-` are no header, and no address could be read from such a header.
+    pub fn of(header: &str) -> Self {
+        if matches!(header, "" | "-") { Self::Nothing } else { Self::Possibly }
+    }
 }
 
 /// What Envoy puts before the name of the RBAC policy that denied.
@@ -168,12 +192,34 @@ impl<'a> AccessEntry<'a> {
         clip(first_present([self.node_id, own]))
     }
 
+    /// The other end of the connection, if the entry says which it is. A denial is narrowed to this address, so
+    /// nothing that a caller can choose may come here.
+    fn direct_address(&self) -> &'a str {
+        let is_direct = match self.forwarded {
+            Forwarded::Nothing => true,
+            Forwarded::Possibly => false,
+            Forwarded::Unsaid => {
+                self.kind() == Kind::Connection && self.protocol.is_empty() && self.status.unwrap_or(0) == 0
+            }
+        };
+        let remote = if is_direct { self.downstream_remote_address } else { "" };
+        first_present([self.downstream_direct_remote_address, remote])
+    }
+
+    /// The caller by its address, whoever says so: good for a bare name.
+    fn caller_address(&self) -> &'a str {
+        first_present([self.downstream_direct_remote_address, self.downstream_remote_address])
+    }
+
     /// The caller, as the called's proxy verified it, or else by its address.
     fn source_of_inbound(&self) -> Party<'a> {
-        let (ip, port) = host_and_port(self.downstream_remote_address);
+        let (ip, port) = host_and_port(self.direct_address());
         let san = first_san(self.downstream_peer_uri_san);
-        let (principal, provenance) =
-            if san.is_empty() { (ip, Provenance::Name) } else { (san, Provenance::Certificate) };
+        let (principal, provenance) = if san.is_empty() {
+            (host_and_port(self.caller_address()).0, Provenance::Name)
+        } else {
+            (san, Provenance::Certificate)
+        };
         Party { principal, provenance, ip, port, ..Party::default() }
     }
 
@@ -190,11 +236,10 @@ impl<'a> AccessEntry<'a> {
 
     /// The caller, as its own proxy names itself: no more than a name until the other side confirms it.
     fn source_of_outbound(&self) -> Party<'a> {
-        let addresses = [self.upstream_local_address, self.downstream_remote_address];
+        let addresses = [self.upstream_local_address, self.direct_address()];
         let (ip, port) = host_and_port(first_present(addresses));
         let san = first_san(first_present([self.upstream_local_uri_san, self.downstream_local_uri_san]));
-        let principal =
-            first_present([san, workload_of(self.node_id), host_and_port(self.downstream_remote_address).0]);
+        let principal = first_present([san, workload_of(self.node_id), host_and_port(self.caller_address()).0]);
         Party { principal, ip, port, instance: instance_of(self.node_id), ..Party::default() }
     }
 
@@ -345,7 +390,7 @@ mod tests {
             status: Some(200),
             upstream_cluster: "inbound|8000||",
             authority: "orders.shop:8000",
-            downstream_remote_address: "10.0.0.7:41854",
+            downstream_direct_remote_address: "10.0.0.7:41854",
             downstream_local_address: "10.0.0.9:8000",
             downstream_peer_uri_san: "spiffe://mesh.test/ns/shop/sa/cart",
             downstream_local_uri_san: "spiffe://mesh.test/ns/shop/sa/orders",
@@ -387,6 +432,33 @@ mod tests {
         assert_eq!((draft.source.principal, draft.source.instance), ("spiffe://mesh.test/ns/shop/sa/cart", "cart-1"));
         assert_eq!(draft.destination.principal, "spiffe://mesh.test/ns/shop/sa/orders");
         assert_eq!(draft.auth_method, "");
+    }
+
+    #[test]
+    fn what_the_caller_says_in_x_forwarded_for_is_never_its_instance() {
+        let claimed =
+            AccessEntry { downstream_remote_address: "10.0.0.8:41854", downstream_direct_remote_address: "", ..inbound() };
+        let tcp = AccessEntry { method: "", path: "", status: None, ..claimed };
+        for (entry, ip) in [
+            (AccessEntry { downstream_direct_remote_address: "10.0.0.7:41854", ..claimed }, "10.0.0.7"),
+            (claimed, ""),
+            (AccessEntry { forwarded: Forwarded::of("10.0.0.8"), ..claimed }, ""),
+            (AccessEntry { forwarded: Forwarded::of("-"), ..claimed }, "10.0.0.8"),
+            (tcp, "10.0.0.8"),
+            (AccessEntry { forwarded: Forwarded::of("10.0.0.8"), ..tcp }, ""),
+            // Requests of a format without the keys that tell them from connections.
+            (AccessEntry { status: Some(404), ..tcp }, ""),
+            (AccessEntry { protocol: "HTTP/1.1", ..tcp }, ""),
+        ] {
+            let (mut operation, mut other) = (String::new(), String::new());
+            let outbound = AccessEntry {
+                upstream_cluster: "outbound|80||orders.shop.svc.cluster.local",
+                downstream_peer_uri_san: "",
+                ..entry
+            };
+            assert_eq!(entry.draft(&mut operation).expect("complete").source.ip, ip, "{entry:?}");
+            assert_eq!(outbound.draft(&mut other).expect("complete").source.ip, ip, "{outbound:?}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use qualm_model::time::Span;
 
 use super::{
     Row,
-    access::AccessEntry,
+    access::{AccessEntry, Forwarded},
     json::{Lexer, Stretch, Value, unescape},
     time::rfc3339,
 };
@@ -18,7 +18,7 @@ use crate::source::{Invalid, Rejection};
 /// Keys of a line whose place is remembered; later ones are looked up.
 const MAX_REMEMBERED: usize = 64;
 
-/// The keys that are read. `x_forwarded_for` and `user_agent` say nothing that can be believed.
+/// The keys that are read. `user_agent` says nothing that can be believed; of `x_forwarded_for` only its absence counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
     StartTime,
@@ -47,6 +47,7 @@ enum Key {
     DownstreamLocalAddress,
     DownstreamRemoteAddress,
     DownstreamDirectRemoteAddress,
+    XForwardedFor,
     DownstreamPeerUriSan,
     DownstreamLocalUriSan,
     UpstreamPeerUriSan,
@@ -90,6 +91,7 @@ fn key_of(name: &[u8]) -> Option<Key> {
         b"downstream_local_address" => Key::DownstreamLocalAddress,
         b"downstream_remote_address" => Key::DownstreamRemoteAddress,
         b"downstream_direct_remote_address" => Key::DownstreamDirectRemoteAddress,
+        b"x_forwarded_for" => Key::XForwardedFor,
         b"downstream_peer_uri_san" => Key::DownstreamPeerUriSan,
         b"downstream_local_uri_san" => Key::DownstreamLocalUriSan,
         b"upstream_peer_uri_san" => Key::UpstreamPeerUriSan,
@@ -197,6 +199,10 @@ impl<'a> Fields<'a> {
 
     #[inline]
     fn set(&mut self, key: Key, lexer: &mut Lexer<'a>) -> Result<(), Invalid> {
+        if key == Key::XForwardedFor {
+            self.entry.forwarded = self.forwarded(lexer)?;
+            return Ok(());
+        }
         self.known = true;
         let value = match lexer.value()? {
             Value::Null => return Ok(()),
@@ -209,6 +215,15 @@ impl<'a> Fields<'a> {
             return Ok(());
         }
         self.fill(key, value)
+    }
+
+    fn forwarded(&self, lexer: &mut Lexer<'a>) -> Result<Forwarded, Invalid> {
+        match lexer.value()? {
+            Value::Null => Ok(Forwarded::Nothing),
+            Value::Text(text) => Ok(Forwarded::of(text.of(self.line))),
+            Value::Escaped(_) | Value::Number(_) => Ok(Forwarded::Possibly),
+            Value::Bool(_) | Value::Object | Value::Array => Err(Invalid::WrongType),
+        }
     }
 
     fn unescape(&self, key: Key, escaped: Stretch) -> Result<&'a str, Invalid> {
@@ -237,9 +252,6 @@ impl<'a> Fields<'a> {
             }
             Key::BytesReceived => return value.number().map(|bytes| entry.bytes_received = Some(bytes)),
             Key::BytesSent => return value.number().map(|bytes| entry.bytes_sent = Some(bytes)),
-            Key::DownstreamRemoteAddress if !entry.downstream_remote_address.is_empty() => {
-                return value.text().map(drop);
-            }
             Key::DownstreamTransportFailureReason if !entry.transport_failure_reason.is_empty() => {
                 return value.text().map(drop);
             }
@@ -261,8 +273,9 @@ impl<'a> Fields<'a> {
             Key::UpstreamHost => &mut entry.upstream_host,
             Key::UpstreamLocalAddress => &mut entry.upstream_local_address,
             Key::DownstreamLocalAddress => &mut entry.downstream_local_address,
-            // The direct one wins, whichever comes first.
-            Key::DownstreamDirectRemoteAddress | Key::DownstreamRemoteAddress => &mut entry.downstream_remote_address,
+            Key::DownstreamRemoteAddress => &mut entry.downstream_remote_address,
+            Key::DownstreamDirectRemoteAddress => &mut entry.downstream_direct_remote_address,
+            Key::XForwardedFor => return Ok(()),
             Key::DownstreamPeerUriSan => &mut entry.downstream_peer_uri_san,
             Key::DownstreamLocalUriSan => &mut entry.downstream_local_uri_san,
             Key::UpstreamPeerUriSan => &mut entry.upstream_peer_uri_san,
@@ -384,6 +397,27 @@ mod tests {
             assert_eq!(event.source().service(), "cart");
             assert_eq!((event.operation(), event.status()), ("GET /v1/orders/{id}", Some(200)));
             assert_eq!((event.bytes_out(), event.report() - event.start()), (Some(3), Span(2_000_000)));
+        }
+    }
+
+    #[test]
+    fn the_address_of_the_caller_is_its_instance_only_where_the_caller_has_not_said_it_itself() {
+        let direct = r#""downstream_direct_remote_address":"10.0.0.9:1","#;
+        for (keys, ip) in [
+            ("", ""),
+            (r#""x_forwarded_for":"10.0.0.7","#, ""),
+            (r#""x_forwarded_for":"10.0.0.\u0037","#, ""),
+            (r#""x_forwarded_for":null,"#, "10.0.0.7"),
+            (r#""x_forwarded_for":"-","#, "10.0.0.7"),
+            (direct, "10.0.0.9"),
+            (&format!(r#"{direct}"x_forwarded_for":"10.0.0.7","#), "10.0.0.9"),
+        ] {
+            let (before, after) =
+                (LINE.replacen('{', &format!("{{{keys}"), 1), LINE.replacen("\"path", &format!("{keys}\"path"), 1));
+            for line in [before, after] {
+                let batch = parse(&mut IstioJson::default(), &line).expect("an event");
+                assert_eq!((batch.event(0).source().service(), batch.event(0).source().ip()), ("cart", ip), "{keys}");
+            }
         }
     }
 

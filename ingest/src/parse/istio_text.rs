@@ -2,7 +2,7 @@
 
 use super::{
     Row,
-    access::AccessEntry,
+    access::{AccessEntry, Forwarded},
     istio_json::{milliseconds, whole_number},
     time::rfc3339,
 };
@@ -55,7 +55,7 @@ fn request_line(request: &str) -> Result<[&str; 3], Invalid> {
 fn entry<'a>(request: &'a str, fields: &[&'a str; FIELDS]) -> Result<AccessEntry<'a>, Invalid> {
     let [method, path, protocol] = request_line(request)?;
     let [status, flags, details, termination, failure, received, sent, duration, _service_time, ..] = *fields;
-    let [.., _forwarded, _agent, request_id, authority, host, cluster, up_local, local, remote, sni, _route] = *fields;
+    let [.., forwarded, _agent, request_id, authority, host, cluster, up_local, local, remote, sni, _route] = *fields;
     let number = |field: &str| if field.is_empty() { Ok(None) } else { whole_number(field).map(Some) };
     let status = number(status)?.map(u16::try_from).transpose().map_err(|_| Invalid::WrongType)?;
     Ok(AccessEntry {
@@ -78,6 +78,7 @@ fn entry<'a>(request: &'a str, fields: &[&'a str; FIELDS]) -> Result<AccessEntry
         upstream_local_address: up_local,
         downstream_local_address: local,
         downstream_remote_address: remote,
+        forwarded: Forwarded::of(forwarded),
         ..AccessEntry::default()
     })
 }
@@ -142,6 +143,13 @@ mod tests {
         assert_eq!((event.destination().principal(), event.destination().port()), ("httpbin", 80));
         assert_eq!((event.operation(), event.outcome()), ("GET /status/{id}", Outcome::Failure));
         assert_eq!((event.reporter(), event.bytes_out()), (Reporter::Destination, Some(135)));
+    }
+
+    #[test]
+    fn a_caller_that_names_another_address_has_no_instance() {
+        let ip = |line: &str| parse(line).expect("an event").event(0).source().ip().to_owned();
+        assert_eq!(ip(LINE), "10.44.1.23");
+        assert_eq!(ip(&LINE.replace(r#"1 "-" "curl"#, r#"1 "10.44.1.23" "curl"#)), "");
     }
 
     #[test]
