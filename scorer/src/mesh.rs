@@ -267,9 +267,9 @@ impl Mesh {
             self.absorb(delta, &seen);
         }
         self.refit();
-        self.closed = Timestamp(watermark.window(SUMMARY) * SUMMARY.0);
+        let before = std::mem::replace(&mut self.closed, Timestamp(watermark.window(SUMMARY) * SUMMARY.0));
         self.context.expire(self.closed);
-        self.tide.close(seen.exposure.birth, self.closed);
+        self.tide.close(seen.exposure.birth, self.closed, self.closed - before);
         if self.closed - self.read_at >= READ_CURVE {
             self.read_curves(budget);
         }

@@ -55,10 +55,16 @@ impl Tide {
         self.bins[usize::from(bin)] += weight;
     }
 
-    /// A summary has closed: forgets a little, and reads the height anew.
-    pub(crate) fn close(&mut self, birth: Timestamp, now: Timestamp) {
+    /// A summary has closed, `elapsed` after the one before: forgets a little, and reads the height anew.
+    pub(crate) fn close(&mut self, birth: Timestamp, now: Timestamp, elapsed: Span) {
+        // What was added belongs to the first summary after the one before; the rest was silence.
+        self.forget(Span(elapsed.0 - SUMMARY.0));
         self.height = if now - birth >= SETTLED { self.median_rise() } else { 1.0 };
-        let keep = libm::exp2(-SUMMARY.as_seconds() / HALF_LIFE);
+        self.forget(SUMMARY);
+    }
+
+    fn forget(&mut self, elapsed: Span) {
+        let keep = libm::exp2(-elapsed.as_seconds().max(0.0) / HALF_LIFE);
         self.bins.iter_mut().for_each(|weight| *weight *= keep);
     }
 
@@ -94,7 +100,7 @@ mod tests {
     fn after(laps: impl IntoIterator<Item = (f64, f64)>) -> f64 {
         let mut tide = Tide::default();
         laps.into_iter().filter_map(|(calls, expected)| lap(calls, expected)).for_each(|lap| tide.add(lap));
-        tide.close(BIRTH, LATER);
+        tide.close(BIRTH, LATER, SUMMARY);
         tide.height()
     }
 
@@ -107,6 +113,23 @@ mod tests {
     }
 
     #[test]
+    fn a_rise_is_forgotten_over_a_silence_as_over_so_many_summaries() {
+        let risen = |tide: &mut Tide| (0..40).filter_map(|_| lap(25.0, 10.0)).for_each(|lap| tide.add(lap));
+        let silence = Span(10 * Span::MINUTE.0);
+        let (mut at_once, mut in_steps) = (Tide::default(), Tide::default());
+        for tide in [&mut at_once, &mut in_steps] {
+            risen(tide);
+            tide.close(BIRTH, LATER, SUMMARY);
+            assert!(tide.height() > 2.0, "{}", tide.height());
+        }
+        at_once.close(BIRTH, LATER + silence, silence);
+        (0..silence.0 / SUMMARY.0).for_each(|_| in_steps.close(BIRTH, LATER + silence, SUMMARY));
+        assert_eq!((at_once.height(), in_steps.height()), (1.0, 1.0));
+        let total = |tide: &Tide| tide.bins.iter().sum::<f64>();
+        assert!((total(&at_once) - total(&in_steps)).abs() < 1e-6, "{} {}", total(&at_once), total(&in_steps));
+    }
+
+    #[test]
     fn one_great_source_is_not_the_mesh() {
         assert_eq!(after((0..40).map(|i| if i == 0 { (90_000.0, 9_000.0) } else { (10.0, 10.0) })), 1.0);
     }
@@ -116,7 +139,7 @@ mod tests {
         assert_eq!(after((0..9).map(|_| (30.0, 10.0))), 1.0);
         let mut tide = Tide::default();
         (0..40).filter_map(|_| lap(30.0, 10.0)).for_each(|lap| tide.add(lap));
-        tide.close(BIRTH, BIRTH + Span::HOUR);
+        tide.close(BIRTH, BIRTH + Span::HOUR, SUMMARY);
         assert_eq!(tide.height(), 1.0);
     }
 }
