@@ -303,6 +303,26 @@ async fn while_a_node_refuses_the_new_version_heartbeats_keep_up_the_one_that_it
 }
 
 #[tokio::test]
+async fn a_node_that_has_refused_everything_is_still_told_which_names_do_not_exist() {
+    let mut world = World::start(table(1, vec![quarantined("cart", "d1", 600)]), NodeLimits::default()).await;
+    let mut proxy = world.proxy(ORDERS, "n1").await.unwrap();
+    let refused = proxy.next().await;
+    proxy.answer(&refused, Some("no")).await;
+    assert_eq!(world.answer("n1").await, (1, Enforcement::Rejected("no".into())));
+    let other = DeltaDiscoveryRequest { resource_names_subscribe: vec!["other".into()], ..request() };
+    proxy.say.send(other).await.unwrap();
+    let absent = proxy.next().await;
+    assert_eq!((&absent.removed_resources[..], absent.resources.len()), (&["other".to_owned()][..], 0));
+    // That it has heard so is no acknowledgement of the policy.
+    proxy.ack(&absent).await;
+    world.set(2, vec![quarantined("web", "d2", 600)]);
+    let good = proxy.next().await;
+    assert!(http_filter(&good).contains("qualm-deny/d2"));
+    proxy.ack(&good).await;
+    assert_eq!(world.answer("n1").await, (2, Enforcement::Acknowledged));
+}
+
+#[tokio::test]
 async fn a_lease_that_ends_is_lifted_by_a_push_although_the_table_has_not_changed() {
     let two = vec![quarantined("cart", "d1", 60), quarantined("web", "d2", 600)];
     let mut world = World::start(table(1, two), NodeLimits::default()).await;

@@ -42,6 +42,8 @@ pub(super) enum Form {
 enum Content {
     Bodies,
     Heartbeat,
+    /// Nothing but the names that do not exist here.
+    Absences,
 }
 
 #[derive(Debug)]
@@ -175,6 +177,7 @@ impl Session {
         let Some(at) = self.in_flight.iter().position(|push| push.nonce == nonce) else { return };
         let Some(push) = self.in_flight.drain(..=at).next_back() else { return };
         match error {
+            _ if push.content == Content::Absences => {}
             None => {
                 self.member.acknowledged(push.snapshot.version, push.at.elapsed());
                 self.accepted = Some(push.snapshot);
@@ -208,16 +211,19 @@ impl Session {
         let stands = (self.refused.as_ref() == Some(&snapshot.revision) && repeats)
             .then(|| self.accepted.clone().filter(|old| old.ends.is_some_and(|ends| ends > now)));
         let content = if repeats && snapshot.ends.is_some() { Content::Heartbeat } else { Content::Bodies };
-        let meant = match stands {
-            Some(None) => {
+        let (meant, content) = match stands {
+            // It holds nothing that could be kept up; who asked for another name still waits for an answer.
+            Some(None) if self.unknown.is_empty() => {
                 self.sent = Some(snapshot);
                 return None;
             }
-            Some(Some(old)) => old,
-            None => Arc::clone(&snapshot),
+            Some(None) => (Arc::clone(&snapshot), Content::Absences),
+            Some(Some(old)) => (old, content),
+            None => (Arc::clone(&snapshot), content),
         };
         self.sent = Some(Arc::clone(&snapshot));
-        let resources = self.subscribed.iter().map(|name| resource(name, &meant, content, now)).collect();
+        let named = self.subscribed.iter().filter(|_| content != Content::Absences);
+        let resources = named.map(|name| resource(name, &meant, content, now)).collect();
         self.nonces += 1;
         if self.in_flight.len() == IN_FLIGHT {
             self.in_flight.pop_front();
