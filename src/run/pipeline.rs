@@ -31,7 +31,7 @@ use tokio::{
 use super::{
     Notice, Setup,
     alerts::Alerts,
-    coverage::Proxies,
+    coverage::{Proxies, Uncovered},
     inputs::{Inputs, Said},
     publish::Publisher,
     state::{State, is_synced_first},
@@ -448,12 +448,14 @@ impl Pipeline {
     }
 
     fn show_coverage(&mut self, wall: Timestamp) {
-        let (coverage, uncovered) = self.proxies.coverage(wall);
+        let Some((coverage, uncovered)) = self.proxies.coverage(wall) else { return };
         self.metrics.proxies_reporting.set(i64::from(coverage.reporting));
         self.metrics.proxies_enforcing.set(i64::from(coverage.enforcing));
         let names: Vec<String> = uncovered.iter().map(|proxy| proxy.reporter.clone()).collect();
         if names != self.uncovered {
-            for proxy in uncovered.iter().filter(|proxy| !self.uncovered.contains(&proxy.reporter)).take(20) {
+            // Both are sorted by name.
+            let is_new = |proxy: &&Uncovered| self.uncovered.binary_search(&proxy.reporter).is_err();
+            for proxy in uncovered.iter().filter(is_new).take(20) {
                 tracing::warn!(proxy = proxy.reporter, why = proxy.why, "reports calls and is not enforcing");
             }
             self.uncovered = names;
