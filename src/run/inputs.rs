@@ -5,14 +5,14 @@ use qualm_ingest::{
     config,
     counters::IngestCounters,
     envoy::EnvoySource,
-    file::{FileSource, Follow},
+    file::{FileReader, FileSource, Follow},
     kafka::KafkaSource,
     source::{Incoming, Source, SourceError},
 };
 use qualm_model::{event::Positions, time::Clock};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::config::Config;
+use crate::config::{Config, HistoryConfig};
 
 /// Batches that wait for the loop: enough to keep it busy, few enough to bound memory.
 const WAITING: usize = 4;
@@ -29,6 +29,14 @@ pub(crate) enum Input {
 pub(crate) struct Said {
     pub(crate) input: usize,
     pub(crate) what: Result<Incoming, SourceError>,
+}
+
+/// Reads archived logs. A line dated far ahead of the clock is rejected, as in every other input: event time would
+/// never come back from it.
+pub(crate) fn archives(history: HistoryConfig, clock: &Clock) -> anyhow::Result<FileReader> {
+    let parser = config::parser("history.files", history.format, None, 64 << 10)?;
+    // A source index of its own: its positions are nobody's to commit.
+    Ok(FileReader::new(history.files, parser, u16::MAX).with_clock(clock.clone()))
 }
 
 /// All inputs.
@@ -152,4 +160,28 @@ async fn forward<S: Source>(
         let _ = source.commit(&positions).await;
     }
     source.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use qualm_model::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn an_archived_line_from_the_future_is_rejected() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("archive.jsonl");
+        let line = |year: u16| {
+            format!(
+                r#"{{"start_time":"{year}-11-22T02:02:24Z","method":"GET","path":"/","response_code":200,"downstream_remote_address":"10.0.0.7:1"}}"#
+            )
+        };
+        std::fs::write(&path, format!("{}\n{}\n", line(2026), line(2099))).expect("written");
+        let history = HistoryConfig { files: vec![path], ..HistoryConfig::default() };
+        // The year 2027.
+        let clock = Clock::new(|| Timestamp::from_seconds(1_800_000_000));
+        let batch = archives(history, &clock).expect("a reader").next_batch().expect("readable").expect("records");
+        assert_eq!((batch.events.len(), batch.rejected.len()), (1, 1));
+    }
 }

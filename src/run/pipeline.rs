@@ -233,9 +233,7 @@ impl Pipeline {
         if self.state.restored || history.files.is_empty() {
             return Ok(());
         }
-        let parser = qualm_ingest::config::parser("history.files", history.format, None, 64 << 10)?;
-        // A source index of its own: its positions are nobody's to commit.
-        let mut reader = qualm_ingest::file::FileReader::new(history.files, parser, u16::MAX);
+        let mut reader = super::inputs::archives(history, &self.setup.clock)?;
         while let Some(batch) = reader.next_batch()? {
             self.take_batch(&batch);
         }
