@@ -1,6 +1,8 @@
 //! Files and standard input, plain or packed, once or followed.
 //!
 //! A record's position is its row over all files in their order; blank lines, comments and headers are no records.
+//! Of a followed file it is the row in the file that is in its place at the time, and above it, how many there were
+//! before: so it is known after a restart how much of the present one is read.
 
 use std::{
     fs::{File, Metadata},
@@ -28,6 +30,8 @@ use crate::{
 const BATCH_RECORDS: usize = 4096;
 /// Batches read ahead of who asks.
 const READ_AHEAD: usize = 2;
+/// Positions that each file of a followed path has for its rows.
+const ROWS_OF_A_FILE: i64 = 1 << 40;
 /// How often a followed file is looked at again.
 const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 
@@ -278,8 +282,8 @@ fn read_once(reader: &mut FileReader, sender: &Sender, counters: &SourceCounters
     Ok(())
 }
 
-/// Follows one plain file. The row number goes on through rotation; after a restart, a file that has fewer records
-/// than were read is taken to be another one.
+/// Follows one plain file through rotation. After a restart, a file that has fewer records than were read is another
+/// one, and is read from its beginning.
 fn read_on(
     reader: &mut FileReader,
     path: &Path,
@@ -288,6 +292,7 @@ fn read_on(
 ) -> Result<(), SourceError> {
     let Some(start) = ask_start(reader.rows.source, sender) else { return Ok(()) };
     reader.start_at(start);
+    reader.rows.next = start - start % ROWS_OF_A_FILE;
     let mut followed = None;
     loop {
         if followed.is_none() {
@@ -297,19 +302,22 @@ fn read_on(
                     reader.begin(path.to_owned(), Box::new(file));
                 }
                 // Between the two steps of a rotation there is no file.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && reader.rows.next > 0 => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound && (reader.rows.next > 0 || start > 0) => {}
                 Err(error) => return Err(unreadable(path, &error)),
             }
         }
-        let replaced = is_replaced(path, followed, reader);
+        let mut replaced = is_replaced(path, followed, reader);
         // What was written before the file was moved away is still read.
         if !read_to_present_end(reader, sender, counters)? {
             return Ok(());
         }
+        // It was replaced while nobody was looking.
+        replaced |= followed.is_some() && reader.rows.next < reader.rows.skip_until;
         if replaced {
             reader.finish_file()?;
             followed = None;
-            (reader.rows.next, reader.rows.skip_until) = (reader.rows.next.max(start), 0);
+            let files = reader.rows.next / ROWS_OF_A_FILE + 1;
+            (reader.rows.next, reader.rows.skip_until) = (files * ROWS_OF_A_FILE, 0);
         } else if !pause(sender) {
             return Ok(());
         }
@@ -475,10 +483,35 @@ mod tests {
         assert_eq!(next_operations(&mut source).await, [(1, "GET /PATH".to_owned())]);
         std::fs::rename(&path, folder.path().join("log.1")).expect("moved");
         std::fs::write(&path, line("b") + &line("c")).expect("written");
-        let expected = [(2, "GET /b".to_owned()), (3, "GET /c".to_owned())];
+        let second = ROWS_OF_A_FILE;
+        let expected = [(second, "GET /b".to_owned()), (second + 1, "GET /c".to_owned())];
         assert_eq!(next_operations(&mut source).await, expected);
         File::options().write(true).truncate(true).open(&path).expect("truncated");
         File::options().append(true).open(&path).and_then(|mut f| f.write_all(line("d").as_bytes())).expect("written");
-        assert_eq!(next_operations(&mut source).await, [(4, "GET /d".to_owned())]);
+        assert_eq!(next_operations(&mut source).await, [(2 * ROWS_OF_A_FILE, "GET /d".to_owned())]);
+    }
+
+    #[tokio::test]
+    async fn nothing_is_stepped_over_in_a_followed_file_that_was_rotated_before_or_after_the_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        std::fs::write(&path, line("a") + &line("b") + &line("c")).expect("written");
+        let mut source = start(&path, Follow::Yes, 0).await;
+        assert_eq!(next_operations(&mut source).await.len(), 3);
+        std::fs::rename(&path, folder.path().join("log.1")).expect("moved");
+        std::fs::write(&path, line("d")).expect("written");
+        let (last, _) = next_operations(&mut source).await.pop().expect("a record");
+        drop(source);
+        // The file of the last run has grown.
+        std::fs::write(&path, line("d") + &line("e") + &line("f")).expect("written");
+        let mut source = start(&path, Follow::Yes, last + 1).await;
+        let read = next_operations(&mut source).await;
+        let second = ROWS_OF_A_FILE;
+        assert_eq!(read, [(second + 1, "GET /e".to_owned()), (second + 2, "GET /f".to_owned())]);
+        drop(source);
+        // Another one has taken its place meanwhile.
+        std::fs::write(&path, line("g")).expect("written");
+        let mut source = start(&path, Follow::Yes, second + 3).await;
+        assert_eq!(next_operations(&mut source).await, [(2 * ROWS_OF_A_FILE, "GET /g".to_owned())]);
     }
 }
