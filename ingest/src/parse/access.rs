@@ -436,8 +436,11 @@ mod tests {
 
     #[test]
     fn what_the_caller_says_in_x_forwarded_for_is_never_its_instance() {
-        let claimed =
-            AccessEntry { downstream_remote_address: "10.0.0.8:41854", downstream_direct_remote_address: "", ..inbound() };
+        let claimed = AccessEntry {
+            downstream_remote_address: "10.0.0.8:41854",
+            downstream_direct_remote_address: "",
+            ..inbound()
+        };
         let tcp = AccessEntry { method: "", path: "", status: None, ..claimed };
         for (entry, ip) in [
             (AccessEntry { downstream_direct_remote_address: "10.0.0.7:41854", ..claimed }, "10.0.0.7"),
