@@ -19,7 +19,7 @@ use qualm_scorer::{
     journal::{Kind, Seq},
     scorer::Observed,
     snapshot::Covered,
-    table::{Enforcement, EnforcementReport, TrustTable},
+    table::{Enforcement, EnforcementReport},
     verdict::{Cause, Verdict},
 };
 use serde::Serialize;
@@ -288,17 +288,16 @@ impl Pipeline {
 
     fn publish(&mut self, after: Option<Seq>, read: Option<Instant>) {
         let version = self.last_seq;
-        let entries = self.state.scorer.entries();
+        let table = self.state.table(version, &self.setup.hash);
         for level in Level::BY_BEHAVIOUR {
-            let count = entries.iter().filter(|entry| entry.level == level).count();
+            let count = table.entries.iter().filter(|entry| entry.level == level).count();
             self.metrics.standing(level, i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.decided.insert(version, Decided { at: Instant::now(), read });
         while self.decided.len() > TIMED {
             self.decided.pop_first();
         }
-        let model_version = format!("{}-{}", env!("CARGO_PKG_VERSION"), self.setup.hash);
-        self.publisher.publish(TrustTable { version, entries, model_version }, after);
+        self.publisher.publish(table, after);
     }
 
     fn take_report(&mut self, report: &EnforcementReport) {

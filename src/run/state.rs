@@ -9,6 +9,7 @@ use qualm_scorer::{
     notify::Outstanding,
     scorer::Scorer,
     snapshot::{Covered, Snapshots},
+    table::TrustTable,
     verdict::Verdict,
 };
 
@@ -31,6 +32,14 @@ pub(crate) struct State {
     pub(crate) restored: bool,
     /// Highest number of the journal at start.
     pub(crate) last_seq: u64,
+}
+
+impl State {
+    /// The trust table as it stands, under the number of the journal's record `version`.
+    pub(crate) fn table(&self, version: u64, hash: &str) -> TrustTable {
+        let model_version = format!("{}-{hash}", env!("CARGO_PKG_VERSION"));
+        TrustTable { version, entries: self.scorer.entries(), model_version }
+    }
 }
 
 /// Opens the state directory.
@@ -99,4 +108,41 @@ fn write_pid(directory: &Path) -> anyhow::Result<()> {
 /// Levels that carry an action at enforcement points: their records are synced before the push.
 pub(crate) fn is_synced_first(level: Level) -> bool {
     level >= Level::Restricted
+}
+
+#[cfg(test)]
+mod tests {
+    use qualm_model::time::{Span, Timestamp};
+    use qualm_scorer::verdict::Cause;
+
+    use super::*;
+    use crate::finding::tests::verdict;
+
+    pub(super) fn config(directory: &Path, rest: &str) -> Config {
+        Config::parse(&format!("[state]\ndirectory = \"{}\"\n{rest}", directory.display())).expect("it is valid")
+    }
+
+    pub(super) fn quarantine() -> Verdict {
+        let expires = Some(Timestamp(0) + Span::HOUR);
+        Verdict { expires, ..verdict(1, Level::Trusted, Level::Quarantined, Cause::Evidence) }
+    }
+
+    /// A state directory whose journal holds these decisions.
+    fn decided(verdicts: &[Verdict]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(&directory.path().join("journal"), &JournalLimits::default()).expect("a journal");
+        for verdict in verdicts {
+            let seq = journal.journal.append(Kind::Decision, verdict.time, verdict.decided, verdict).expect("appended");
+            journal.journal.wait_durable(seq).expect("written");
+        }
+        directory
+    }
+
+    #[test]
+    fn the_first_table_after_a_restart_holds_what_stood_before() {
+        let directory = decided(&[quarantine()]);
+        let state = open(&config(directory.path(), "[enforce]\nmode = \"enforce\""), "hash").expect("it opens");
+        let table = state.table(state.last_seq, "hash");
+        assert_eq!((table.version, table.entries), (1, quarantine().entry().into_iter().collect()));
+    }
 }
