@@ -33,8 +33,8 @@ use super::{
     alerts::Alerts,
     coverage::Proxies,
     inputs::{Inputs, Said},
-    publish::Publisher,
-    state::{State, is_synced_first},
+    publish::{Owed, Publisher, is_synced_first},
+    state::State,
 };
 use crate::{
     config::Config,
@@ -153,7 +153,7 @@ impl Pipeline {
             version: env!("CARGO_PKG_VERSION"),
         });
         // What stood when the last run ended stands from the first moment of this one.
-        self.publish(None, None);
+        self.publish(Vec::new(), None);
         self.read_archives()?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -245,23 +245,15 @@ impl Pipeline {
 
     /// Carries out what was decided: journal, table, alert.
     fn act(&mut self, read: Option<Instant>) {
-        let mut after = None;
+        let mut owed = Vec::new();
         let mut changed = false;
         for verdict in std::mem::take(&mut self.verdicts) {
             if verdict.historic {
                 continue;
             }
-            let seq = self.state.journal.append(Kind::Decision, verdict.time, verdict.decided, &verdict);
-            match seq {
-                Ok(seq) => {
-                    self.last_seq = seq.0;
-                    if is_synced_first(verdict.level.max(verdict.previous)) {
-                        after = Some(seq);
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, decision = verdict.decision, "a decision could not be journalled");
-                }
+            let seq = self.journal_decision(&verdict);
+            if is_synced_first(verdict.level.max(verdict.previous)) {
+                owed.push(Owed { verdict: verdict.clone(), seq });
             }
             changed = true;
             if let (Some(read), Cause::Evidence) = (read, verdict.cause) {
@@ -282,11 +274,41 @@ impl Pipeline {
             self.notice(|_| Notice::Verdict(Box::new(verdict)));
         }
         if changed {
-            self.publish(after, read);
+            self.publish(owed, read);
         }
     }
 
-    fn publish(&mut self, after: Option<Seq>, read: Option<Instant>) {
+    fn journal_decision(&mut self, verdict: &Verdict) -> Option<Seq> {
+        match self.state.journal.append(Kind::Decision, verdict.time, verdict.decided, verdict) {
+            Ok(seq) => {
+                self.last_seq = seq.0;
+                Some(seq)
+            }
+            Err(error) => {
+                tracing::error!(%error, decision = verdict.decision, "a decision could not be journalled");
+                None
+            }
+        }
+    }
+
+    /// Journals again what the disk refused, as far as it still stands: until then nobody acts on it.
+    fn journal_again(&mut self) {
+        let mut refused = self.publisher.refused();
+        if refused.is_empty() {
+            return;
+        }
+        let entries = self.state.scorer.entries();
+        refused.retain(|verdict| {
+            entries.iter().any(|entry| entry.decision == verdict.decision && Some(entry.expires) == verdict.expires)
+        });
+        let owed = |verdict: Verdict| Owed { seq: self.journal_decision(&verdict), verdict };
+        let owed: Vec<_> = refused.into_iter().map(owed).collect();
+        if !owed.is_empty() {
+            self.publish(owed, None);
+        }
+    }
+
+    fn publish(&mut self, owed: Vec<Owed>, read: Option<Instant>) {
         let version = self.last_seq;
         let table = self.state.table(version, &self.setup.hash);
         for level in Level::BY_BEHAVIOUR {
@@ -297,7 +319,7 @@ impl Pipeline {
         while self.decided.len() > TIMED {
             self.decided.pop_first();
         }
-        self.publisher.publish(table, after);
+        self.publisher.publish(table, owed);
     }
 
     fn take_report(&mut self, report: &EnforcementReport) {
@@ -339,6 +361,7 @@ impl Pipeline {
         if !self.verdicts.is_empty() {
             self.act(None);
         }
+        self.journal_again();
         self.alerts.collect(wall);
         self.save_if_due()?;
         self.show(wall);
@@ -467,7 +490,7 @@ impl Pipeline {
                 self.state.scorer.reconfigure(config.scorer());
                 self.state.scorer.limit_sources(config.max_levels());
                 self.journal_command(&Command::Reload { config: &hash });
-                self.publish(None, None);
+                self.publish(Vec::new(), None);
                 tracing::info!(
                     config = hash,
                     "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start"

@@ -3,7 +3,6 @@
 use std::{fs, path::Path};
 
 use anyhow::Context;
-use qualm_model::level::Level;
 use qualm_scorer::{
     journal::{Journal, JournalLimits, Kind, read_from},
     notify::Outstanding,
@@ -105,14 +104,12 @@ fn write_pid(directory: &Path) -> anyhow::Result<()> {
     fs::write(&file, std::process::id().to_string()).with_context(|| file.display().to_string())
 }
 
-/// Levels that carry an action at enforcement points: their records are synced before the push.
-pub(crate) fn is_synced_first(level: Level) -> bool {
-    level >= Level::Restricted
-}
-
 #[cfg(test)]
 mod tests {
-    use qualm_model::time::{Span, Timestamp};
+    use qualm_model::{
+        level::Level,
+        time::{Span, Timestamp},
+    };
     use qualm_scorer::verdict::Cause;
 
     use super::*;
