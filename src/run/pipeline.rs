@@ -488,6 +488,7 @@ impl Pipeline {
         match Config::read(&file) {
             Ok((config, hash)) => {
                 self.state.scorer.reconfigure(config.scorer());
+                let config = config.with_inputs_of(&self.setup.config);
                 self.state.scorer.limit_sources(config.max_levels());
                 self.journal_command(&Command::Reload { config: &hash });
                 self.publish(Vec::new(), None);
@@ -495,8 +496,7 @@ impl Pipeline {
                     config = hash,
                     "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start"
                 );
-                self.setup.config =
-                    Config { kafka: self.setup.config.kafka.clone(), file: self.setup.config.file.clone(), ..config };
+                self.setup.config = config;
                 self.setup.hash = hash;
             }
             Err(error) => tracing::error!(%error, "the new configuration is refused; the old one stands"),
