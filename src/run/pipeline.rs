@@ -104,7 +104,6 @@ pub(crate) struct Pipeline {
     /// Inputs that have not ended.
     open_inputs: usize,
     caught_up: bool,
-    lag: Option<u64>,
     last_seq: u64,
     folded: u64,
     late: u64,
@@ -136,7 +135,6 @@ impl Pipeline {
             events: 0,
             records: 0,
             caught_up: false,
-            lag: None,
             last_seq,
             folded: tally.folded,
             late: tally.late,
@@ -204,7 +202,6 @@ impl Pipeline {
     fn take_batch(&mut self, batch: &Batch) {
         let read = Instant::now();
         let wall = self.setup.clock.now();
-        self.lag = batch.lag.or(self.lag);
         self.proxies.seen(&batch.events, wall);
         self.state.scorer.open(&batch.events);
         self.state.scorer.note_order(&batch.events, wall);
@@ -423,19 +420,14 @@ impl Pipeline {
         metrics.state_limit_bytes.set(i64::try_from(limit).unwrap_or(i64::MAX));
         metrics.folded.inc_by(tally.folded - std::mem::replace(&mut self.folded, tally.folded));
         metrics.late.inc_by(tally.late - std::mem::replace(&mut self.late, tally.late));
-        if let Some(lag) = self.lag {
-            metrics.lag_records.set(i64::try_from(lag).unwrap_or(i64::MAX));
-        }
+        let backlog = self.inputs.backlog();
+        metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
         let mut reasons = Vec::new();
         if let Some(watermark) = self.state.scorer.watermark() {
             let behind = wall - watermark;
             metrics.lag_seconds.set(behind.as_seconds().max(0.0));
-            if !self.caught_up && (behind > BEHIND && self.lag.is_some_and(|lag| lag > 0)) {
-                reasons.push(format!(
-                    "reading history: {:.0} s behind, {} records to go",
-                    behind.as_seconds(),
-                    self.lag.unwrap_or(0)
-                ));
+            if !self.caught_up && behind > BEHIND && !backlog.is_read() {
+                reasons.push(format!("reading history: {:.0} s behind, {backlog}", behind.as_seconds()));
             } else if !self.caught_up {
                 self.caught_up = true;
                 tracing::info!(identities = tally.identities, edges = tally.edges, armed = ?self.state.scorer.armed(), "first look: history is read");
