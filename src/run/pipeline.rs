@@ -157,7 +157,8 @@ impl Pipeline {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         let mut stopped = self.stopped.clone();
-        while self.open_inputs > 0 {
+        let mut ended = Ok(());
+        while ended.is_ok() && self.open_inputs > 0 {
             let stop = async {
                 // A sender that is gone can never tell us to stop, and so it is over.
                 let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -166,12 +167,14 @@ impl Pipeline {
                 biased;
                 () = stop => break,
                 Some(report) = self.report.recv() => self.take_report(&report),
-                _ = tick.tick() => self.tick()?,
+                _ = tick.tick() => self.tick(),
                 _ = hangup.recv() => self.reload(),
-                Some(said) = self.inputs.said.recv() => self.hear(said)?,
+                Some(said) = self.inputs.said.recv() => ended = self.hear(said),
             }
         }
-        self.stop().await
+        // Also what ends with an error saves what it knows and tells what is due.
+        self.stop().await;
+        ended
     }
 
     fn hear(&mut self, said: Said) -> anyhow::Result<()> {
@@ -352,7 +355,7 @@ impl Pipeline {
         }
     }
 
-    fn tick(&mut self) -> anyhow::Result<()> {
+    fn tick(&mut self) {
         let wall = self.setup.clock.now();
         self.state.scorer.tick(wall, &mut self.verdicts);
         if !self.verdicts.is_empty() {
@@ -360,21 +363,19 @@ impl Pipeline {
         }
         self.journal_again();
         self.alerts.collect(wall);
-        self.save_if_due()?;
+        self.save_if_due();
         self.show(wall);
-        Ok(())
     }
 
-    fn save_if_due(&mut self) -> anyhow::Result<()> {
+    fn save_if_due(&mut self) {
         if let Some(outcome) = self.state.snapshots.poll() {
             self.commit(outcome);
         }
         if Instant::now() < self.next_snapshot || !self.state.snapshots.is_idle() {
-            return Ok(());
+            return;
         }
         self.next_snapshot = Instant::now() + duration(self.setup.config.state.snapshot_every.0);
         self.hand_over();
-        Ok(())
     }
 
     fn hand_over(&mut self) {
@@ -495,12 +496,11 @@ impl Pipeline {
         }
     }
 
-    async fn stop(mut self) -> anyhow::Result<()> {
+    async fn stop(mut self) {
         self.save_now();
         self.alerts.flush(self.setup.clock.now()).await;
         self.inputs.close().await;
         tracing::info!(events = self.events, "stopped");
-        Ok(())
     }
 
     fn notice(&self, notice: impl FnOnce(u64) -> Notice) {
