@@ -117,7 +117,12 @@ impl Pipeline {
         let (positions, last_seq) = (state.covered.positions.clone(), state.last_seq);
         let tally = state.scorer.tally();
         Ok(Self {
-            next_snapshot: Instant::now() + duration(setup.config.state.snapshot_every.0),
+            // Numbers that the journal lost are given out again: the snapshot must soon know where it stands now.
+            next_snapshot: if state.is_ahead {
+                Instant::now()
+            } else {
+                Instant::now() + duration(setup.config.state.snapshot_every.0)
+            },
             open_inputs: wires.inputs.len(),
             inputs: wires.inputs,
             report: wires.report,
@@ -380,8 +385,16 @@ impl Pipeline {
 
     fn hand_over(&mut self) {
         let begun = Instant::now();
-        let covered = Covered { positions: self.positions.clone(), journal: self.last_seq + 1 };
-        let changes = self.state.scorer.changes(covered);
+        let inputs = self.setup.config.source_names();
+        let covered = Covered { positions: self.positions.clone(), journal: self.last_seq + 1, inputs };
+        // A snapshot must not know of decisions that the journal could forget in a crash.
+        let (journal, last) = (self.state.journal.clone(), Seq(self.last_seq));
+        let is_durable = move || {
+            if let Err(error) = journal.wait_durable(last) {
+                tracing::error!(%error, "the snapshot is ahead of the journal");
+            }
+        };
+        let changes = self.state.scorer.changes(covered).after(is_durable);
         self.state.snapshots.save(changes);
         self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
     }
