@@ -135,6 +135,33 @@ impl Config {
         let files = self.file.iter().map(FileConfig::max_level);
         topics.chain(files).chain([Level::Quarantined]).collect()
     }
+
+    /// The name of each source, by its index, as [`max_levels`](Self::max_levels).
+    pub(crate) fn source_names(&self) -> Vec<String> {
+        let topic = |kafka: &KafkaConfig, name: &str| format!("topic {name} of {}", kafka.brokers);
+        let topics = self.kafka.iter().flat_map(|kafka| kafka.topics.iter().map(move |of| topic(kafka, &of.name)));
+        let files = self.file.iter().map(|file| format!("file {}", file.path.display()));
+        topics.chain(files).chain(["listen".to_owned()]).collect()
+    }
+
+    /// This configuration with the inputs of `running`, which go on as they were started; only the highest levels of
+    /// theirs that are still named here are taken over, whatever their order is here.
+    pub(crate) fn with_inputs_of(self, running: &Self) -> Self {
+        let (mut kafka, mut file) = (running.kafka.clone(), running.file.clone());
+        for kafka in &mut kafka {
+            for topic in &mut kafka.topics {
+                // Brokers may have come and gone in the list of the same cluster.
+                let same = self.kafka.iter().filter(|new| new.brokers == kafka.brokers).chain(&self.kafka);
+                let mut named = same.flat_map(|new| &new.topics).filter(|new| new.name == topic.name);
+                topic.max_level = named.next().map_or(topic.max_level, |new| new.max_level);
+            }
+        }
+        for file in &mut file {
+            let named = self.file.iter().find(|new| new.path == file.path);
+            file.max_level = named.map_or(file.max_level, |new| new.max_level);
+        }
+        Self { kafka, file, ..self }
+    }
 }
 
 /// The hash under which a configuration is journalled.
@@ -229,6 +256,18 @@ mod tests {
         let unset = KafkaConfig::default();
         assert_eq!(KafkaConfig { topics: unset.topics.clone(), properties: unset.properties.clone(), ..kafka }, unset);
         assert_eq!(FileConfig { mapping: None, max_level: None, ..file }, FileConfig::default());
+    }
+
+    #[test]
+    fn a_reload_finds_the_levels_of_running_inputs_by_name() {
+        let parse = |text: &str| Config::parse(text).expect("it is valid");
+        let topic = |name: &str, level: &str| format!("{{ name = \"{name}\", format = \"istio_json\"{level} }}");
+        let watched = ", max_level = \"watched\"";
+        let running = parse(&format!("[[kafka]]\ntopics = [{}, {}]\n", topic("a", ""), topic("b", "")));
+        let reordered = parse(&format!("[[kafka]]\ntopics = [{}, {}]\n", topic("b", watched), topic("c", "")));
+        let next = reordered.with_inputs_of(&running);
+        assert_eq!(next.max_levels(), [Level::Quarantined, Level::Watched, Level::Quarantined]);
+        assert_eq!(next.source_names(), running.source_names());
     }
 
     #[test]

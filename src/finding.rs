@@ -124,13 +124,14 @@ fn uid(verdict: &Verdict) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use qualm_model::{detector::Question, time::Span};
     use qualm_scorer::table::{Object, Subject};
 
     use super::*;
 
-    fn verdict(minute: i64, previous: Level, level: Level, cause: Cause) -> Verdict {
+    /// A step of `cart` with the level as its decision and without an end.
+    pub(crate) fn verdict(minute: i64, previous: Level, level: Level, cause: Cause) -> Verdict {
         let time = Timestamp(minute * Span::MINUTE.0);
         let reason = qualm_scorer::verdict::Reason {
             detector: Question::RarePeer,

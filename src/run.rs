@@ -29,7 +29,7 @@ use qualm_scorer::{
         trust_stream::{TrustStream, record::Coverage},
         xds::Xds,
     },
-    table::{EnforcementReport, SharedTable, TrustTable},
+    table::{EnforcementReport, SharedTable},
     verdict::Verdict,
 };
 use tokio::sync::{mpsc, watch};
@@ -135,7 +135,8 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], levels: Vec::new() });
     tokio::spawn(page.serve(registry.clone(), ready));
 
-    let (table, tables) = watch::channel::<SharedTable>(TrustTable::default().into());
+    // Who connects in the first moment is told what stands already: an empty table would lift every denial.
+    let (table, tables) = watch::channel::<SharedTable>(state.table(state.last_seq, &setup.hash).into());
     let (reports, report) = mpsc::channel(REPORTS);
     let (coverage, covered) = watch::channel(Coverage::default());
     let edge =

@@ -31,6 +31,7 @@ use tokio::{
     time::timeout,
 };
 
+pub use self::context::Lag;
 use self::{context::Context, dead_letter::DeadLetters, reading::Reading};
 use crate::{
     config::{self, KafkaConfig, TopicConfig},
@@ -63,6 +64,7 @@ pub struct KafkaSource {
     commits: std::sync::mpsc::Sender<Positions>,
     /// Answered when the thread has made its last commit.
     finished: oneshot::Receiver<()>,
+    lag: Lag,
 }
 
 /// One configured topic as it is read.
@@ -92,6 +94,7 @@ impl KafkaSource {
         let topics = topics(config, first_source, counters)?;
         let client = client_config(config)?;
         let context = Context::new(topics.iter().map(|topic| topic.counters.connection_errors.clone()).collect());
+        let lag = context.lag().clone();
         let consumer: BaseConsumer<Context> =
             BaseConsumer::from_config_and_context(&consumer_config(&client, config), context)
                 .map_err(|error| wrong_property(config, &error.to_string()))?;
@@ -115,7 +118,12 @@ impl KafkaSource {
                 remedy: "raise the limit on threads".to_owned(),
             },
         )?;
-        Ok(Self { incoming, commits, finished })
+        Ok(Self { incoming, commits, finished, lag })
+    }
+
+    /// What is left to read, as it will be at any time from now on.
+    pub fn lag(&self) -> Lag {
+        self.lag.clone()
     }
 }
 

@@ -15,7 +15,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    config::ScorerConfig,
+    config::{Budget, ScorerConfig},
     mesh::{Delta, Mesh, SourceKey},
     order::Run,
     scorer::{Scorer, Tally},
@@ -90,6 +90,10 @@ pub struct Covered {
     pub positions: Positions,
     /// First journal record that the state does not know of.
     pub journal: u64,
+    /// Names of the inputs, in the order of the numbers by which positions name them; empty in what releases before
+    /// wrote. Kept under a key of its own.
+    #[serde(skip)]
+    pub inputs: Vec<String>,
 }
 
 /// What one shard has in the air between two summaries.
@@ -116,6 +120,15 @@ enum Put {
 pub struct Changes {
     puts: Vec<Put>,
     covered: Covered,
+    first: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl Changes {
+    /// Has them written only when `first` has returned; it may wait, as it runs on the writing thread.
+    #[must_use]
+    pub fn after(self, first: impl FnOnce() + Send + 'static) -> Self {
+        Self { first: Some(Box::new(first)), ..self }
+    }
 }
 
 impl std::fmt::Debug for Changes {
@@ -142,11 +155,13 @@ impl Scorer {
         puts.push(Put::Meta("whole", bytes(&whole)));
         self.mesh = whole.mesh;
         puts.push(Put::Meta("covered", bytes(&covered)));
+        puts.push(Put::Meta("inputs", bytes(&covered.inputs)));
+        puts.push(Put::Meta("budget", bytes(&self.config.budget)));
         puts.push(Put::Order(bytes(&self.order.take())));
         for (index, shard) in self.shards.iter_mut().enumerate() {
             shard_changes(index as u8, shard, &mut puts);
         }
-        Changes { puts, covered }
+        Changes { puts, covered, first: None }
     }
 }
 
@@ -198,6 +213,33 @@ pub struct Loaded {
     pub covered: Covered,
 }
 
+impl Loaded {
+    /// Gives what was read of each input the number that the input has now, by its place in `inputs`: two of one name
+    /// in the order in which they stand. Returns the names of those that are no longer there, whose positions are
+    /// dropped. A snapshot without names is taken as it is.
+    pub fn renumber(&mut self, inputs: &[String]) -> Vec<String> {
+        let before = std::mem::replace(&mut self.covered.inputs, inputs.to_vec());
+        if before.is_empty() || before == inputs {
+            return Vec::new();
+        }
+        let now: Vec<Option<u16>> = (0..before.len()).map(|number| number_now(&before, number, inputs)).collect();
+        let number = |source: u16| now.get(usize::from(source)).copied().flatten();
+        let positions = std::mem::take(&mut self.covered.positions).into_iter();
+        self.covered.positions =
+            positions.filter_map(|((source, of), offset)| Some(((number(source)?, of), offset))).collect();
+        self.scorer.watermark.renumber(number);
+        before.into_iter().zip(now).filter(|(_, now)| now.is_none()).map(|(name, _)| name).collect()
+    }
+}
+
+/// Where the input that stood at `number` stands now.
+fn number_now(before: &[String], number: usize, now: &[String]) -> Option<u16> {
+    let name = &before[number];
+    let nth = before[..number].iter().filter(|other| *other == name).count();
+    let (place, _) = now.iter().enumerate().filter(|(_, other)| *other == name).nth(nth)?;
+    u16::try_from(place).ok()
+}
+
 impl Snapshots {
     /// Opens `directory/snapshot.redb`, made where it does not exist, and reads what is in it.
     pub fn open(directory: &Path, config: ScorerConfig) -> Result<(Self, Option<Loaded>), SnapshotError> {
@@ -214,11 +256,14 @@ impl Snapshots {
             error => SnapshotError::Damaged { file: file.clone(), problem: error.to_string() },
         })?;
         let loaded = load(&database, config, &file)?;
-        let (changes, incoming) = mpsc::sync_channel(1);
+        let (changes, incoming) = mpsc::sync_channel::<Changes>(1);
         let (done, written) = mpsc::channel();
         let path = file.clone();
         let writer = move || {
-            for changes in incoming {
+            for mut changes in incoming {
+                if let Some(first) = changes.first.take() {
+                    first();
+                }
                 let outcome = write(&database, changes)
                     .map_err(|error| SnapshotError::Unwritable { file: path.clone(), problem: error.to_string() });
                 if done.send(outcome).is_err() {
@@ -343,9 +388,18 @@ fn restore(
 ) -> Result<Covered, AnyError> {
     let part = |key| meta.get(key)?.ok_or_else(|| AnyError::from(format!("`{key}` is missing")));
     let whole: Whole = parse(part("whole")?.value())?;
-    let covered: Covered = parse(part("covered")?.value())?;
+    let mut covered: Covered = parse(part("covered")?.value())?;
+    if let Some(inputs) = meta.get("inputs")? {
+        covered.inputs = parse(inputs.value())?;
+    }
     (scorer.mesh, scorer.watermark, scorer.used, scorer.tally) = (whole.mesh, whole.watermark, whole.used, whole.tally);
     scorer.standings = whole.standings.into_iter().collect();
+    // Only where it is another one: reading the curves out of turn is itself a change.
+    if let Some(budget) = meta.get("budget")?
+        && parse::<Budget>(budget.value())? != scorer.config.budget
+    {
+        scorer.mesh.read_curves(&scorer.config.budget);
+    }
     for entry in read.open_table(NAMES)?.iter()? {
         let (key, text) = entry?;
         let (index, id) = key.value();

@@ -72,6 +72,13 @@ impl Watermark {
         Some(least)
     }
 
+    /// Gives the sources the numbers that they have now; those without one are let go.
+    pub(crate) fn renumber(&mut self, number: impl Fn(u16) -> Option<u16>) {
+        let partitions = std::mem::take(&mut self.partitions).into_iter();
+        self.partitions = partitions.filter_map(|((source, of), at)| Some(((number(source)?, of), at))).collect();
+        self.last = None;
+    }
+
     /// The watermark; `None` before the first event.
     pub(crate) fn now(&self) -> Option<Timestamp> {
         self.now

@@ -4,13 +4,14 @@ mod mesh;
 
 use mesh::{Call, batch, batch_of, calls};
 use qualm_model::{
-    event::Event,
+    event::{Event, Positions},
+    level::Level,
     time::{Span, Timestamp},
 };
 use qualm_scorer::{
-    config::ScorerConfig,
+    config::{Budget, ScorerConfig},
     scorer::{Observed, Scorer},
-    snapshot::{Covered, SnapshotError, Snapshots},
+    snapshot::{Covered, Loaded, SnapshotError, Snapshots},
     verdict::Verdict,
 };
 
@@ -66,7 +67,8 @@ fn a_restart_at_any_point_changes_nothing() {
         snapshots.save(scorer.changes(Covered::default()));
         snapshots.finish().expect("it was being written").expect("it can be written");
         feed(&mut scorer, &calls[early..restart], early, 500, &mut outcomes);
-        let covered = Covered { positions: [((0, 0), restart as i64)].into(), journal: 7 };
+        let positions = [((0, 0), restart as i64)].into();
+        let covered = Covered { positions, journal: 7, inputs: vec!["topic a".to_owned()] };
         snapshots.save(scorer.changes(covered.clone()));
         snapshots.finish().expect("it was being written").expect("it can be written");
         drop((snapshots, scorer));
@@ -153,7 +155,7 @@ fn until_free<T>(mut open: impl FnMut() -> Result<T, SnapshotError>) -> T {
 }
 
 /// The writing thread lets go of the file a moment after its handle is dropped.
-fn reopened(directory: &std::path::Path) -> (Snapshots, Option<qualm_scorer::snapshot::Loaded>) {
+fn reopened(directory: &std::path::Path) -> (Snapshots, Option<Loaded>) {
     for _ in 0..2000 {
         match Snapshots::open(directory, ScorerConfig::default()) {
             Err(SnapshotError::Unwritable { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
@@ -188,4 +190,52 @@ fn silence_moves_no_clock_and_a_lease_ends_in_wall_time() {
     assert!(later.is_empty(), "before its end a lease stands");
     scorer.tick(end, &mut later);
     assert!(!later.is_empty(), "at its end it is renewed or over, although no telemetry came");
+}
+
+/// What is loaded of a scorer that took `calls`, with the positions and names given, under another configuration.
+fn saved_and_loaded(calls: &[Call], covered: Covered, config: &ScorerConfig) -> (Scorer, Loaded) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let (mut snapshots, _) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("a new one");
+    let mut scorer = Scorer::new(ScorerConfig::default());
+    feed(&mut scorer, calls, 0, 500, &mut Outcomes::default());
+    snapshots.save(scorer.changes(covered));
+    snapshots.finish().expect("it was being written").expect("it can be written");
+    drop(snapshots);
+    let (_snapshots, loaded) = until_free(|| Snapshots::open(directory.path(), config.clone()));
+    (scorer, loaded.expect("a snapshot"))
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|&name| name.to_owned()).collect()
+}
+
+#[test]
+fn positions_follow_the_names_of_their_inputs() {
+    let positions: Positions = [((0, 0), 10), ((1, 0), 20), ((1, 3), 23), ((2, 0), 30)].into();
+    let covered = Covered { positions: positions.clone(), journal: 1, inputs: names(&["a", "b", "c"]) };
+    let (_, mut loaded) = saved_and_loaded(&calls()[..100], covered, &ScorerConfig::default());
+    assert_eq!(loaded.renumber(&names(&["a", "b", "c"])), Vec::<String>::new());
+    assert_eq!(loaded.covered.positions, positions);
+    assert_eq!(loaded.renumber(&names(&["new", "c", "b"])), ["a"], "one is gone");
+    assert_eq!(loaded.covered.positions, [((1, 0), 30), ((2, 0), 20), ((2, 3), 23)].into());
+}
+
+#[test]
+fn a_snapshot_without_names_keeps_its_positions() {
+    let covered = Covered { positions: [((0, 0), 10)].into(), ..Covered::default() };
+    let (_, mut loaded) = saved_and_loaded(&calls()[..100], covered.clone(), &ScorerConfig::default());
+    assert_eq!(loaded.renumber(&names(&["a"])), Vec::<String>::new());
+    assert_eq!(loaded.covered.positions, covered.positions);
+}
+
+#[test]
+fn a_new_budget_is_in_force_from_the_start() {
+    let budget = Budget { watched_per_day: 5000.0, ..Budget::default() };
+    let config = ScorerConfig { budget, ..ScorerConfig::default() };
+    let (mut scorer, loaded) = saved_and_loaded(&calls(), Covered::default(), &config);
+    let before = scorer.realised_per_day(Level::Watched);
+    scorer.reconfigure(config);
+    let expected = scorer.realised_per_day(Level::Watched);
+    assert!(expected > before, "another budget, another threshold: {before} {expected}");
+    assert_eq!(loaded.scorer.realised_per_day(Level::Watched), expected);
 }

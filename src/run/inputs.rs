@@ -1,12 +1,14 @@
 //! Every configured source on a task of its own, one bounded channel into the loop.
 
+use std::fmt;
+
 use prometheus::Registry;
 use qualm_ingest::{
     config,
     counters::IngestCounters,
     envoy::EnvoySource,
     file::{FileReader, FileSource, Follow},
-    kafka::KafkaSource,
+    kafka::{KafkaSource, Lag},
     source::{Incoming, Source, SourceError},
 };
 use qualm_model::{event::Positions, time::Clock};
@@ -46,7 +48,44 @@ pub(crate) struct Inputs {
     commits: Vec<mpsc::UnboundedSender<Positions>>,
     tasks: Vec<JoinHandle<()>>,
     names: Vec<String>,
+    lags: Vec<Lag>,
     next_index: u16,
+}
+
+/// What the inputs that can tell have yet to read, all together.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    /// As far as it is known.
+    pub(crate) records: u64,
+    /// Inputs whose brokers have not said yet how much there is.
+    pub(crate) untold: usize,
+}
+
+impl Backlog {
+    /// Whether it is known that nothing is left.
+    pub(crate) fn is_read(self) -> bool {
+        self == Self::default()
+    }
+}
+
+impl FromIterator<Option<u64>> for Backlog {
+    /// The sum of what each input says; `None` is that it does not know yet.
+    fn from_iter<T: IntoIterator<Item = Option<u64>>>(lags: T) -> Self {
+        lags.into_iter().fold(Self::default(), |sum, lag| Self {
+            records: sum.records.saturating_add(lag.unwrap_or(0)),
+            untold: sum.untold + usize::from(lag.is_none()),
+        })
+    }
+}
+
+impl fmt::Display for Backlog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} records to go", self.records)?;
+        match self.untold {
+            0 => Ok(()),
+            untold => write!(f, ", and what {untold} of the clusters have is not known yet"),
+        }
+    }
 }
 
 impl Inputs {
@@ -54,13 +93,14 @@ impl Inputs {
     /// positions.
     pub(crate) fn start(config: &Config, clock: &Clock, registry: &Registry) -> anyhow::Result<Self> {
         let (sender, said) = mpsc::channel(WAITING);
-        let mut inputs =
-            Self { sender, said, commits: Vec::new(), tasks: Vec::new(), names: Vec::new(), next_index: 0 };
+        let (commits, tasks, names, lags) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut inputs = Self { sender, said, commits, tasks, names, lags, next_index: 0 };
         let counters = IngestCounters::register(registry)?;
         for kafka in &config.kafka {
             let history = clock.now() - config.history.since.0;
             let source = KafkaSource::start(kafka, inputs.next_index, clock.clone(), &counters, Some(history))?;
             inputs.next_index += u16::try_from(kafka.topics.len()).unwrap_or(u16::MAX);
+            inputs.lags.push(source.lag());
             inputs.add(Input::Kafka(source), &kafka.brokers);
         }
         for file in &config.file {
@@ -103,6 +143,11 @@ impl Inputs {
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.commits.len()
+    }
+
+    /// What is left to read in topics; files and the listener cannot tell.
+    pub(crate) fn backlog(&self) -> Backlog {
+        self.lags.iter().map(Lag::records).collect()
     }
 
     /// The name of an input: brokers, path, `listen`.
@@ -183,5 +228,16 @@ mod tests {
         let clock = Clock::new(|| Timestamp::from_seconds(1_800_000_000));
         let batch = archives(history, &clock).expect("a reader").next_batch().expect("readable").expect("records");
         assert_eq!((batch.events.len(), batch.rejected.len()), (1, 1));
+    }
+
+    #[test]
+    fn history_is_read_only_when_every_cluster_says_that_nothing_is_left() {
+        let backlog = |lags: &[Option<u64>]| lags.iter().copied().collect::<Backlog>();
+        assert!(backlog(&[]).is_read(), "files cannot tell");
+        assert!(backlog(&[Some(0), Some(0)]).is_read());
+        assert!(!backlog(&[Some(0), None]).is_read(), "not known is not nothing");
+        let both = backlog(&[Some(7), Some(0), Some(5)]);
+        assert!(!both.is_read());
+        assert_eq!(both.to_string(), "12 records to go");
     }
 }

@@ -19,7 +19,7 @@ use qualm_scorer::{
     journal::{Kind, Seq},
     scorer::Observed,
     snapshot::Covered,
-    table::{Enforcement, EnforcementReport, TrustTable},
+    table::{Enforcement, EnforcementReport},
     verdict::{Cause, Verdict},
 };
 use serde::Serialize;
@@ -33,8 +33,8 @@ use super::{
     alerts::Alerts,
     coverage::{Proxies, Uncovered},
     inputs::{Inputs, Said},
-    publish::Publisher,
-    state::{State, is_synced_first},
+    publish::{Owed, Publisher, is_synced_first},
+    state::State,
 };
 use crate::{
     config::Config,
@@ -104,7 +104,6 @@ pub(crate) struct Pipeline {
     /// Inputs that have not ended.
     open_inputs: usize,
     caught_up: bool,
-    lag: Option<u64>,
     last_seq: u64,
     folded: u64,
     late: u64,
@@ -118,7 +117,12 @@ impl Pipeline {
         let (positions, last_seq) = (state.covered.positions.clone(), state.last_seq);
         let tally = state.scorer.tally();
         Ok(Self {
-            next_snapshot: Instant::now() + duration(setup.config.state.snapshot_every.0),
+            // Numbers that the journal lost are given out again: the snapshot must soon know where it stands now.
+            next_snapshot: if state.is_ahead {
+                Instant::now()
+            } else {
+                Instant::now() + duration(setup.config.state.snapshot_every.0)
+            },
             open_inputs: wires.inputs.len(),
             inputs: wires.inputs,
             report: wires.report,
@@ -136,7 +140,6 @@ impl Pipeline {
             events: 0,
             records: 0,
             caught_up: false,
-            lag: None,
             last_seq,
             folded: tally.folded,
             late: tally.late,
@@ -153,13 +156,14 @@ impl Pipeline {
             version: env!("CARGO_PKG_VERSION"),
         });
         // What stood when the last run ended stands from the first moment of this one.
-        self.publish(None, None);
+        self.publish(Vec::new(), None);
         self.read_archives()?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
         let mut stopped = self.stopped.clone();
-        while self.open_inputs > 0 {
+        let mut ended = Ok(());
+        while ended.is_ok() && self.open_inputs > 0 {
             let stop = async {
                 // A sender that is gone can never tell us to stop, and so it is over.
                 let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -168,12 +172,14 @@ impl Pipeline {
                 biased;
                 () = stop => break,
                 Some(report) = self.report.recv() => self.take_report(&report),
-                _ = tick.tick() => self.tick()?,
+                _ = tick.tick() => self.tick(),
                 _ = hangup.recv() => self.reload(),
-                Some(said) = self.inputs.said.recv() => self.hear(said)?,
+                Some(said) = self.inputs.said.recv() => ended = self.hear(said),
             }
         }
-        self.stop().await
+        // Also what ends with an error saves what it knows and tells what is due.
+        self.stop().await;
+        ended
     }
 
     fn hear(&mut self, said: Said) -> anyhow::Result<()> {
@@ -204,7 +210,6 @@ impl Pipeline {
     fn take_batch(&mut self, batch: &Batch) {
         let read = Instant::now();
         let wall = self.setup.clock.now();
-        self.lag = batch.lag.or(self.lag);
         self.proxies.seen(&batch.events, wall);
         self.state.scorer.open(&batch.events);
         self.state.scorer.note_order(&batch.events, wall);
@@ -243,23 +248,15 @@ impl Pipeline {
 
     /// Carries out what was decided: journal, table, alert.
     fn act(&mut self, read: Option<Instant>) {
-        let mut after = None;
+        let mut owed = Vec::new();
         let mut changed = false;
         for verdict in std::mem::take(&mut self.verdicts) {
             if verdict.historic {
                 continue;
             }
-            let seq = self.state.journal.append(Kind::Decision, verdict.time, verdict.decided, &verdict);
-            match seq {
-                Ok(seq) => {
-                    self.last_seq = seq.0;
-                    if is_synced_first(verdict.level.max(verdict.previous)) {
-                        after = Some(seq);
-                    }
-                }
-                Err(error) => {
-                    tracing::error!(%error, decision = verdict.decision, "a decision could not be journalled");
-                }
+            let seq = self.journal_decision(&verdict);
+            if is_synced_first(verdict.level.max(verdict.previous)) {
+                owed.push(Owed { verdict: verdict.clone(), seq });
             }
             changed = true;
             if let (Some(read), Cause::Evidence) = (read, verdict.cause) {
@@ -280,23 +277,52 @@ impl Pipeline {
             self.notice(|_| Notice::Verdict(Box::new(verdict)));
         }
         if changed {
-            self.publish(after, read);
+            self.publish(owed, read);
         }
     }
 
-    fn publish(&mut self, after: Option<Seq>, read: Option<Instant>) {
-        let version = self.last_seq;
+    fn journal_decision(&mut self, verdict: &Verdict) -> Option<Seq> {
+        match self.state.journal.append(Kind::Decision, verdict.time, verdict.decided, verdict) {
+            Ok(seq) => {
+                self.last_seq = seq.0;
+                Some(seq)
+            }
+            Err(error) => {
+                tracing::error!(%error, decision = verdict.decision, "a decision could not be journalled");
+                None
+            }
+        }
+    }
+
+    /// Journals again what the disk refused, as far as it still stands: until then nobody acts on it.
+    fn journal_again(&mut self) {
+        let mut refused = self.publisher.refused();
+        if refused.is_empty() {
+            return;
+        }
         let entries = self.state.scorer.entries();
+        refused.retain(|verdict| {
+            entries.iter().any(|entry| entry.decision == verdict.decision && Some(entry.expires) == verdict.expires)
+        });
+        let owed = |verdict: Verdict| Owed { seq: self.journal_decision(&verdict), verdict };
+        let owed: Vec<_> = refused.into_iter().map(owed).collect();
+        if !owed.is_empty() {
+            self.publish(owed, None);
+        }
+    }
+
+    fn publish(&mut self, owed: Vec<Owed>, read: Option<Instant>) {
+        let version = self.last_seq;
+        let table = self.state.table(version, &self.setup.hash);
         for level in Level::BY_BEHAVIOUR {
-            let count = entries.iter().filter(|entry| entry.level == level).count();
+            let count = table.entries.iter().filter(|entry| entry.level == level).count();
             self.metrics.standing(level, i64::try_from(count).unwrap_or(i64::MAX));
         }
         self.decided.insert(version, Decided { at: Instant::now(), read });
         while self.decided.len() > TIMED {
             self.decided.pop_first();
         }
-        let model_version = format!("{}-{}", env!("CARGO_PKG_VERSION"), self.setup.hash);
-        self.publisher.publish(TrustTable { version, entries, model_version }, after);
+        self.publisher.publish(table, owed);
     }
 
     fn take_report(&mut self, report: &EnforcementReport) {
@@ -332,34 +358,41 @@ impl Pipeline {
         }
     }
 
-    fn tick(&mut self) -> anyhow::Result<()> {
+    fn tick(&mut self) {
         let wall = self.setup.clock.now();
         self.state.scorer.tick(wall, &mut self.verdicts);
         if !self.verdicts.is_empty() {
             self.act(None);
         }
+        self.journal_again();
         self.alerts.collect(wall);
-        self.save_if_due()?;
+        self.save_if_due();
         self.show(wall);
-        Ok(())
     }
 
-    fn save_if_due(&mut self) -> anyhow::Result<()> {
+    fn save_if_due(&mut self) {
         if let Some(outcome) = self.state.snapshots.poll() {
             self.commit(outcome);
         }
         if Instant::now() < self.next_snapshot || !self.state.snapshots.is_idle() {
-            return Ok(());
+            return;
         }
         self.next_snapshot = Instant::now() + duration(self.setup.config.state.snapshot_every.0);
         self.hand_over();
-        Ok(())
     }
 
     fn hand_over(&mut self) {
         let begun = Instant::now();
-        let covered = Covered { positions: self.positions.clone(), journal: self.last_seq + 1 };
-        let changes = self.state.scorer.changes(covered);
+        let inputs = self.setup.config.source_names();
+        let covered = Covered { positions: self.positions.clone(), journal: self.last_seq + 1, inputs };
+        // A snapshot must not know of decisions that the journal could forget in a crash.
+        let (journal, last) = (self.state.journal.clone(), Seq(self.last_seq));
+        let is_durable = move || {
+            if let Err(error) = journal.wait_durable(last) {
+                tracing::error!(%error, "the snapshot is ahead of the journal");
+            }
+        };
+        let changes = self.state.scorer.changes(covered).after(is_durable);
         self.state.snapshots.save(changes);
         self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
     }
@@ -399,19 +432,14 @@ impl Pipeline {
         metrics.state_limit_bytes.set(i64::try_from(limit).unwrap_or(i64::MAX));
         metrics.folded.inc_by(tally.folded - std::mem::replace(&mut self.folded, tally.folded));
         metrics.late.inc_by(tally.late - std::mem::replace(&mut self.late, tally.late));
-        if let Some(lag) = self.lag {
-            metrics.lag_records.set(i64::try_from(lag).unwrap_or(i64::MAX));
-        }
+        let backlog = self.inputs.backlog();
+        metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
         let mut reasons = Vec::new();
         if let Some(watermark) = self.state.scorer.watermark() {
             let behind = wall - watermark;
             metrics.lag_seconds.set(behind.as_seconds().max(0.0));
-            if !self.caught_up && (behind > BEHIND && self.lag.is_some_and(|lag| lag > 0)) {
-                reasons.push(format!(
-                    "reading history: {:.0} s behind, {} records to go",
-                    behind.as_seconds(),
-                    self.lag.unwrap_or(0)
-                ));
+            if !self.caught_up && behind > BEHIND && !backlog.is_read() {
+                reasons.push(format!("reading history: {:.0} s behind, {backlog}", behind.as_seconds()));
             } else if !self.caught_up {
                 self.caught_up = true;
                 tracing::info!(identities = tally.identities, edges = tally.edges, armed = ?self.state.scorer.armed(), "first look: history is read");
@@ -466,27 +494,26 @@ impl Pipeline {
         match Config::read(&file) {
             Ok((config, hash)) => {
                 self.state.scorer.reconfigure(config.scorer());
+                let config = config.with_inputs_of(&self.setup.config);
                 self.state.scorer.limit_sources(config.max_levels());
                 self.journal_command(&Command::Reload { config: &hash });
-                self.publish(None, None);
+                self.publish(Vec::new(), None);
                 tracing::info!(
                     config = hash,
                     "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start"
                 );
-                self.setup.config =
-                    Config { kafka: self.setup.config.kafka.clone(), file: self.setup.config.file.clone(), ..config };
+                self.setup.config = config;
                 self.setup.hash = hash;
             }
             Err(error) => tracing::error!(%error, "the new configuration is refused; the old one stands"),
         }
     }
 
-    async fn stop(mut self) -> anyhow::Result<()> {
+    async fn stop(mut self) {
         self.save_now();
         self.alerts.flush(self.setup.clock.now()).await;
         self.inputs.close().await;
         tracing::info!(events = self.events, "stopped");
-        Ok(())
     }
 
     fn notice(&self, notice: impl FnOnce(u64) -> Notice) {

@@ -3,12 +3,12 @@
 use std::{fs, path::Path};
 
 use anyhow::Context;
-use qualm_model::level::Level;
 use qualm_scorer::{
     journal::{Journal, JournalLimits, Kind, read_from},
     notify::Outstanding,
     scorer::Scorer,
     snapshot::{Covered, Snapshots},
+    table::TrustTable,
     verdict::Verdict,
 };
 
@@ -31,6 +31,16 @@ pub(crate) struct State {
     pub(crate) restored: bool,
     /// Highest number of the journal at start.
     pub(crate) last_seq: u64,
+    /// Whether the snapshot knew of records that the journal does not have.
+    pub(crate) is_ahead: bool,
+}
+
+impl State {
+    /// The trust table as it stands, under the number of the journal's record `version`.
+    pub(crate) fn table(&self, version: u64, hash: &str) -> TrustTable {
+        let model_version = format!("{}-{hash}", env!("CARGO_PKG_VERSION"));
+        TrustTable { version, entries: self.scorer.entries(), model_version }
+    }
 }
 
 /// Opens the state directory.
@@ -39,15 +49,29 @@ pub(crate) fn open(config: &Config, hash: &str) -> anyhow::Result<State> {
     fs::create_dir_all(directory).with_context(|| format!("[state] directory {}", directory.display()))?;
     let (snapshots, loaded) = Snapshots::open(directory, config.scorer())?;
     let restored = loaded.is_some();
-    let (mut scorer, covered) = loaded
-        .map_or_else(|| (Scorer::new(config.scorer()), Covered::default()), |loaded| (loaded.scorer, loaded.covered));
+    let (mut scorer, mut covered) = loaded.map_or_else(
+        || (Scorer::new(config.scorer()), Covered::default()),
+        |mut loaded| {
+            for input in loaded.renumber(&config.source_names()) {
+                tracing::warn!(input, "is no longer read; its positions are dropped");
+            }
+            (loaded.scorer, loaded.covered)
+        },
+    );
     scorer.limit_sources(config.max_levels());
     let journal_directory = directory.join("journal");
     let opened = Journal::open(&journal_directory, &JournalLimits::default())?;
     if let Some(torn) = &opened.torn {
         tracing::warn!(?torn, "the last record of the journal was torn by the end of the last run and is cut off");
     }
+    let is_ahead = covered.journal > opened.head.seq.0 + 1;
+    if is_ahead {
+        tracing::warn!(covered = covered.journal, head = %opened.head.seq, "the journal has lost records that the snapshot knows of");
+        covered.journal = opened.head.seq.0 + 1;
+    }
     let (outstanding, findings, taken) = replay(&journal_directory, config, &mut scorer, &covered)?;
+    // What stood under the last configuration stands as far as this one allows it.
+    scorer.reconfigure(config.scorer());
     let standing = scorer.entries().len();
     tracing::info!(restored, taken, standing, config = hash, "state");
     write_pid(directory)?;
@@ -60,6 +84,7 @@ pub(crate) fn open(config: &Config, hash: &str) -> anyhow::Result<State> {
         findings,
         restored,
         last_seq: opened.head.seq.0,
+        is_ahead,
     })
 }
 
@@ -96,7 +121,79 @@ fn write_pid(directory: &Path) -> anyhow::Result<()> {
     fs::write(&file, std::process::id().to_string()).with_context(|| file.display().to_string())
 }
 
-/// Levels that carry an action at enforcement points: their records are synced before the push.
-pub(crate) fn is_synced_first(level: Level) -> bool {
-    level >= Level::Restricted
+#[cfg(test)]
+mod tests {
+    use qualm_model::{
+        level::Level,
+        time::{Span, Timestamp},
+    };
+    use qualm_scorer::verdict::Cause;
+
+    use super::*;
+    use crate::finding::tests::verdict;
+
+    pub(super) fn config(directory: &Path, rest: &str) -> Config {
+        Config::parse(&format!("[state]\ndirectory = \"{}\"\n{rest}", directory.display())).expect("it is valid")
+    }
+
+    pub(super) fn quarantine() -> Verdict {
+        let expires = Some(Timestamp(0) + Span::HOUR);
+        Verdict { expires, ..verdict(1, Level::Trusted, Level::Quarantined, Cause::Evidence) }
+    }
+
+    /// A state directory whose journal holds these decisions.
+    fn decided(verdicts: &[Verdict]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().expect("a directory");
+        let journal = Journal::open(&directory.path().join("journal"), &JournalLimits::default()).expect("a journal");
+        for verdict in verdicts {
+            let seq = journal.journal.append(Kind::Decision, verdict.time, verdict.decided, verdict).expect("appended");
+            journal.journal.wait_durable(seq).expect("written");
+        }
+        directory
+    }
+
+    #[test]
+    fn the_first_table_after_a_restart_holds_what_stood_before() {
+        let directory = decided(&[quarantine()]);
+        let state = open(&config(directory.path(), "[enforce]\nmode = \"enforce\""), "hash").expect("it opens");
+        let table = state.table(state.last_seq, "hash");
+        assert_eq!((table.version, table.entries), (1, quarantine().entry().into_iter().collect()));
+    }
+
+    #[test]
+    fn what_stood_is_a_shadow_where_the_new_configuration_says_so() {
+        for rest in ["[enforce]\nmode = \"shadow\"", "[enforce]\nmode = \"enforce\"\nprotected = [\"cart\"]"] {
+            let directory = decided(&[quarantine()]);
+            let state = open(&config(directory.path(), rest), "hash").expect("it opens");
+            let stands: Vec<_> = state.scorer.entries().iter().map(|entry| (entry.level, entry.enforce)).collect();
+            assert_eq!(stands, [(Level::Quarantined, false)], "{rest}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_ahead_of_the_journal_hides_no_later_decision() {
+        let directory = decided(&[]);
+        let config = config(directory.path(), "");
+        let mut state = open(&config, "hash").expect("it opens");
+        let covered = Covered { journal: 9, ..Covered::default() };
+        state.snapshots.save(state.scorer.changes(covered));
+        state.snapshots.finish().expect("under way").expect("written");
+        drop(state);
+        let state = reopened(&config);
+        assert!(state.is_ahead);
+        assert_eq!(state.covered.journal, 1);
+    }
+
+    /// The writing threads of the state before let go of their files a little later.
+    fn reopened(config: &Config) -> State {
+        let mut opened = open(config, "hash");
+        for _ in 0..500 {
+            if opened.is_ok() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            opened = open(config, "hash");
+        }
+        opened.expect("it opens")
+    }
 }

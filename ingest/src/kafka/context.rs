@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -25,23 +25,42 @@ pub(super) enum Rebalance {
     Revoke(TopicPartitionList),
 }
 
+/// Records of one consumer still to be read, as the brokers' last word has it; clones show the same.
+#[derive(Debug, Clone)]
+pub struct Lag(Arc<AtomicU64>);
+
+impl Default for Lag {
+    fn default() -> Self {
+        Self(Arc::new(AtomicU64::new(UNKNOWN_LAG)))
+    }
+}
+
+impl Lag {
+    /// How many; `None` while nobody has said.
+    pub fn records(&self) -> Option<u64> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|&lag| lag != UNKNOWN_LAG)
+    }
+
+    /// Takes in the lag of each partition, below 0 where it is not known. Where none is known, nothing is.
+    pub(super) fn told(&self, partitions: impl Iterator<Item = i64>) {
+        let known = partitions.filter_map(|lag| u64::try_from(lag).ok());
+        let sum = known.reduce(u64::saturating_add).unwrap_or(UNKNOWN_LAG);
+        self.0.store(sum, Ordering::Relaxed);
+    }
+}
+
 /// Notes what happened, for the thread that polls.
 #[derive(Debug)]
 pub(super) struct Context {
     rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
-    lag: AtomicU64,
+    lag: Lag,
     connection_errors: Vec<IntCounter>,
 }
 
 impl Context {
     pub(super) fn new(connection_errors: Vec<IntCounter>) -> Self {
-        Self {
-            rebalances: Mutex::default(),
-            closing: AtomicBool::new(false),
-            lag: AtomicU64::new(UNKNOWN_LAG),
-            connection_errors,
-        }
+        Self { rebalances: Mutex::default(), closing: AtomicBool::new(false), lag: Lag::default(), connection_errors }
     }
 
     pub(super) fn take_rebalance(&self) -> Option<Rebalance> {
@@ -54,8 +73,8 @@ impl Context {
     }
 
     /// Records still to be read, by the brokers' last word.
-    pub(super) fn lag(&self) -> Option<u64> {
-        Some(self.lag.load(Ordering::Relaxed)).filter(|&lag| lag != UNKNOWN_LAG)
+    pub(super) fn lag(&self) -> &Lag {
+        &self.lag
     }
 
     pub(super) fn count_connection_error(&self) {
@@ -68,8 +87,7 @@ impl Context {
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
-        let lags = partitions.filter_map(|partition| u64::try_from(partition.consumer_lag).ok());
-        self.lag.store(lags.sum(), Ordering::Relaxed);
+        self.lag.told(partitions.map(|partition| partition.consumer_lag));
     }
 
     /// librdkafka tries again by itself; it is enough to say so.
@@ -113,5 +131,22 @@ pub(super) fn let_go(consumer: &BaseConsumer<Context>, partitions: &TopicPartiti
     match consumer.rebalance_protocol() {
         RebalanceProtocol::Cooperative => consumer.incremental_unassign(partitions),
         _ => consumer.unassign(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lag_of_which_no_partition_knows_is_not_nothing() {
+        let lag = Lag::default();
+        assert_eq!(lag.records(), None);
+        lag.told([].into_iter());
+        assert_eq!(lag.records(), None, "no partition is assigned yet");
+        lag.told([-1, -1].into_iter());
+        assert_eq!(lag.records(), None, "no position is committed yet");
+        lag.told([-1, 0, 7].into_iter());
+        assert_eq!(lag.records(), Some(7));
     }
 }

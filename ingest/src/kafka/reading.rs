@@ -161,7 +161,7 @@ impl Reading {
     }
 
     fn send_batch(&mut self) -> Result<(), Closed> {
-        let batch = self.gathering.finish(self.consumer.0.context().lag());
+        let batch = self.gathering.finish(self.consumer.0.context().lag().records());
         self.count(&batch);
         self.sender.blocking_send(Ok(Incoming::Batch(batch))).map_err(|_| Closed)
     }
