@@ -120,6 +120,9 @@ impl Scorer {
         reached: Reached,
         wall: Timestamp,
     ) -> Option<Verdict> {
+        if self.is_unlisted((case.ids.shard, case.ids.source), reached.level, case.seen.exposure.now) {
+            return None;
+        }
         let reasons = self.reasons(case, values);
         self.enter((case.ids.shard, case.ids.source), case.seen.exposure.now, wall, reached, reasons)
     }
@@ -130,6 +133,19 @@ impl Scorer {
         let by_source = self.max_levels.get(usize::from(case.event.position().source)).copied();
         let by_source = by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined);
         if case.event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
+    }
+
+    /// Whether an entry is not made for want of a place in the table. Whoever has been there for longer, and whoever
+    /// reaches more than *watched*, always has a place.
+    fn is_unlisted(&mut self, key: SourceKey, level: Level, now: Timestamp) -> bool {
+        let is_newcomer = || {
+            let source = self.shards[usize::from(key.0)].sources.get(&key.1);
+            source.is_some_and(|source| now - source.first <= Span::HOUR)
+        };
+        let unlisted =
+            level <= Level::Watched && self.is_table_full() && self.standings.get(&key).is_none() && is_newcomer();
+        self.tally.unlisted += u64::from(unlisted);
+        unlisted
     }
 
     fn is_historic(&self, now: Timestamp, wall: Timestamp) -> bool {
@@ -367,7 +383,9 @@ impl Scorer {
         let told = source.add_evidence(&mut shard.delta, (&self.mesh, &level), end, (bits, cause), Level::Watched);
         let Some(reading) = told else { return };
         let Some(reached) = reached(&self.mesh, reading, Level::Watched, 1.0) else { return };
-        if !self.standings.is_news(&key, reached.level, || self.is_historic(end, wall)) {
+        if !self.standings.is_news(&key, reached.level, || self.is_historic(end, wall))
+            || self.is_unlisted(key, reached.level, end)
+        {
             return;
         }
         let reason = Reason {

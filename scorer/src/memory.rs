@@ -2,7 +2,7 @@
 
 use qualm_model::{level::Level, time::Timestamp};
 
-use crate::{mesh::SourceKey, scorer::Scorer, shard::SOURCE_BYTES};
+use crate::{mesh::SourceKey, scorer::Scorer, shard::SOURCE_BYTES, standings::STANDING_BYTES};
 
 /// Room is made down to this share of the bound, so that it is not made for every event.
 const DOWN_TO: f64 = 0.9;
@@ -10,12 +10,17 @@ const DOWN_TO: f64 = 0.9;
 const GREAT: f64 = 0.01;
 /// Share of a crowd's identities that go at once.
 const CROWD_SHARE: f64 = 0.1;
+/// The table may take this part of the bound.
+const TABLE_SHARE: usize = 16;
+/// And no more entries than that: each enforcement point gets all of them.
+const MOST_STANDINGS: usize = 10_000;
 
 impl Scorer {
     /// Folds keys away until there is room again. One great source loses its own least known edges and attributes;
     /// a crowd of small ones loses the least known identities of the most crowded namespace.
     pub(crate) fn make_room(&mut self) {
-        let bound = (self.config.memory.baselines_mib << 20) as f64;
+        self.set_limit();
+        let bound = self.limit as f64;
         while self.used as f64 > DOWN_TO * bound {
             let before = self.used;
             match self.greatest() {
@@ -31,6 +36,29 @@ impl Scorer {
             }
         }
         self.sweep_due = true;
+    }
+
+    /// What is not the sources' and counts towards the bound all the same.
+    pub(crate) fn beside(&self) -> usize {
+        let filters: usize = self.shards.iter().map(|shard| shard.forgotten.bytes()).sum();
+        filters + self.mesh.destination_bytes() + self.standings.len() * STANDING_BYTES
+    }
+
+    /// Leaves to the sources what the rest does not take of the bound.
+    pub(crate) fn set_limit(&mut self) {
+        self.limit = (self.config.memory.baselines_mib << 20).saturating_sub(self.beside());
+    }
+
+    /// Whether there is no place in the table for one more who would only be *watched*: a crowd of newcomers is one
+    /// thing to look at, not ten thousand.
+    pub(crate) fn is_table_full(&self) -> bool {
+        let most = (self.config.memory.baselines_mib << 20) / TABLE_SHARE / STANDING_BYTES;
+        self.standings.len() >= most.min(MOST_STANDINGS)
+    }
+
+    /// Lets go of the list of what has changed, where no snapshots are made.
+    pub fn forget_changes(&mut self) {
+        self.shards.iter_mut().for_each(|shard| shard.changed.forget(shard.names.next_id()));
     }
 
     fn greatest(&self) -> Option<(SourceKey, usize)> {

@@ -153,21 +153,34 @@ impl Scorer {
 fn shard_changes(index: u8, shard: &mut Shard, puts: &mut Vec<Put>) {
     let changed = &mut shard.changed;
     changed.epoch += 1;
+    // What has come and gone since the last snapshot is in none: nothing is to be removed.
+    let saved = changed.names_from;
     for id in changed.names_gone.drain(..) {
         puts.push(Put::Name(index, id, None));
     }
-    for id in changed.names_from..shard.names.next_id() {
-        puts.push(Put::Name(index, id, shard.names.existing(id)));
+    for id in saved..shard.names.next_id() {
+        if let Some(text) = shard.names.existing(id) {
+            puts.push(Put::Name(index, id, Some(text)));
+        }
     }
     changed.names_from = shard.names.next_id();
     for id in changed.sources.drain(..) {
-        puts.push(Put::Source(index, id, shard.sources.get(&id).map(bytes)));
+        let source = shard.sources.get(&id).map(|source| bytes(&**source));
+        if source.is_some() || id < saved {
+            puts.push(Put::Source(index, id, source));
+        }
     }
     for key in changed.edges.drain(..) {
-        puts.push(Put::Edge(index, key, shard.edges.get(&key).map(bytes)));
+        let edge = shard.edges.get(&key).map(|edge| bytes(&**edge));
+        if edge.is_some() || key.0.max(key.1) < saved {
+            puts.push(Put::Edge(index, key, edge));
+        }
     }
     for key in changed.known.drain(..) {
-        puts.push(Put::Known(index, bytes(&key), shard.known.get(&key).map(bytes)));
+        let seen = shard.known.get(&key).map(bytes);
+        if seen.is_some() || key.youngest() < saved {
+            puts.push(Put::Known(index, bytes(&key), seen));
+        }
     }
     let rest = Rest {
         delta: &shard.delta,
@@ -354,12 +367,12 @@ fn restore(
     for entry in read.open_table(SOURCES)?.iter()? {
         let (key, value) = entry?;
         let (index, id) = key.value();
-        shard_mut(scorer, index)?.sources.insert(id, parse::<Source>(value.value())?);
+        shard_mut(scorer, index)?.sources.insert(id, Box::new(parse::<Source>(value.value())?));
     }
     for entry in read.open_table(EDGES)?.iter()? {
         let (key, value) = entry?;
         let (index, from, to) = key.value();
-        shard_mut(scorer, index)?.edges.insert((from, to), parse::<Edge>(value.value())?);
+        shard_mut(scorer, index)?.edges.insert((from, to), Box::new(parse::<Edge>(value.value())?));
     }
     for entry in read.open_table(KNOWN)?.iter()? {
         let (key, value) = entry?;

@@ -8,11 +8,12 @@ use qualm_model::{
     event::{EventBatch, EventBuilder, EventDraft, Outcome, Party, Position},
     identity::Provenance,
     level::Level,
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 use qualm_scorer::{
     config::{MemoryConfig, ScorerConfig},
     scorer::{Observed, Scorer},
+    snapshot::{Changes, Covered},
     verdict::{Cause, Verdict},
 };
 use serde::{Deserialize, Serialize};
@@ -145,7 +146,13 @@ impl Flood {
     fn due(&self, now: Millis) -> u64 {
         match self.pace {
             Pace::Hour => ((now.0 - FROM.0).clamp(0, HOUR) as f64 / HOUR as f64 * self.many as f64) as u64,
-            Pace::Moment => if now.0 > FROM.0 + 60_000 { self.many } else { 0 },
+            Pace::Moment => {
+                if now.0 > FROM.0 + 60_000 {
+                    self.many
+                } else {
+                    0
+                }
+            }
         }
     }
 
@@ -170,7 +177,12 @@ impl Flood {
             Form::Events => feed.draft(&EventDraft {
                 start: nanoseconds(self.at(number)),
                 report: nanoseconds(self.at(number)),
-                source: Party { principal: &source, ip: "10.9.9.9", provenance: Provenance::Certificate, ..Party::default() },
+                source: Party {
+                    principal: &source,
+                    ip: "10.9.9.9",
+                    provenance: Provenance::Certificate,
+                    ..Party::default()
+                },
                 destination: Party { principal: &destination, provenance: Provenance::Certificate, ..Party::default() },
                 operation: &format!("GET {path}"),
                 status: Some(200),
@@ -217,6 +229,8 @@ struct Feed<'a> {
     offset: i64,
     verdicts: Vec<Verdict>,
     run: Run,
+    next_snapshot: Timestamp,
+    changes: Option<Changes>,
 }
 
 impl<'a> Feed<'a> {
@@ -233,6 +247,8 @@ impl<'a> Feed<'a> {
             offset: 0,
             verdicts: Vec::new(),
             run: Run { bits: Vec::new(), entries: Vec::new(), verdicts_on_flooders: 0 },
+            next_snapshot: Timestamp(0),
+            changes: None,
         }
     }
 
@@ -270,6 +286,13 @@ impl<'a> Feed<'a> {
     }
 
     fn observe(&mut self, batch: &EventBatch, flooders: &[usize]) {
+        let last = batch.events().next_back().map_or(Timestamp(0), |event| event.report());
+        if last >= self.next_snapshot {
+            // As `run` does: what changed is held as bytes until it is written.
+            self.next_snapshot = last + Span::seconds(10);
+            self.changes = None;
+            self.changes = Some(self.scorer.changes(Covered::default()));
+        }
         self.scorer.open(batch);
         let mut flooders = flooders.iter().peekable();
         for event in batch.events() {

@@ -1,6 +1,6 @@
 //! Memory as the system counts it.
 
-use std::{env, fs, process::Command, thread};
+use std::{env, fs, path::PathBuf, process::Command, thread};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -10,16 +10,16 @@ const TASK: &str = "QUALM_MEMORY_TASK";
 const ANSWER: &str = "ANSWER: ";
 
 /// What is measured in a process of its own.
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) enum Task {
-    State { shape: Shape, days: f64 },
+    State { shape: Shape, log: PathBuf },
     Flood(Flood),
 }
 
 impl Task {
     fn run(self) -> String {
         match self {
-            Self::State { shape, days } => serde_json::to_string(&shape.measure(days)),
+            Self::State { shape, log } => serde_json::to_string(&shape.measure(&log)),
             Self::Flood(flood) => serde_json::to_string(&flood.measure()),
         }
         .unwrap()
@@ -47,17 +47,27 @@ fn status(name: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
 }
 
-/// The answer of `task` from a process in which nothing else has happened: the test that asks is started again, and
-/// there its first question is answered by running the task that it was started for.
-pub(crate) fn apart<T: DeserializeOwned>(task: Task) -> T {
+/// Takes what the allocator has of its own, so that what is allocated from here on is taken from the system.
+pub(crate) fn fill_what_is_free() -> Vec<Vec<u8>> {
+    let sizes = [64 << 10, 16 << 10, 4096, 1024, 256, 64];
+    sizes.into_iter().flat_map(|size| (0..(16 << 20) / size).map(move |_| vec![1; size])).collect()
+}
+
+/// Runs the task for which this process was started by [`apart`], if it was.
+pub(crate) fn run_task() {
     if let Ok(task) = env::var(TASK) {
         println!("{ANSWER}{}", serde_json::from_str::<Task>(&task).unwrap().run());
         std::process::exit(0);
     }
+}
+
+/// The answer of `task` from a process in which nothing else has happened: the test that asks, which must begin with
+/// [`run_task`], is started again for it.
+pub(crate) fn apart<T: DeserializeOwned>(task: &Task) -> T {
     let test = thread::current().name().unwrap().to_owned();
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", &test, "--nocapture"])
-        .env(TASK, serde_json::to_string(&task).unwrap())
+        .env(TASK, serde_json::to_string(task).unwrap())
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);

@@ -1,6 +1,11 @@
 //! What the state of the generated mesh takes.
 
-use std::sync::Arc;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    sync::Arc,
+};
 
 use qualm_datasets::{AccessLog, MeshConfig, Millis, Scenario, Traffic};
 use qualm_ingest::parse::{Format, Parser};
@@ -8,7 +13,7 @@ use qualm_model::event::{EventBatch, EventBuilder, EventDraft, Party, Position};
 use qualm_scorer::{config::ScorerConfig, scorer::Scorer};
 use serde::{Deserialize, Serialize};
 
-use crate::resident::resident;
+use crate::resident::{fill_what_is_free, resident};
 
 const BATCH: usize = 4096;
 
@@ -33,35 +38,65 @@ pub(crate) struct State {
     pub(crate) claimed: u64,
 }
 
+/// Writes the log of a generated mesh of so many services.
+pub(crate) fn write_log(file: &Path, services: usize, days: f64) {
+    let config = MeshConfig { seed: 5, services, calls_per_second: 20.0 };
+    let scenario = Arc::new(Scenario::quiet(config, Millis(1_790_000_000_000), days).unwrap());
+    let log = AccessLog::new(scenario.mesh());
+    let mut out = zstd::Encoder::new(File::create(file).unwrap(), 1).unwrap();
+    let mut line = Vec::new();
+    for call in Traffic::new(Arc::clone(&scenario)) {
+        line.clear();
+        log.push_inbound(&call, &mut line);
+        line.push(b'\n');
+        out.write_all(&line).unwrap();
+    }
+    out.finish().unwrap();
+}
+
 impl Shape {
-    pub(crate) fn measure(self, days: f64) -> State {
-        let config = MeshConfig { seed: 5, services: 2_000, calls_per_second: 20.0 };
-        let scenario = Arc::new(Scenario::quiet(config, Millis(1_790_000_000_000), days).unwrap());
-        let log = AccessLog::new(scenario.mesh());
-        let mut feed = Feed::new(ScorerConfig::default());
-        let mut calls = Traffic::new(Arc::clone(&scenario));
-        // What generator and parser need for themselves is there before the count begins.
-        let warm_up: Vec<_> = calls.by_ref().take(50_000).collect();
+    /// What the state takes after the log of `file`.
+    pub(crate) fn measure(self, file: &Path) -> State {
+        // What reading needs for itself is there before the count begins.
+        let mut events = 0;
+        self.read(file, Some(100_000), |batch| events += batch.len());
+        let _ballast = fill_what_is_free();
         let before = resident();
-        let (mut line, mut parser, mut builder, mut events) =
-            (Vec::new(), Parser::for_format(Format::IstioJson, None).unwrap(), EventBuilder::new(), 0);
-        for call in warm_up.into_iter().chain(calls) {
-            line.clear();
-            log.push_inbound(&call, &mut line);
-            parser.parse(&line, Position { offset: events, ..Position::default() }, &mut builder).unwrap();
-            events += 1;
-            if builder.len() == BATCH {
-                let batch = builder.finish();
-                feed.observe(&if self == Self::Whole { batch } else { one_edge_each(&batch) });
+        let mut scorer = Scorer::new(ScorerConfig::default());
+        let mut verdicts = Vec::new();
+        events = 0;
+        self.read(file, None, |batch| {
+            scorer.open(batch);
+            for event in batch.events() {
+                scorer.observe(event, event.report(), &mut verdicts);
+                verdicts.clear();
             }
-        }
-        let tally = feed.scorer.tally();
+            scorer.forget_changes();
+            events += batch.len();
+        });
+        let tally = scorer.tally();
         State {
             events: events as u64,
             identities: tally.identities,
             edges: tally.edges,
             bytes: resident() - before,
             claimed: tally.bytes,
+        }
+    }
+
+    fn read(self, file: &Path, most: Option<usize>, mut each: impl FnMut(&EventBatch)) {
+        let mut lines = BufReader::new(zstd::Decoder::new(File::open(file).unwrap()).unwrap());
+        let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();
+        let (mut line, mut builder, mut offset) = (Vec::new(), EventBuilder::new(), 0);
+        while most.is_none_or(|most| offset < most) && lines.read_until(b'\n', &mut line).unwrap() > 0 {
+            let position = Position { offset: offset as i64, ..Position::default() };
+            parser.parse(&line[..line.len() - 1], position, &mut builder).unwrap();
+            line.clear();
+            offset += 1;
+            if builder.len() == BATCH {
+                let batch = builder.finish();
+                each(&if self == Self::Whole { batch } else { one_edge_each(&batch) });
+            }
         }
     }
 }
@@ -90,25 +125,4 @@ fn one_edge_each(batch: &EventBatch) -> EventBatch {
         });
     }
     builder.finish()
-}
-
-/// A scorer that is fed.
-pub(crate) struct Feed {
-    pub(crate) scorer: Scorer,
-    pub(crate) verdicts: Vec<qualm_scorer::verdict::Verdict>,
-}
-
-impl Feed {
-    pub(crate) fn new(config: ScorerConfig) -> Self {
-        Self { scorer: Scorer::new(config), verdicts: Vec::new() }
-    }
-
-    /// Everything is read when it happens. Verdicts are left out.
-    fn observe(&mut self, batch: &EventBatch) {
-        self.scorer.open(batch);
-        for event in batch.events() {
-            self.scorer.observe(event, event.report(), &mut self.verdicts);
-            self.verdicts.clear();
-        }
-    }
 }
