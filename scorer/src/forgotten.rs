@@ -1,6 +1,9 @@
 //! What was folded away to save memory: a fixed-size filter, so that what returns is not taken for new.
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    hash::{BuildHasher, Hash},
+    sync::Arc,
+};
 
 use foldhash::quality::FixedState;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -18,9 +21,9 @@ pub(crate) struct Forgotten {
     marks: u32,
 }
 
-/// Saved as they lie: they are what changes most in a flood.
+/// Saved as they lie, and shared with the snapshot that is being written: they are what changes most in a flood.
 #[derive(Debug, Clone, Default)]
-struct Bits(Vec<u8>);
+struct Bits(Arc<Vec<u8>>);
 
 impl Serialize for Bits {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -34,13 +37,13 @@ impl<'de> Deserialize<'de> for Bits {
         if !bytes.is_empty() && bytes.len() != BITS / 8 {
             return Err(D::Error::invalid_length(bytes.len(), &"a filter of 65536 bytes"));
         }
-        Ok(Self(bytes.to_vec()))
+        Ok(Self(Arc::new(bytes.to_vec())))
     }
 }
 
 impl Bits {
     fn set(&mut self, bit: usize) {
-        self.0[bit / 8] |= 1 << (bit % 8);
+        Arc::make_mut(&mut self.0)[bit / 8] |= 1 << (bit % 8);
     }
 
     fn has(&self, bit: usize) -> bool {
@@ -56,7 +59,7 @@ impl Forgotten {
             self.marks = 0;
         }
         if self.young.0.is_empty() {
-            self.young.0 = vec![0; BITS / 8];
+            self.young.0 = Arc::new(vec![0; BITS / 8]);
         }
         for bit in probes(key) {
             self.young.set(bit);

@@ -284,7 +284,7 @@ impl Scorer {
         let m = reading.slow.max(reading.fast);
         let subject = standing.subject.clone();
         if level != previous && level > Level::Trusted {
-            let source = self.shards[usize::from(key.0)].sources.get_mut(&key.1);
+            let source = self.shards[usize::from(key.0)].source_to_change(key.1);
             standing.ordinal = source.map_or(standing.ordinal + 1, |source| source.next_ordinal(standing.episode));
             standing.decision = decision_id(&subject, level, standing.episode, standing.ordinal);
         }
@@ -380,6 +380,7 @@ impl Scorer {
         let level = || self.standings.level(&key);
         let shard = &mut self.shards[usize::from(key.0)];
         let Some(source) = shard.sources.get_mut(&key.1) else { return };
+        shard.changed.touch_source(key.1, source);
         let told = source.add_evidence(&mut shard.delta, (&self.mesh, &level), end, (bits, cause), Level::Watched);
         let Some(reading) = told else { return };
         let Some(reached) = reached(&self.mesh, reading, Level::Watched, 1.0) else { return };
@@ -409,7 +410,7 @@ impl Scorer {
     pub fn take_over(&mut self, verdict: &Verdict) {
         let shard = shard_of(&verdict.identity);
         let key = (shard, self.shards[usize::from(shard)].names.id(&verdict.identity));
-        let source = self.shards[usize::from(shard)].sources.get_mut(&key.1);
+        let source = self.shards[usize::from(shard)].source_to_change(key.1);
         // A renewal and a return to *trusted* are no decisions with a number of their own.
         let is_decision = verdict.level != verdict.previous && verdict.level > Level::Trusted;
         let ordinal = source.filter(|_| is_decision).map_or(0, |source| source.next_ordinal(verdict.episode));

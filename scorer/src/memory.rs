@@ -1,5 +1,7 @@
 //! Staying within the memory bound: whoever takes most gives first.
 
+use std::sync::Arc;
+
 use qualm_model::{level::Level, time::Timestamp};
 
 use crate::{mesh::SourceKey, scorer::Scorer, shard::SOURCE_BYTES, standings::STANDING_BYTES};
@@ -76,19 +78,23 @@ impl Scorer {
         }
         let Some((crowd, _)) = crowds.into_iter().max_by_key(|&(_, bytes)| bytes) else { return };
         let crowd = crowd.to_owned();
-        let mut members: Vec<(f64, Timestamp, String, SourceKey)> = Vec::new();
+        let mut members: Vec<(f64, Timestamp, Arc<str>, SourceKey)> = Vec::new();
         for (shard, s) in self.shards.iter().enumerate() {
             for (&id, source) in &s.sources {
                 let key = (shard as u8, id);
                 // Being watched protects nobody from being folded: a crowd is watched soon.
                 let stands = self.standings.get(&key).is_some_and(|standing| standing.level > Level::Watched);
                 if !stands && source.namespace.as_deref().unwrap_or_default() == crowd {
-                    members.push((source.baseline.volume(), source.last, source.principal.to_string(), key));
+                    members.push((source.baseline.volume(), source.last, source.principal.clone(), key));
                 }
             }
         }
-        members.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then_with(|| a.2.cmp(&b.2)));
         let most = ((members.len() as f64 * CROWD_SHARE) as usize).max(1).min(members.len());
+        if most < members.len() {
+            members.select_nth_unstable_by(most, |a, b| {
+                a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then_with(|| a.2.cmp(&b.2))
+            });
+        }
         for (index, shard) in self.shards.iter_mut().enumerate() {
             let gone =
                 members[..most].iter().filter(|(.., key)| usize::from(key.0) == index).map(|(.., key)| key.1).collect();

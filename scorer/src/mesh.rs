@@ -42,7 +42,7 @@ const NEW_DESTINATIONS: usize = 16_384;
 const CONTEXT_SOURCES: usize = 10_000;
 
 /// Bytes of one destination, its places in maps included; its name is a shard's.
-pub(crate) const DESTINATION_BYTES: usize = size_of::<Destination>() + 16 + 2 * 40;
+pub(crate) const DESTINATION_BYTES: usize = size_of::<Destination>() + 32 + 2 * 40;
 
 /// Namespaces whose rates are kept; a newcomer in another has nobody to inherit from.
 const NAMESPACES: usize = 10_000;
@@ -139,8 +139,8 @@ pub(crate) struct Mesh {
     minutes: Calibration,
     minute_table: ETable,
     ids: HashMap<Arc<str>, u32, foldhash::quality::FixedState>,
-    /// In boxes, as sources are.
-    destinations: HashMap<u32, Box<Destination>, FixedState>,
+    /// Shared with the snapshot that is being written.
+    destinations: HashMap<u32, Arc<Destination>, FixedState>,
     next_destination: u32,
     siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
     curves: [EpisodeCurve; 2],
@@ -335,7 +335,8 @@ impl Mesh {
             let destination = self
                 .destinations
                 .entry(id)
-                .or_insert_with(|| Box::new(Destination { name: change.name.clone(), ..Destination::default() }));
+                .or_insert_with(|| Arc::new(Destination { name: change.name.clone(), ..Destination::default() }));
+            let destination = Arc::make_mut(destination);
             if change.reported {
                 destination.reported = seen.exposure.now;
             }

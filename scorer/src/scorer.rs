@@ -21,6 +21,7 @@ use crate::{
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
     shard::{Attribute, EDGE_BYTES, INSTANCE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
+    snapshot::Changes,
     standings::Standings,
     verdict::{Reason, Verdict},
     watermark::Watermark,
@@ -88,6 +89,8 @@ pub struct Scorer {
     /// What `used` may grow to.
     pub(crate) limit: usize,
     pub(crate) tally: Tally,
+    /// The snapshot that is being taken.
+    pub(crate) collecting: Option<Changes>,
     /// Keys were folded, and names they used may be let go.
     pub(crate) sweep_due: bool,
     pub(crate) order: Order,
@@ -117,6 +120,7 @@ impl Scorer {
             standings: Standings::default(),
             used: 0,
             tally: Tally::default(),
+            collecting: None,
             sweep_due: false,
             order: Order::default(),
             door: Door::default(),
@@ -441,17 +445,14 @@ struct EdgeState {
 #[inline]
 fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> Option<(EdgeState, bool, usize)> {
     let source = shard.sources.get_mut(&ids.source)?;
+    shard.changed.touch_source(ids.source, source);
     let known = source.instances.len();
     let place = source.instance(ids.address, now);
     let bytes = (source.instances.len() - known) * INSTANCE_BYTES;
     source.last = source.last.max(now);
-    let epoch = shard.changed.epoch;
-    if source.stamp != epoch {
-        source.stamp = epoch;
-        shard.changed.sources.push(ids.source);
-    }
     let key = (ids.source, ids.destination);
     if let Some(edge) = shard.edges.get_mut(&key) {
+        shard.changed.touch_edge(key, edge);
         let is_new_user = edge.users & (1 << place) == 0;
         edge.users |= 1 << place;
         edge.last = edge.last.max(now);
@@ -462,10 +463,6 @@ fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> Optio
         {
             source.baseline.withdraw_contact(edge.first);
             edge.adopt(now);
-        }
-        if edge.stamp != epoch {
-            edge.stamp = epoch;
-            shard.changed.edges.push(key);
         }
         return Some((EdgeState { adopted: edge.adopted, returned: edge.returned }, false, bytes));
     }

@@ -20,6 +20,7 @@ use crate::{
     forgotten::Forgotten,
     mesh::{Delta, DestinationDelta, Mesh},
     names::Names,
+    pending::{Gone, Pending},
     scorer::Case,
     standing::{Evidence, Reached},
     standings::Standings,
@@ -190,6 +191,8 @@ impl Default for Changed {
         // Stamps of fresh states are 0: the first epoch must differ.
         Self {
             epoch: 1,
+            pending: Pending::default(),
+            gone: Vec::new(),
             sources: Vec::new(),
             edges: Vec::new(),
             known: Vec::new(),
@@ -203,7 +206,12 @@ impl Default for Changed {
 /// Keys that changed since the last snapshot: each once, by the stamp that its state carries.
 #[derive(Debug)]
 pub(crate) struct Changed {
+    /// Number of the snapshot to come.
     pub(crate) epoch: u32,
+    /// What the snapshot that is being taken has still to collect.
+    pub(crate) pending: Pending,
+    /// What was folded away, of what the last snapshot has.
+    pub(crate) gone: Vec<Gone>,
     pub(crate) sources: Vec<u32>,
     pub(crate) edges: Vec<(u32, u32)>,
     pub(crate) known: Vec<Attribute>,
@@ -219,6 +227,7 @@ impl Changed {
         self.edges.clear();
         self.known.clear();
         self.names_gone.clear();
+        self.gone.clear();
         (self.epoch, self.names_from, self.forgotten) = (self.epoch + 1, names_from, false);
     }
 }
@@ -333,12 +342,10 @@ impl Shard {
     /// judged because it may have been folded away.
     pub(crate) fn first_time(&mut self, mut attribute: Attribute, now: Timestamp) -> (Option<bool>, usize) {
         if let Some(seen) = self.known.get_mut(&attribute) {
+            let before = *seen;
             seen.last = seen.last.max(now);
             seen.count = seen.count.saturating_add(1);
-            if seen.stamp != self.changed.epoch {
-                seen.stamp = self.changed.epoch;
-                self.changed.known.push(attribute);
-            }
+            self.changed.touch_known(attribute, seen, before);
             return (Some(false), 0);
         }
         if let Attribute::Operation { source, destination, .. } = attribute {
@@ -346,7 +353,9 @@ impl Shard {
                 Some(edge) if edge.operations >= OPERATIONS_AN_EDGE => {
                     attribute = Attribute::Operation { source, destination, operation: OTHER };
                     if let Some(seen) = self.known.get_mut(&attribute) {
+                        let before = *seen;
                         seen.last = now;
+                        self.changed.touch_known(attribute, seen, before);
                         return (Some(false), 0);
                     }
                 }
@@ -422,26 +431,30 @@ impl Shard {
 
     /// Removes sources with all their edges and attributes; returns the bytes freed.
     pub(crate) fn fold_sources(&mut self, ids: &HashSet<u32, fast::FixedState>) -> usize {
+        self.collect_pending();
+        let saved = self.changed.names_from;
         let mut freed = 0;
         for &id in ids {
             let Some(source) = self.sources.remove(&id) else { continue };
             self.forgotten.mark((3_u8, &*source.principal, source.cluster.as_deref().unwrap_or_default()));
-            self.changed.sources.push(id);
+            if id < saved {
+                self.changed.gone.push(Gone::Source(id));
+            }
             freed += SOURCE_BYTES + source.owned;
         }
         let changed = &mut self.changed;
         changed.forgotten = true;
         self.edges.retain(|key, _| {
             let stays = !ids.contains(&key.0);
-            if !stays {
-                changed.edges.push(*key);
+            if !stays && key.0.max(key.1) < saved {
+                changed.gone.push(Gone::Edge(*key));
             }
             stays
         });
         self.known.retain(|&attribute, _| {
             let stays = !ids.contains(&owner(attribute));
-            if !stays {
-                changed.known.push(attribute);
+            if !stays && attribute.youngest() < saved {
+                changed.gone.push(Gone::Known(attribute));
             }
             stays
         });
@@ -450,6 +463,8 @@ impl Shard {
 
     /// Folds the least known half of what one source owns; returns the bytes freed and the keys folded.
     pub(crate) fn fold_half_of(&mut self, id: u32) -> (usize, u64) {
+        self.collect_pending();
+        let saved = self.changed.names_from;
         let mut edges: Vec<(f64, Timestamp, (u32, u32))> = self
             .edges
             .iter()
@@ -473,23 +488,28 @@ impl Shard {
             let mark = (4_u8, self.names.shared(key.0), self.names.shared(key.1));
             self.forgotten.mark((mark.0, &*mark.1, &*mark.2));
             self.edges.remove(&key);
-            self.changed.edges.push(key);
+            if key.0.max(key.1) < saved {
+                self.changed.gone.push(Gone::Edge(key));
+            }
         }
         for &(.., attribute) in known {
             let (kind, a, b, c) = self.mark_of(attribute);
             let mark = (kind, a.to_owned(), b.to_owned(), c.to_owned());
             self.forgotten.mark((mark.0, &*mark.1, &*mark.2, &*mark.3));
             self.known.remove(&attribute);
-            self.changed.known.push(attribute);
+            if attribute.youngest() < saved {
+                self.changed.gone.push(Gone::Known(attribute));
+            }
             if let Attribute::Operation { source, destination, .. } = attribute
                 && let Some(edge) = self.edges.get_mut(&(source, destination))
             {
+                self.changed.touch_edge((source, destination), edge);
                 edge.operations = edge.operations.saturating_sub(1);
             }
         }
         if let Some(source) = self.sources.get_mut(&id) {
+            self.changed.touch_source(id, source);
             source.owned = source.owned.saturating_sub(freed);
-            self.changed.sources.push(id);
         }
         (freed, (edges.len() + known.len()) as u64)
     }
@@ -522,9 +542,9 @@ impl Shard {
         self.links.shrink_to(2 * self.links.len());
         let saved = self.changed.names_from;
         self.changed.names_gone.extend(self.names.keep(&used).into_iter().filter(|id| *id < saved));
-        self.changed.sources.retain(|id| *id < saved || self.sources.contains_key(id));
-        self.changed.edges.retain(|key| key.0.max(key.1) < saved || self.edges.contains_key(key));
-        self.changed.known.retain(|key| key.youngest() < saved || self.known.contains_key(key));
+        self.changed.sources.retain(|id| self.sources.contains_key(id));
+        self.changed.edges.retain(|key| self.edges.contains_key(key));
+        self.changed.known.retain(|key| self.known.contains_key(key));
         self.swept = self.names.len();
     }
 }

@@ -46,6 +46,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// Event time this far behind the wall is history or catching up; nothing is decided on it.
 const BEHIND: Span = Span::MINUTE;
+/// Keys of a snapshot that are collected between two batches: a millisecond or two.
+const KEYS_A_TURN: usize = 2_000;
 /// Publications whose acknowledgements are still timed.
 const TIMED: usize = 1024;
 
@@ -202,6 +204,7 @@ impl Pipeline {
     }
 
     fn take_batch(&mut self, batch: &Batch) {
+        self.collect();
         let read = Instant::now();
         let wall = self.setup.clock.now();
         self.lag = batch.lag.or(self.lag);
@@ -350,26 +353,39 @@ impl Pipeline {
         if let Some(outcome) = self.state.snapshots.poll() {
             self.commit(outcome);
         }
-        if Instant::now() < self.next_snapshot || !self.state.snapshots.is_idle() {
+        self.collect();
+        let is_busy = !self.state.snapshots.is_idle() || self.state.scorer.is_collecting();
+        if Instant::now() < self.next_snapshot || is_busy {
             return Ok(());
         }
         self.next_snapshot = Instant::now() + duration(self.setup.config.state.snapshot_every.0);
-        self.hand_over();
+        let begun = Instant::now();
+        self.state.scorer.begin_snapshot(self.covered());
+        self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
         Ok(())
     }
 
-    fn hand_over(&mut self) {
+    fn covered(&self) -> Covered {
+        Covered { positions: self.positions.clone(), journal: self.last_seq + 1 }
+    }
+
+    /// Collects a little more of a snapshot that was begun; the last of it hands it over.
+    fn collect(&mut self) {
+        if !self.state.scorer.is_collecting() {
+            return;
+        }
         let begun = Instant::now();
-        let covered = Covered { positions: self.positions.clone(), journal: self.last_seq + 1 };
-        let changes = self.state.scorer.changes(covered);
-        self.state.snapshots.save(changes);
+        if let Some(changes) = self.state.scorer.collect(KEYS_A_TURN) {
+            self.state.snapshots.save(changes);
+        }
         self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
     }
 
     /// Writes a snapshot and waits for it; what is covered then.
     fn save_now(&mut self) -> Positions {
         let before = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
-        self.hand_over();
+        let changes = self.state.scorer.changes(self.covered());
+        self.state.snapshots.save(changes);
         let after = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
         after.or(before).unwrap_or_default()
     }
