@@ -13,6 +13,8 @@ pub(crate) struct Gathering {
     builder: EventBuilder,
     rejected: Vec<Rejected>,
     positions: Positions,
+    /// The partition of the latest records and its next offset: noted with the others when another one's turn comes.
+    latest: Option<((u16, i32), i64)>,
     records: usize,
 }
 
@@ -43,12 +45,17 @@ impl Gathering {
 
     fn advance(&mut self, position: Position) {
         self.records += 1;
-        self.positions.insert((position.source, position.partition), position.offset + 1);
+        let key = (position.source, position.partition);
+        if let Some((before, next)) = self.latest.filter(|(before, _)| *before != key) {
+            self.positions.insert(before, next);
+        }
+        self.latest = Some((key, position.offset + 1));
     }
 
     /// What was gathered; what follows starts afresh.
     pub(crate) fn finish(&mut self, lag: Option<u64>) -> Batch {
         self.records = 0;
+        self.positions.extend(self.latest.take());
         Batch {
             events: self.builder.finish(),
             rejected: std::mem::take(&mut self.rejected),

@@ -52,7 +52,8 @@ const DEFAULTS: [(&str, &str); 6] = [
     ("auto.offset.reset", "earliest"),
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("queued.max.messages.kbytes", "65536"),
-    ("fetch.message.max.bytes", "4194304"),
+    // A buffer a fetch: small ones are used again, large ones are mapped and cleared by the system each time.
+    ("fetch.message.max.bytes", "262144"),
     ("statistics.interval.ms", "5000"),
     ("client.id", "qualm"),
 ];

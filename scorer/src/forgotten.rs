@@ -1,9 +1,12 @@
 //! What was folded away to save memory: a fixed-size filter, so that what returns is not taken for new.
 
-use std::hash::{BuildHasher, Hash};
+use std::{
+    hash::{BuildHasher, Hash},
+    sync::Arc,
+};
 
 use foldhash::quality::FixedState;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 const BITS: usize = 1 << 19;
 const PROBES: u64 = 4;
@@ -13,9 +16,39 @@ const MARKS_A_GENERATION: u32 = 55_000;
 /// A Bloom filter of two generations: a mark is found for at least one generation after it was made.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Forgotten {
-    young: Vec<u64>,
-    old: Vec<u64>,
+    young: Bits,
+    old: Bits,
     marks: u32,
+}
+
+/// Saved as they lie, and shared with the snapshot that is being written: they are what changes most in a flood.
+#[derive(Debug, Clone, Default)]
+struct Bits(Arc<Vec<u8>>);
+
+impl Serialize for Bits {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bits {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        if !bytes.is_empty() && bytes.len() != BITS / 8 {
+            return Err(D::Error::invalid_length(bytes.len(), &"a filter of 65536 bytes"));
+        }
+        Ok(Self(Arc::new(bytes.to_vec())))
+    }
+}
+
+impl Bits {
+    fn set(&mut self, bit: usize) {
+        Arc::make_mut(&mut self.0)[bit / 8] |= 1 << (bit % 8);
+    }
+
+    fn has(&self, bit: usize) -> bool {
+        self.0[bit / 8] & (1 << (bit % 8)) != 0
+    }
 }
 
 impl Forgotten {
@@ -25,22 +58,27 @@ impl Forgotten {
             self.old = std::mem::take(&mut self.young);
             self.marks = 0;
         }
-        if self.young.is_empty() {
-            self.young = vec![0; BITS / 64];
+        if self.young.0.is_empty() {
+            self.young.0 = Arc::new(vec![0; BITS / 8]);
         }
         for bit in probes(key) {
-            self.young[bit / 64] |= 1 << (bit % 64);
+            self.young.set(bit);
         }
         self.marks += 1;
     }
 
+    /// Bytes of the filter.
+    pub(crate) fn bytes(&self) -> usize {
+        self.young.0.len() + self.old.0.len()
+    }
+
     /// Whether the key was marked; wrongly yes in about one of a hundred cases when full.
     pub(crate) fn holds(&self, key: impl Hash) -> bool {
-        if self.young.is_empty() && self.old.is_empty() {
+        if self.young.0.is_empty() && self.old.0.is_empty() {
             return false;
         }
-        let bits = probes(key).collect::<Vec<_>>();
-        let all = |words: &[u64]| !words.is_empty() && bits.iter().all(|bit| words[bit / 64] & (1 << (bit % 64)) != 0);
+        let probed = probes(key).collect::<Vec<_>>();
+        let all = |bits: &Bits| !bits.0.is_empty() && probed.iter().all(|&bit| bits.has(bit));
         all(&self.young) || all(&self.old)
     }
 }

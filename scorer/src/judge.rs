@@ -120,6 +120,9 @@ impl Scorer {
         reached: Reached,
         wall: Timestamp,
     ) -> Option<Verdict> {
+        if self.is_unlisted((case.ids.shard, case.ids.source), reached.level, case.seen.exposure.now) {
+            return None;
+        }
         let reasons = self.reasons(case, values);
         self.enter((case.ids.shard, case.ids.source), case.seen.exposure.now, wall, reached, reasons)
     }
@@ -130,6 +133,19 @@ impl Scorer {
         let by_source = self.max_levels.get(usize::from(case.event.position().source)).copied();
         let by_source = by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined);
         if case.event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
+    }
+
+    /// Whether an entry is not made for want of a place in the table. Whoever has been there for longer, and whoever
+    /// reaches more than *watched*, always has a place.
+    fn is_unlisted(&mut self, key: SourceKey, level: Level, now: Timestamp) -> bool {
+        let is_newcomer = || {
+            let source = self.shards[usize::from(key.0)].sources.get(&key.1);
+            source.is_some_and(|source| now - source.first <= Span::HOUR)
+        };
+        let unlisted =
+            level <= Level::Watched && self.is_table_full() && self.standings.get(&key).is_none() && is_newcomer();
+        self.tally.unlisted += u64::from(unlisted);
+        unlisted
     }
 
     fn is_historic(&self, now: Timestamp, wall: Timestamp) -> bool {
@@ -268,7 +284,7 @@ impl Scorer {
         let m = reading.slow.max(reading.fast);
         let subject = standing.subject.clone();
         if level != previous && level > Level::Trusted {
-            let source = self.shards[usize::from(key.0)].sources.get_mut(&key.1);
+            let source = self.shards[usize::from(key.0)].source_to_change(key.1);
             standing.ordinal = source.map_or(standing.ordinal + 1, |source| source.next_ordinal(standing.episode));
             standing.decision = decision_id(&subject, level, standing.episode, standing.ordinal);
         }
@@ -364,10 +380,13 @@ impl Scorer {
         let level = || self.standings.level(&key);
         let shard = &mut self.shards[usize::from(key.0)];
         let Some(source) = shard.sources.get_mut(&key.1) else { return };
+        shard.changed.touch_source(key.1, source);
         let told = source.add_evidence(&mut shard.delta, (&self.mesh, &level), end, (bits, cause), Level::Watched);
         let Some(reading) = told else { return };
         let Some(reached) = reached(&self.mesh, reading, Level::Watched, 1.0) else { return };
-        if !self.standings.is_news(&key, reached.level, || self.is_historic(end, wall)) {
+        if !self.standings.is_news(&key, reached.level, || self.is_historic(end, wall))
+            || self.is_unlisted(key, reached.level, end)
+        {
             return;
         }
         let reason = Reason {
@@ -391,7 +410,7 @@ impl Scorer {
     pub fn take_over(&mut self, verdict: &Verdict) {
         let shard = shard_of(&verdict.identity);
         let key = (shard, self.shards[usize::from(shard)].names.id(&verdict.identity));
-        let source = self.shards[usize::from(shard)].sources.get_mut(&key.1);
+        let source = self.shards[usize::from(shard)].source_to_change(key.1);
         // A renewal and a return to *trusted* are no decisions with a number of their own.
         let is_decision = verdict.level != verdict.previous && verdict.level > Level::Trusted;
         let ordinal = source.filter(|_| is_decision).map_or(0, |source| source.next_ordinal(verdict.episode));

@@ -24,6 +24,7 @@ mod mesh;
 mod names;
 pub mod notify;
 pub mod order;
+mod pending;
 pub mod scorer;
 mod shard;
 pub mod snapshot;

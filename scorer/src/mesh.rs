@@ -33,6 +33,17 @@ const WATCHED_WEIGHT: f64 = 0.02;
 const CONTEXT_MINUTES: i64 = 10;
 const CONTEXT_MOST: f64 = 8.0;
 
+/// Of each kind, what one shard adds to a summary at most: of a flood, a sample is enough.
+const SAMPLES: usize = 16_384;
+const MINUTES: usize = 1024;
+/// Destinations that one summary may add; the others are as new at the next.
+const NEW_DESTINATIONS: usize = 16_384;
+/// Sources whose evidence counts for their neighbours: far more than it takes for the most that counts.
+const CONTEXT_SOURCES: usize = 10_000;
+
+/// Bytes of one destination, its places in maps included; its name is a shard's.
+pub(crate) const DESTINATION_BYTES: usize = size_of::<Destination>() + 32 + 2 * 40;
+
 /// Namespaces whose rates are kept; a newcomer in another has nobody to inherit from.
 const NAMESPACES: usize = 10_000;
 
@@ -65,25 +76,35 @@ pub(crate) struct Delta {
 impl Delta {
     #[inline]
     pub(crate) fn sample(&mut self, question: Question, x: f64) {
-        self.samples.push((question, Bins::locate(x).0 as u16));
+        if self.samples.len() < SAMPLES {
+            self.samples.push((question, Bins::locate(x).0 as u16));
+        }
     }
 
     /// The best bits of an identity's minute; `watched` where its level is above *trusted*.
     pub(crate) fn minute(&mut self, bits: f64, level: Level) {
-        self.minutes.push((bits, if level >= Level::Watched { WATCHED_WEIGHT } else { 1.0 }));
+        if self.minutes.len() < MINUTES {
+            self.minutes.push((bits, if level >= Level::Watched { WATCHED_WEIGHT } else { 1.0 }));
+        }
     }
 
     pub(crate) fn climb(&mut self, pace: Pace, climb: Climb) {
-        self.climbs.push((pace, climb));
+        if self.climbs.len() < MINUTES {
+            self.climbs.push((pace, climb));
+        }
     }
 
     pub(crate) fn context(&mut self, source: SourceKey, minute: i64, bits: f64) {
-        self.context.push((source, minute, bits));
+        if self.context.len() < MINUTES {
+            self.context.push((source, minute, bits));
+        }
     }
 
     /// A closed minute of a source that is expected to call so often in one.
     pub(crate) fn lap(&mut self, calls: f64, expected: f64) {
-        self.laps.extend(lap(calls, expected));
+        if self.laps.len() < MINUTES {
+            self.laps.extend(lap(calls, expected));
+        }
     }
 
     pub(crate) fn siblings(&mut self, namespace: &Arc<str>) -> &mut SiblingRate {
@@ -118,7 +139,8 @@ pub(crate) struct Mesh {
     minutes: Calibration,
     minute_table: ETable,
     ids: HashMap<Arc<str>, u32, foldhash::quality::FixedState>,
-    destinations: HashMap<u32, Destination, FixedState>,
+    /// Shared with the snapshot that is being written.
+    destinations: HashMap<u32, Arc<Destination>, FixedState>,
     next_destination: u32,
     siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
     curves: [EpisodeCurve; 2],
@@ -254,6 +276,11 @@ impl Mesh {
         self.rates[pace as usize].per_day(m)
     }
 
+    /// Bytes of the destinations.
+    pub(crate) fn destination_bytes(&self) -> usize {
+        self.destinations.len() * DESTINATION_BYTES
+    }
+
     /// Closes the summary that ends at the next boundary at or before `watermark`; deltas come in shard order.
     pub(crate) fn close<'a>(
         &mut self,
@@ -263,8 +290,9 @@ impl Mesh {
     ) {
         // What a delta holds was seen in the interval that ended first; idle intervals after it are empty.
         let seen = Observation::at(self.exposure(Timestamp(self.next_close().0 - 1)));
+        let most = self.destinations.len() + NEW_DESTINATIONS;
         for delta in deltas {
-            self.absorb(delta, &seen);
+            self.absorb(delta, &seen, most);
         }
         self.refit();
         let before = std::mem::replace(&mut self.closed, Timestamp(watermark.window(SUMMARY) * SUMMARY.0));
@@ -275,7 +303,7 @@ impl Mesh {
         }
     }
 
-    fn absorb(&mut self, delta: &mut Delta, seen: &Observation) {
+    fn absorb(&mut self, delta: &mut Delta, seen: &Observation, most: usize) {
         for (question, bin) in delta.samples.drain(..) {
             self.calibrations[question as usize].add_to_bin(usize::from(bin), 1.0);
         }
@@ -297,6 +325,9 @@ impl Mesh {
         self.identities += std::mem::take(&mut delta.new_identities);
         let calibrations = &mut self.calibrations;
         for change in delta.destinations.drain(..) {
+            if self.destinations.len() >= most && !self.ids.contains_key(&change.name) {
+                continue;
+            }
             let id = *self.ids.entry(change.name.clone()).or_insert_with(|| {
                 self.next_destination += 1;
                 self.next_destination - 1
@@ -304,7 +335,8 @@ impl Mesh {
             let destination = self
                 .destinations
                 .entry(id)
-                .or_insert_with(|| Destination { name: change.name.clone(), ..Destination::default() });
+                .or_insert_with(|| Arc::new(Destination { name: change.name.clone(), ..Destination::default() }));
+            let destination = Arc::make_mut(destination);
             if change.reported {
                 destination.reported = seen.exposure.now;
             }
@@ -380,6 +412,9 @@ struct Context {
 
 impl Context {
     fn add(&mut self, source: SourceKey, minute: i64, bits: f64) {
+        if self.best.len() >= CONTEXT_SOURCES && !self.best.contains_key(&source) {
+            return;
+        }
         let minutes = self.best.entry(source).or_default();
         match minutes.iter_mut().find(|(at, _)| *at == minute) {
             Some((_, best)) => *best = best.max(bits),

@@ -1,14 +1,15 @@
 //! Names of one shard as small integers.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, sync::Arc};
 
 use foldhash::quality::FixedState;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet, HashTable};
 
 /// Text to id and back. Ids are never used again, and nothing visible (order, ties, outputs) depends on one.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    ids: HashMap<Arc<str>, u32, FixedState>,
+    /// By the hash of the text, which is kept once.
+    ids: HashTable<u32>,
     texts: HashMap<u32, Arc<str>, foldhash::fast::FixedState>,
     next: u32,
 }
@@ -16,11 +17,12 @@ pub(crate) struct Names {
 impl Names {
     /// The id of `text`, a new one where it is new.
     pub(crate) fn id(&mut self, text: &str) -> u32 {
-        if let Some(&id) = self.ids.get(text) {
+        let known = self.ids.find(hash(text), |id| self.text(*id) == text);
+        if let Some(&id) = known {
             return id;
         }
-        let (id, text) = (self.next, Arc::<str>::from(text));
-        self.restore(id, text);
+        let id = self.next;
+        self.restore(id, Arc::from(text));
         id
     }
 
@@ -37,14 +39,16 @@ impl Names {
     /// Puts back a name from a snapshot.
     pub(crate) fn restore(&mut self, id: u32, text: Arc<str>) {
         self.next = self.next.max(id + 1);
-        self.ids.insert(text.clone(), id);
+        let hash_of_text = hash(&text);
         self.texts.insert(id, text);
+        let texts = &self.texts;
+        self.ids.insert_unique(hash_of_text, id, |id| texts.get(id).map_or(0, |text| hash(text)));
     }
 
     /// Lets go of every name that is not `used`; returns the ids let go.
     pub(crate) fn keep(&mut self, used: &HashSet<u32, foldhash::fast::FixedState>) -> Vec<u32> {
         let mut gone = Vec::new();
-        self.ids.retain(|_, id| {
+        self.ids.retain(|id| {
             let keep = used.contains(id);
             if !keep {
                 gone.push(*id);
@@ -54,6 +58,10 @@ impl Names {
         for id in &gone {
             self.texts.remove(id);
         }
+        // What a flood took is given back.
+        self.texts.shrink_to(2 * self.texts.len());
+        let texts = &self.texts;
+        self.ids.shrink_to(2 * texts.len(), |id| texts.get(id).map_or(0, |text| hash(text)));
         gone
     }
 
@@ -76,4 +84,8 @@ impl Names {
     pub(crate) fn next_id(&self) -> u32 {
         self.next
     }
+}
+
+fn hash(text: &str) -> u64 {
+    FixedState::default().hash_one(text)
 }

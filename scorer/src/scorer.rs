@@ -18,9 +18,10 @@ use crate::{
     config::{Mode, ScorerConfig},
     door::{Door, Ids},
     judge::is_news,
-    mesh::Mesh,
+    mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
-    shard::{Attribute, EDGE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
+    shard::{Attribute, EDGE_BYTES, INSTANCE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
+    snapshot::Changes,
     standings::Standings,
     verdict::{Reason, Verdict},
     watermark::Watermark,
@@ -35,9 +36,6 @@ const ADOPTED_FOR: Span = Span::DAY;
 const DESTINATION_REPORTS: Span = Span(10 * Span::MINUTE.0);
 /// Share of neighbours' evidence that lifts a doubtful event.
 const CONTEXT_SHARE: f64 = 0.1;
-
-/// Bytes of one destination in the summaries; they may take a quarter of the memory bound.
-const DESTINATION_BYTES: usize = 320;
 
 /// What became of one event.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -66,7 +64,7 @@ pub struct Tally {
     pub identities: u64,
     /// Edges held.
     pub edges: u64,
-    /// Bytes of baselines.
+    /// Bytes of baselines, summaries, filters and standings, as they count towards the bound.
     pub bytes: u64,
     /// Keys folded away to stay within the bound.
     pub folded: u64,
@@ -74,6 +72,8 @@ pub struct Tally {
     pub late: u64,
     /// Events that showed Qualm's own actions.
     pub own_actions: u64,
+    /// Readings that would have led into *watched* while the table was full.
+    pub unlisted: u64,
 }
 
 /// All state of the judgement. Deterministic: the same events and commands in the same order give the same verdicts.
@@ -86,7 +86,11 @@ pub struct Scorer {
     pub(crate) watermark: Watermark,
     pub(crate) standings: Standings,
     pub(crate) used: usize,
+    /// What `used` may grow to.
+    pub(crate) limit: usize,
     pub(crate) tally: Tally,
+    /// The snapshot that is being taken.
+    pub(crate) collecting: Option<Changes>,
     /// Keys were folded, and names they used may be let go.
     pub(crate) sweep_due: bool,
     pub(crate) order: Order,
@@ -107,6 +111,7 @@ impl Scorer {
     /// A scorer that knows nothing yet.
     pub fn new(config: ScorerConfig) -> Self {
         Self {
+            limit: config.memory.baselines_mib << 20,
             config,
             max_levels: Vec::new(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
@@ -115,6 +120,7 @@ impl Scorer {
             standings: Standings::default(),
             used: 0,
             tally: Tally::default(),
+            collecting: None,
             sweep_due: false,
             order: Order::default(),
             door: Door::default(),
@@ -133,6 +139,7 @@ impl Scorer {
             self.mesh.read_curves(&config.budget);
         }
         self.config = config;
+        self.set_limit();
         let enforce = &self.config.enforce;
         for standing in self.standings.values_mut() {
             standing.enforce &= enforce.mode == Mode::Enforce && !enforce.protects(&standing.subject.principal);
@@ -176,7 +183,7 @@ impl Scorer {
         Tally {
             identities: sum(|shard| shard.sources.len()),
             edges: sum(|shard| shard.edges.len()),
-            bytes: self.used as u64,
+            bytes: (self.used + self.beside()) as u64,
             ..self.tally
         }
     }
@@ -225,7 +232,7 @@ impl Scorer {
         }
         let case = self.admit(event, ids, time);
         let observed = self.judge(&case, wall, verdicts);
-        if self.used > self.config.memory.baselines_mib << 20 {
+        if self.used > self.limit {
             self.make_room();
         }
         observed
@@ -251,7 +258,7 @@ impl Scorer {
             let source = new_source(event, shard, &self.mesh, exposure);
             self.used += SOURCE_BYTES;
             shard.delta.new_identities += 1;
-            shard.sources.insert(ids.source, source);
+            shard.sources.insert(ids.source, Box::new(source));
             admit_edge(shard, &self.mesh, ids, now).expect("the source was just made")
         });
         if event.source().provenance().may_enforce()
@@ -377,12 +384,14 @@ impl Scorer {
         }
         self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
         self.end_history(watermark, verdicts);
+        // They may take a quarter of the memory bound.
         let most = (self.config.memory.baselines_mib << 20) / 4 / DESTINATION_BYTES;
         let folded = self.mesh.fold_destinations(most);
         self.tally.folded += folded as u64;
         if folded > 0 {
             self.shards.iter_mut().for_each(|shard| shard.unresolve(&self.mesh));
         }
+        self.set_limit();
         for shard in &mut self.shards {
             shard.resolve(&self.mesh);
         }
@@ -436,15 +445,14 @@ struct EdgeState {
 #[inline]
 fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> Option<(EdgeState, bool, usize)> {
     let source = shard.sources.get_mut(&ids.source)?;
+    shard.changed.touch_source(ids.source, source);
+    let known = source.instances.len();
     let place = source.instance(ids.address, now);
+    let bytes = (source.instances.len() - known) * INSTANCE_BYTES;
     source.last = source.last.max(now);
-    let epoch = shard.changed.epoch;
-    if source.stamp != epoch {
-        source.stamp = epoch;
-        shard.changed.sources.push(ids.source);
-    }
     let key = (ids.source, ids.destination);
     if let Some(edge) = shard.edges.get_mut(&key) {
+        shard.changed.touch_edge(key, edge);
         let is_new_user = edge.users & (1 << place) == 0;
         edge.users |= 1 << place;
         edge.last = edge.last.max(now);
@@ -456,13 +464,9 @@ fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> Optio
             source.baseline.withdraw_contact(edge.first);
             edge.adopt(now);
         }
-        if edge.stamp != epoch {
-            edge.stamp = epoch;
-            shard.changed.edges.push(key);
-        }
-        return Some((EdgeState { adopted: edge.adopted, returned: edge.returned }, false, 0));
+        return Some((EdgeState { adopted: edge.adopted, returned: edge.returned }, false, bytes));
     }
     let returned = shard.forgotten.holds((4_u8, shard.names.text(ids.source), shard.names.text(ids.destination)));
     shard.new_edge(key, now, 1 << place, returned, mesh);
-    Some((EdgeState { adopted: None, returned }, !returned, EDGE_BYTES))
+    Some((EdgeState { adopted: None, returned }, !returned, EDGE_BYTES + bytes))
 }

@@ -20,6 +20,7 @@ use crate::{
     forgotten::Forgotten,
     mesh::{Delta, DestinationDelta, Mesh},
     names::Names,
+    pending::{Gone, Pending},
     scorer::Case,
     standing::{Evidence, Reached},
     standings::Standings,
@@ -57,7 +58,9 @@ const OPERATIONS_AN_EDGE: u16 = 256;
 /// Calls after which an edge is an established one.
 const ESTABLISHED: f64 = 100.0;
 /// Names of nothing that a shard may hold before it sweeps.
-const IDLE_NAMES: usize = 4096;
+const IDLE_NAMES: usize = 256;
+/// Destinations that a shard tells the mesh of in one summary; what more are called is judged, and not learned.
+const TOUCHED: usize = 4096;
 /// The canonical id of what exceeds a cap.
 const OTHER: u32 = u32::MAX;
 
@@ -148,14 +151,15 @@ pub(crate) struct Link {
     pub(crate) weight: f64,
     pub(crate) first_contacts: f64,
     pub(crate) reported: bool,
+    /// Its place among the shard's views.
     #[serde(skip)]
-    view: View,
+    view: usize,
 }
 
 /// A destination's baseline as it stands in one minute after one summary.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 struct View {
-    of: Option<(Timestamp, i64)>,
+    of: (u32, Timestamp, i64),
     baseline: DestinationBaseline,
 }
 
@@ -163,8 +167,9 @@ struct View {
 #[derive(Debug, Default)]
 pub(crate) struct Shard {
     pub(crate) names: Names,
-    pub(crate) sources: HashMap<u32, Source, fast::FixedState>,
-    pub(crate) edges: HashMap<(u32, u32), Edge, fast::FixedState>,
+    /// In boxes, as edges are: a map that grows holds up to three places for one entry.
+    pub(crate) sources: HashMap<u32, Box<Source>, fast::FixedState>,
+    pub(crate) edges: HashMap<(u32, u32), Box<Edge>, fast::FixedState>,
     pub(crate) known: HashMap<Attribute, Seen, fast::FixedState>,
     pub(crate) links: HashMap<u32, Link, fast::FixedState>,
     pub(crate) forgotten: Forgotten,
@@ -173,6 +178,10 @@ pub(crate) struct Shard {
     pub(crate) touched: Vec<u32>,
     /// Those of them that the mesh has not named yet.
     pub(crate) unresolved: Vec<u32>,
+    /// Destinations that were asked about since the last summary.
+    views: Vec<View>,
+    /// Names held after the last sweep.
+    swept: usize,
     /// What changed since the last snapshot.
     pub(crate) changed: Changed,
 }
@@ -182,6 +191,8 @@ impl Default for Changed {
         // Stamps of fresh states are 0: the first epoch must differ.
         Self {
             epoch: 1,
+            pending: Pending::default(),
+            gone: Vec::new(),
             sources: Vec::new(),
             edges: Vec::new(),
             known: Vec::new(),
@@ -195,7 +206,12 @@ impl Default for Changed {
 /// Keys that changed since the last snapshot: each once, by the stamp that its state carries.
 #[derive(Debug)]
 pub(crate) struct Changed {
+    /// Number of the snapshot to come.
     pub(crate) epoch: u32,
+    /// What the snapshot that is being taken has still to collect.
+    pub(crate) pending: Pending,
+    /// What was folded away, of what the last snapshot has.
+    pub(crate) gone: Vec<Gone>,
     pub(crate) sources: Vec<u32>,
     pub(crate) edges: Vec<(u32, u32)>,
     pub(crate) known: Vec<Attribute>,
@@ -204,10 +220,26 @@ pub(crate) struct Changed {
     pub(crate) forgotten: bool,
 }
 
-/// Bytes of an entry of each kind, the map's own share included.
-pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 192;
-pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 160;
-pub(crate) const KNOWN_BYTES: usize = size_of::<Attribute>() + size_of::<Seen>() + 16;
+impl Changed {
+    /// From here on: nothing of what has changed, and all that will.
+    pub(crate) fn forget(&mut self, names_from: u32) {
+        self.sources.clear();
+        self.edges.clear();
+        self.known.clear();
+        self.names_gone.clear();
+        self.gone.clear();
+        (self.epoch, self.names_from, self.forgotten) = (self.epoch + 1, names_from, false);
+    }
+}
+
+/// Bytes of a name: its text and what leads to it, as it is between two doublings of a map.
+const NAME_BYTES: usize = 64 + 24 + 2 * (size_of::<u32>() + size_of::<Arc<str>>());
+/// Bytes of an entry of each kind: what the allocator takes for it, its places in maps, its names, and what its baseline
+/// grows to. `tests/memory.rs` holds them to what the system counts.
+pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 48 + 640 + 2 * NAME_BYTES;
+pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 48 + 208 + 2 * size_of::<Link>() + NAME_BYTES;
+pub(crate) const KNOWN_BYTES: usize = 2 * (size_of::<Attribute>() + size_of::<Seen>()) + NAME_BYTES;
+pub(crate) const INSTANCE_BYTES: usize = 2 * size_of::<Instance>() + NAME_BYTES;
 
 impl Source {
     /// The number of the next decision of an episode: a level entered twice in one episode is two decisions.
@@ -310,12 +342,10 @@ impl Shard {
     /// judged because it may have been folded away.
     pub(crate) fn first_time(&mut self, mut attribute: Attribute, now: Timestamp) -> (Option<bool>, usize) {
         if let Some(seen) = self.known.get_mut(&attribute) {
+            let before = *seen;
             seen.last = seen.last.max(now);
             seen.count = seen.count.saturating_add(1);
-            if seen.stamp != self.changed.epoch {
-                seen.stamp = self.changed.epoch;
-                self.changed.known.push(attribute);
-            }
+            self.changed.touch_known(attribute, seen, before);
             return (Some(false), 0);
         }
         if let Attribute::Operation { source, destination, .. } = attribute {
@@ -323,7 +353,9 @@ impl Shard {
                 Some(edge) if edge.operations >= OPERATIONS_AN_EDGE => {
                     attribute = Attribute::Operation { source, destination, operation: OTHER };
                     if let Some(seen) = self.known.get_mut(&attribute) {
+                        let before = *seen;
                         seen.last = now;
+                        self.changed.touch_known(attribute, seen, before);
                         return (Some(false), 0);
                     }
                 }
@@ -351,6 +383,7 @@ impl Shard {
 
     /// Moves what was seen of destinations since the last summary into the delta.
     pub(crate) fn gather_destinations(&mut self) {
+        self.views.clear();
         for id in self.touched.drain(..) {
             let Some(link) = self.links.get_mut(&id) else { continue };
             self.delta.destinations.push(DestinationDelta {
@@ -398,26 +431,30 @@ impl Shard {
 
     /// Removes sources with all their edges and attributes; returns the bytes freed.
     pub(crate) fn fold_sources(&mut self, ids: &HashSet<u32, fast::FixedState>) -> usize {
+        self.collect_pending();
+        let saved = self.changed.names_from;
         let mut freed = 0;
         for &id in ids {
             let Some(source) = self.sources.remove(&id) else { continue };
             self.forgotten.mark((3_u8, &*source.principal, source.cluster.as_deref().unwrap_or_default()));
-            self.changed.sources.push(id);
+            if id < saved {
+                self.changed.gone.push(Gone::Source(id));
+            }
             freed += SOURCE_BYTES + source.owned;
         }
         let changed = &mut self.changed;
         changed.forgotten = true;
         self.edges.retain(|key, _| {
             let stays = !ids.contains(&key.0);
-            if !stays {
-                changed.edges.push(*key);
+            if !stays && key.0.max(key.1) < saved {
+                changed.gone.push(Gone::Edge(*key));
             }
             stays
         });
         self.known.retain(|&attribute, _| {
             let stays = !ids.contains(&owner(attribute));
-            if !stays {
-                changed.known.push(attribute);
+            if !stays && attribute.youngest() < saved {
+                changed.gone.push(Gone::Known(attribute));
             }
             stays
         });
@@ -426,6 +463,8 @@ impl Shard {
 
     /// Folds the least known half of what one source owns; returns the bytes freed and the keys folded.
     pub(crate) fn fold_half_of(&mut self, id: u32) -> (usize, u64) {
+        self.collect_pending();
+        let saved = self.changed.names_from;
         let mut edges: Vec<(f64, Timestamp, (u32, u32))> = self
             .edges
             .iter()
@@ -449,30 +488,36 @@ impl Shard {
             let mark = (4_u8, self.names.shared(key.0), self.names.shared(key.1));
             self.forgotten.mark((mark.0, &*mark.1, &*mark.2));
             self.edges.remove(&key);
-            self.changed.edges.push(key);
+            if key.0.max(key.1) < saved {
+                self.changed.gone.push(Gone::Edge(key));
+            }
         }
         for &(.., attribute) in known {
             let (kind, a, b, c) = self.mark_of(attribute);
             let mark = (kind, a.to_owned(), b.to_owned(), c.to_owned());
             self.forgotten.mark((mark.0, &*mark.1, &*mark.2, &*mark.3));
             self.known.remove(&attribute);
-            self.changed.known.push(attribute);
+            if attribute.youngest() < saved {
+                self.changed.gone.push(Gone::Known(attribute));
+            }
             if let Attribute::Operation { source, destination, .. } = attribute
                 && let Some(edge) = self.edges.get_mut(&(source, destination))
             {
+                self.changed.touch_edge((source, destination), edge);
                 edge.operations = edge.operations.saturating_sub(1);
             }
         }
         if let Some(source) = self.sources.get_mut(&id) {
+            self.changed.touch_source(id, source);
             source.owned = source.owned.saturating_sub(freed);
-            self.changed.sources.push(id);
         }
         (freed, (edges.len() + known.len()) as u64)
     }
 
-    /// Whether most names are of things that are not kept: templates beyond a cap, parties of folded edges.
+    /// Whether there are so many more names than after the last sweep that it is worth to look which are of things that
+    /// are not kept: templates beyond a cap, parties of folded edges.
     pub(crate) fn has_idle_names(&self) -> bool {
-        self.names.len() > 2 * (self.sources.len() + self.edges.len() + self.known.len()) + IDLE_NAMES
+        self.names.len() > self.swept + self.swept / 4 + IDLE_NAMES
     }
 
     /// Lets go of names, links and attributes that nothing refers to any more.
@@ -494,7 +539,26 @@ impl Shard {
         }
         used.extend(&self.touched);
         self.links.retain(|id, _| used.contains(id));
-        self.changed.names_gone.extend(self.names.keep(&used));
+        self.links.shrink_to(2 * self.links.len());
+        let saved = self.changed.names_from;
+        self.changed.names_gone.extend(self.names.keep(&used).into_iter().filter(|id| *id < saved));
+        self.changed.sources.retain(|id| self.sources.contains_key(id));
+        self.changed.edges.retain(|key| self.edges.contains_key(key));
+        self.changed.known.retain(|key| self.known.contains_key(key));
+        self.swept = self.names.len();
+    }
+}
+
+impl Attribute {
+    /// The latest of the names in it: what is younger than the last snapshot is in none.
+    pub(crate) fn youngest(self) -> u32 {
+        match self {
+            Self::Operation { source, destination, operation: OTHER } => source.max(destination),
+            Self::Operation { source, destination, operation } => source.max(destination).max(operation),
+            Self::Credential { source, credential: other } | Self::Fingerprint { source, fingerprint: other } => {
+                source.max(other)
+            }
+        }
     }
 }
 
@@ -538,7 +602,7 @@ impl Shard {
     pub(crate) fn new_edge(&mut self, key: (u32, u32), now: Timestamp, users: u64, returned: bool, mesh: &Mesh) {
         self.link(key.1, mesh);
         let edge = Edge { first: now, last: now, users, returned, stamp: self.changed.epoch, ..Edge::default() };
-        self.edges.insert(key, edge);
+        self.edges.insert(key, Box::new(edge));
         self.changed.edges.push(key);
     }
 
@@ -585,8 +649,9 @@ impl Shard {
     pub(crate) fn place(&mut self, ids: Ids) -> Option<Place<'_>> {
         Some(Place {
             source: self.sources.get_mut(&ids.source)?,
-            edge: self.edges.get_mut(&(ids.source, ids.destination)),
+            edge: self.edges.get_mut(&(ids.source, ids.destination)).map(|edge| &mut **edge),
             link: self.links.entry(ids.destination).or_default(),
+            views: &mut self.views,
             delta: &mut self.delta,
             touched: &mut self.touched,
         })
@@ -598,6 +663,7 @@ pub(crate) struct Place<'a> {
     pub(crate) source: &'a mut Source,
     edge: Option<&'a mut Edge>,
     link: &'a mut Link,
+    views: &'a mut Vec<View>,
     delta: &'a mut Delta,
     touched: &'a mut Vec<u32>,
 }
@@ -608,7 +674,7 @@ impl Place<'_> {
     #[inline]
     pub(crate) fn answer(&mut self, mesh: &Mesh, case: &Case<'_>, values: &mut EValues) -> f64 {
         let (seen, tables) = (&case.seen, mesh.tables());
-        let Self { source, edge, link, delta, .. } = self;
+        let Self { source, edge, link, views, delta, .. } = self;
         let mut minute = SiblingRate::default();
         source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
         if minute.windows > 0.0 {
@@ -632,7 +698,7 @@ impl Place<'_> {
         }
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
         let calls = link.calls + 1.0;
-        link.view(mesh, seen.exposure).judge(calls, contacts, tables, values);
+        link.view(views, mesh, case.ids.destination, seen.exposure).judge(calls, contacts, tables, values);
         if let Some(edge) = edge {
             edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
         }
@@ -655,7 +721,7 @@ impl Place<'_> {
     /// Learns a case that was judged; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
-        let Self { source, edge, link, delta, touched } = self;
+        let Self { source, edge, link, delta, touched, .. } = self;
         let seen = Observation { weight, ..case.seen };
         source.baseline.habit.learn(seen.exposure.now, raw);
         let mut minute = SiblingRate::default();
@@ -668,6 +734,9 @@ impl Place<'_> {
             edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
         }
         if link.calls == 0.0 {
+            if touched.len() == TOUCHED {
+                return;
+            }
             touched.push(case.ids.destination);
         }
         link.calls += 1.0;
@@ -680,14 +749,29 @@ impl Place<'_> {
 impl Link {
     /// The destination as it stands now.
     #[inline]
-    fn view(&mut self, mesh: &Mesh, exposure: Exposure) -> &mut DestinationBaseline {
-        let of = Some((mesh.closed(), exposure.now.window(Span::MINUTE)));
-        if self.view.of != of {
+    fn view<'a>(
+        &mut self,
+        views: &'a mut Vec<View>,
+        mesh: &Mesh,
+        id: u32,
+        exposure: Exposure,
+    ) -> &'a mut DestinationBaseline {
+        let of = (id, mesh.closed(), exposure.now.window(Span::MINUTE));
+        if views.get(self.view).is_none_or(|view| view.of != of) {
             let known = self.mesh.and_then(|id| mesh.destination(id));
             let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
-            self.view = View { of, baseline: baseline.at(exposure) };
+            let view = View { of, baseline: baseline.at(exposure) };
+            // So many destinations at once that there is no place for one more take turns at the last.
+            let is_own = views.get(self.view).is_some_and(|before| before.of.0 == id);
+            if !is_own && views.len() < TOUCHED {
+                self.view = views.len();
+                views.push(view);
+            } else {
+                self.view = if is_own { self.view } else { TOUCHED - 1 };
+                views[self.view] = view;
+            }
         }
-        &mut self.view.baseline
+        &mut views[self.view].baseline
     }
 }
 

@@ -1,6 +1,7 @@
 //! The snapshot: state and position saved together, in one transaction; a base plus the keys changed since.
 //!
-//! The loop turns what has changed into bytes ([`Scorer::changes`]) and goes on; a thread of its own writes them.
+//! The loop turns what has changed into bytes, a little between batches ([`Scorer::collect`]), and what is about to change
+//! before it does: the snapshot is of the moment at which it was begun. A thread of its own writes it.
 //! redb keeps the base and makes each write atomic and durable: after `kill -9` the file is that of the last
 //! transaction. The offsets in it are what may be committed to Kafka.
 
@@ -16,8 +17,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     config::{Budget, ScorerConfig},
+    forgotten::Forgotten,
     mesh::{Delta, Mesh, SourceKey},
     order::Run,
+    pending::{Gone, Taken},
     scorer::{Scorer, Tally},
     shard::{Attribute, Edge, Link, Seen, Shard, Source},
     standing::Standing,
@@ -106,17 +109,17 @@ struct Rest<D> {
 }
 
 enum Put {
+    Whole(Box<Whole>),
     Meta(&'static str, Vec<u8>),
     Name(u8, u32, Option<Arc<str>>),
-    Source(u8, u32, Option<Vec<u8>>),
-    Edge(u8, (u32, u32), Option<Vec<u8>>),
-    Known(u8, Vec<u8>, Option<Vec<u8>>),
+    Taken(u8, Taken),
+    Gone(u8, Gone),
     Rest(u8, Vec<u8>),
-    Forgotten(u8, Vec<u8>),
+    Forgotten(u8, Forgotten),
     Order(Vec<u8>),
 }
 
-/// Everything that changed since the last snapshot, as bytes.
+/// Everything that changed since the last snapshot.
 pub struct Changes {
     puts: Vec<Put>,
     covered: Covered,
@@ -142,48 +145,80 @@ fn bytes<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 }
 
 impl Scorer {
-    /// Takes what has changed since the last call, for a snapshot that covers `covered`.
-    pub fn changes(&mut self, covered: Covered) -> Changes {
-        let mut puts = Vec::new();
+    /// Begins a snapshot of the state as it is now, which covers `covered`. [`collect`](Self::collect) it, a little
+    /// between batches, before the next one is begun.
+    pub fn begin_snapshot(&mut self, covered: Covered) {
         let whole = Whole {
-            mesh: std::mem::take(&mut self.mesh),
+            mesh: self.mesh.clone(),
             watermark: self.watermark.clone(),
             standings: self.standings.iter().map(|(&key, standing)| (key, standing.clone())).collect(),
             used: self.used,
             tally: self.tally,
         };
-        puts.push(Put::Meta("whole", bytes(&whole)));
-        self.mesh = whole.mesh;
-        puts.push(Put::Meta("covered", bytes(&covered)));
-        puts.push(Put::Meta("inputs", bytes(&covered.inputs)));
-        puts.push(Put::Meta("budget", bytes(&self.config.budget)));
-        puts.push(Put::Order(bytes(&self.order.take())));
+        let mut puts = vec![
+            Put::Whole(Box::new(whole)),
+            Put::Meta("covered", bytes(&covered)),
+            Put::Meta("inputs", bytes(&covered.inputs)),
+            Put::Meta("budget", bytes(&self.config.budget)),
+            Put::Order(bytes(&self.order.take())),
+        ];
         for (index, shard) in self.shards.iter_mut().enumerate() {
-            shard_changes(index as u8, shard, &mut puts);
+            begin_shard(index as u8, shard, &mut puts);
         }
-        Changes { puts, covered, first: None }
+        self.collecting = Some(Changes { puts, covered, first: None });
+    }
+
+    /// Collects up to `most` keys of the snapshot that was begun; the snapshot, when all are. What changes meanwhile is
+    /// in it as it was.
+    pub fn collect(&mut self, most: usize) -> Option<Changes> {
+        let changes = self.collecting.as_mut()?;
+        let mut left = most;
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            shard.collect(&mut left);
+            if !shard.changed.pending.is_empty() {
+                return None;
+            }
+            let taken = shard.changed.pending.taken.drain(..);
+            changes.puts.extend(taken.map(|taken| Put::Taken(index as u8, taken)));
+        }
+        self.shards.iter_mut().for_each(|shard| shard.changed.pending.open = false);
+        self.collecting.take()
+    }
+
+    /// Whether a snapshot was begun and is not collected yet.
+    pub fn is_collecting(&self) -> bool {
+        self.collecting.is_some()
+    }
+
+    /// Takes what has changed since the last snapshot, for one that covers `covered`, at once.
+    pub fn changes(&mut self, covered: Covered) -> Changes {
+        // One that was begun is not lost: its changes are in no file.
+        let before = self.collect(usize::MAX);
+        self.begin_snapshot(covered);
+        let mut changes = self.collect(usize::MAX).expect("it was begun, and all is collected");
+        if let Some(before) = before {
+            changes.puts.splice(0..0, before.puts);
+        }
+        changes
     }
 }
 
-fn shard_changes(index: u8, shard: &mut Shard, puts: &mut Vec<Put>) {
+/// What does not wait: what is gone, names, and what is in the air.
+fn begin_shard(index: u8, shard: &mut Shard, puts: &mut Vec<Put>) {
     let changed = &mut shard.changed;
-    changed.epoch += 1;
+    changed.begin();
+    for gone in changed.gone.drain(..) {
+        puts.push(Put::Gone(index, gone));
+    }
     for id in changed.names_gone.drain(..) {
         puts.push(Put::Name(index, id, None));
     }
     for id in changed.names_from..shard.names.next_id() {
-        puts.push(Put::Name(index, id, shard.names.existing(id)));
+        if let Some(text) = shard.names.existing(id) {
+            puts.push(Put::Name(index, id, Some(text)));
+        }
     }
     changed.names_from = shard.names.next_id();
-    for id in changed.sources.drain(..) {
-        puts.push(Put::Source(index, id, shard.sources.get(&id).map(bytes)));
-    }
-    for key in changed.edges.drain(..) {
-        puts.push(Put::Edge(index, key, shard.edges.get(&key).map(bytes)));
-    }
-    for key in changed.known.drain(..) {
-        puts.push(Put::Known(index, bytes(&key), shard.known.get(&key).map(bytes)));
-    }
     let rest = Rest {
         delta: &shard.delta,
         touched: shard.touched.iter().filter_map(|id| Some((*id, shard.links.get(id)?.clone()))).collect(),
@@ -192,7 +227,7 @@ fn shard_changes(index: u8, shard: &mut Shard, puts: &mut Vec<Put>) {
     };
     puts.push(Put::Rest(index, bytes(&rest)));
     if std::mem::take(&mut changed.forgotten) {
-        puts.push(Put::Forgotten(index, bytes(&shard.forgotten)));
+        puts.push(Put::Forgotten(index, shard.forgotten.clone()));
     }
 }
 
@@ -332,17 +367,22 @@ fn write(database: &Database, changes: Changes) -> Result<Covered, redb::Error> 
         meta.insert("version", &VERSION.to_le_bytes()[..])?;
         for put in changes.puts {
             match put {
+                Put::Whole(whole) => drop(meta.insert("whole", &bytes(&whole)[..])?),
                 Put::Meta(key, value) => drop(meta.insert(key, &value[..])?),
                 Put::Name(shard, id, Some(text)) => drop(names.insert((shard, id), &*text)?),
                 Put::Name(shard, id, None) => drop(names.remove((shard, id))?),
-                Put::Source(shard, id, Some(value)) => drop(sources.insert((shard, id), &value[..])?),
-                Put::Source(shard, id, None) => drop(sources.remove((shard, id))?),
-                Put::Edge(shard, (from, to), Some(value)) => drop(edges.insert((shard, from, to), &value[..])?),
-                Put::Edge(shard, (from, to), None) => drop(edges.remove((shard, from, to))?),
-                Put::Known(shard, key, Some(value)) => drop(known.insert((shard, &key[..]), &value[..])?),
-                Put::Known(shard, key, None) => drop(known.remove((shard, &key[..]))?),
+                Put::Taken(shard, Taken::Source(id, value)) => drop(sources.insert((shard, id), &value[..])?),
+                Put::Taken(shard, Taken::Edge((from, to), value)) => {
+                    edges.insert((shard, from, to), &value[..])?;
+                }
+                Put::Taken(shard, Taken::Known(key, seen)) => {
+                    known.insert((shard, &bytes(&key)[..]), &bytes(&seen)[..])?;
+                }
+                Put::Gone(shard, Gone::Source(id)) => drop(sources.remove((shard, id))?),
+                Put::Gone(shard, Gone::Edge((from, to))) => drop(edges.remove((shard, from, to))?),
+                Put::Gone(shard, Gone::Known(key)) => drop(known.remove((shard, &bytes(&key)[..]))?),
                 Put::Rest(shard, value) => drop(rests.insert(shard, &value[..])?),
-                Put::Forgotten(shard, value) => drop(forgotten.insert(shard, &value[..])?),
+                Put::Forgotten(shard, value) => drop(forgotten.insert(shard, &bytes(&value)[..])?),
                 Put::Order(value) => {
                     let number = order.last()?.map_or(0, |(number, _)| number.value() + 1);
                     order.insert(number, &value[..])?;
@@ -408,12 +448,12 @@ fn restore(
     for entry in read.open_table(SOURCES)?.iter()? {
         let (key, value) = entry?;
         let (index, id) = key.value();
-        shard_mut(scorer, index)?.sources.insert(id, parse::<Source>(value.value())?);
+        shard_mut(scorer, index)?.sources.insert(id, Box::new(parse::<Source>(value.value())?));
     }
     for entry in read.open_table(EDGES)?.iter()? {
         let (key, value) = entry?;
         let (index, from, to) = key.value();
-        shard_mut(scorer, index)?.edges.insert((from, to), parse::<Edge>(value.value())?);
+        shard_mut(scorer, index)?.edges.insert((from, to), Box::new(parse::<Edge>(value.value())?));
     }
     for entry in read.open_table(KNOWN)?.iter()? {
         let (key, value) = entry?;

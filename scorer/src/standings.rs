@@ -20,7 +20,14 @@ impl FromIterator<(SourceKey, Standing)> for Standings {
     }
 }
 
+/// Bytes of one standing: its texts, and its place in the map.
+pub(crate) const STANDING_BYTES: usize = 2 * (size_of::<Standing>() + 16) + 224;
+
 impl Standings {
+    pub(crate) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
     #[inline]
     pub(crate) fn get(&self, key: &SourceKey) -> Option<&Standing> {
         self.by_key.get(key)

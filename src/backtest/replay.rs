@@ -93,6 +93,8 @@ impl Replay {
             self.seen.first.get_or_insert(first.report());
             self.seen.last = Some(last.report());
         }
+        // Nobody saves them.
+        self.scorer.forget_changes();
         self.tell()
     }
 

@@ -18,7 +18,7 @@ use qualm_scorer::{
     enforce::trust_stream::record::Coverage,
     journal::{Kind, Seq},
     scorer::Observed,
-    snapshot::Covered,
+    snapshot::{Changes, Covered},
     table::{Enforcement, EnforcementReport},
     verdict::{Cause, Verdict},
 };
@@ -46,6 +46,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// Event time this far behind the wall is history or catching up; nothing is decided on it.
 const BEHIND: Span = Span::MINUTE;
+/// Keys of a snapshot that are collected between two batches: a millisecond or two.
+const KEYS_A_TURN: usize = 2_000;
 /// Publications whose acknowledgements are still timed.
 const TIMED: usize = 1024;
 
@@ -208,6 +210,7 @@ impl Pipeline {
     }
 
     fn take_batch(&mut self, batch: &Batch) {
+        self.collect();
         let read = Instant::now();
         let wall = self.setup.clock.now();
         self.proxies.seen(&batch.events, wall);
@@ -374,17 +377,23 @@ impl Pipeline {
         if let Some(outcome) = self.state.snapshots.poll() {
             self.commit(outcome);
         }
-        if Instant::now() < self.next_snapshot || !self.state.snapshots.is_idle() {
+        self.collect();
+        let is_busy = !self.state.snapshots.is_idle() || self.state.scorer.is_collecting();
+        if Instant::now() < self.next_snapshot || is_busy {
             return;
         }
         self.next_snapshot = Instant::now() + duration(self.setup.config.state.snapshot_every.0);
-        self.hand_over();
+        let begun = Instant::now();
+        self.state.scorer.begin_snapshot(self.covered());
+        self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
     }
 
-    fn hand_over(&mut self) {
-        let begun = Instant::now();
+    fn covered(&self) -> Covered {
         let inputs = self.setup.config.source_names();
-        let covered = Covered { positions: self.positions.clone(), journal: self.last_seq + 1, inputs };
+        Covered { positions: self.positions.clone(), journal: self.last_seq + 1, inputs }
+    }
+
+    fn save(&mut self, changes: Changes) {
         // A snapshot must not know of decisions that the journal could forget in a crash.
         let (journal, last) = (self.state.journal.clone(), Seq(self.last_seq));
         let is_durable = move || {
@@ -392,15 +401,26 @@ impl Pipeline {
                 tracing::error!(%error, "the snapshot is ahead of the journal");
             }
         };
-        let changes = self.state.scorer.changes(covered).after(is_durable);
-        self.state.snapshots.save(changes);
+        self.state.snapshots.save(changes.after(is_durable));
+    }
+
+    /// Collects a little more of a snapshot that was begun; the last of it hands it over.
+    fn collect(&mut self) {
+        if !self.state.scorer.is_collecting() {
+            return;
+        }
+        let begun = Instant::now();
+        if let Some(changes) = self.state.scorer.collect(KEYS_A_TURN) {
+            self.save(changes);
+        }
         self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
     }
 
     /// Writes a snapshot and waits for it; what is covered then.
     fn save_now(&mut self) -> Positions {
         let before = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
-        self.hand_over();
+        let changes = self.state.scorer.changes(self.covered());
+        self.save(changes);
         let after = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
         after.or(before).unwrap_or_default()
     }

@@ -1,7 +1,7 @@
 //! The thread that polls: messages to batches, partitions taken over and let go, positions committed.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::mpsc as commands,
     time::{Duration, Instant},
 };
@@ -42,7 +42,7 @@ pub(super) struct Reading {
     topics: Vec<Topic>,
     gathering: Gathering,
     /// The next offset of each partition, to notice what the brokers no longer have.
-    expected: HashMap<(u16, i32), i64>,
+    expected: BTreeMap<(u16, i32), i64>,
     dead_letters: DeadLetters,
     sender: mpsc::Sender<Result<Incoming, SourceError>>,
     commits: commands::Receiver<Positions>,
@@ -79,7 +79,7 @@ impl Reading {
             consumer: Polled(consumer),
             topics,
             gathering: Gathering::default(),
-            expected: HashMap::new(),
+            expected: BTreeMap::new(),
             dead_letters,
             sender,
             commits,
@@ -302,11 +302,18 @@ fn take(
     message: &impl Message,
     topics: &mut [Topic],
     gathering: &mut Gathering,
-    expected: &mut HashMap<(u16, i32), i64>,
+    expected: &mut BTreeMap<(u16, i32), i64>,
     dead_letters: &mut DeadLetters,
 ) {
-    let name = message.topic();
-    let Some(topic) = topics.iter_mut().find(|topic| topic.name == name) else { return };
+    let topic = match topics {
+        // Nothing else is subscribed to.
+        [only] => only,
+        several => {
+            let name = message.topic();
+            let Some(topic) = several.iter_mut().find(|topic| topic.name == name) else { return };
+            topic
+        }
+    };
     let position = Position { source: topic.source, partition: message.partition(), offset: message.offset() };
     let next = expected.entry((position.source, position.partition)).or_insert(position.offset);
     if position.offset > *next {
