@@ -81,6 +81,38 @@ fn a_restart_at_any_point_changes_nothing() {
     }
 }
 
+#[test]
+fn what_changes_while_a_snapshot_is_collected_is_in_it_as_it_was() {
+    let expected = whole(1000);
+    let calls = calls();
+    for begun in [3_000, 20_011, 41_111] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut snapshots, _) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("a new one");
+        let mut outcomes = Outcomes::default();
+        let mut scorer = Scorer::new(ScorerConfig::default());
+        feed(&mut scorer, &calls[..begun], 0, 500, &mut outcomes);
+        scorer.begin_snapshot(Covered::default());
+        // All of them go on calling, and none of that is known after the restart.
+        let mut read = begun;
+        let changes = loop {
+            feed(&mut scorer, &calls[read..read + 20], read, 20, &mut Outcomes::default());
+            read += 20;
+            if let Some(changes) = scorer.collect(20) {
+                break changes;
+            }
+        };
+        assert!(read > begun + 60, "it takes several turns");
+        snapshots.save(changes);
+        snapshots.finish().expect("it was being written").expect("it can be written");
+        drop((snapshots, scorer));
+        let (_snapshots, loaded) = reopened(directory.path());
+        let mut loaded = loaded.expect("a snapshot");
+        feed(&mut loaded.scorer, &calls[begun..], begun, 500, &mut outcomes);
+        assert_eq!(outcomes.verdicts, expected.verdicts, "begun at {begun}");
+        assert!(outcomes.bits == expected.bits, "begun at {begun}: scores differ");
+    }
+}
+
 /// Two partitions, of which the second is read in turns and far behind: whether it is waited for depends on wall time.
 fn two_partitions(calls: &[Call]) -> Vec<(Vec<Call>, usize, i32, Timestamp)> {
     let mut turns = Vec::new();
