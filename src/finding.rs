@@ -72,10 +72,12 @@ impl Findings {
     }
 
     fn finding(&self, verdict: &Verdict, activity: Activity, open: &Open) -> Finding {
-        let effect = match (self.setting, verdict.historic, verdict.enforce) {
-            (Setting::Backtest, _, _) | (_, true, _) => Effect::Historic,
-            (Setting::Live, false, true) => Effect::Enforced,
-            (Setting::Live, false, false) => Effect::Shadow,
+        let effect = match self.setting {
+            Setting::Backtest => Effect::Historic,
+            Setting::Live if verdict.historic => Effect::Historic,
+            Setting::Live if verdict.enforce => Effect::Enforced,
+            Setting::Live if verdict.held.is_some() => Effect::Held,
+            Setting::Live => Effect::Shadow,
         };
         let next = match (self.setting, activity) {
             (Setting::Backtest, Activity::Create | Activity::Update) => {

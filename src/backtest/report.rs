@@ -213,6 +213,11 @@ impl Report {
                 self.rejected.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
             text.push_str(&format!(", {rejected} not: {}", reasons.join(", ")));
         }
+        if self.scored == 0 {
+            text.push_str(
+                "\nnothing could be scored: do --format or --mapping fit, and does a record name its caller?",
+            );
+        }
         for of in &self.levels {
             let state = match (&of.armed_at, &of.arms_not_before) {
                 (Some(at), _) => format!("armed since {at}"),

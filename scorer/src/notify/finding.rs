@@ -62,6 +62,9 @@ pub enum Effect {
     Enforced,
     /// Shadow mode: the enforcement points only log what they would do.
     Shadow,
+    /// It is to be cut off and must not be: the operator protects it, or as many are cut off as may be. Enforcement
+    /// points go as far as *restricted*.
+    Held,
     /// Found in history or while catching up, where nothing is ever enforced.
     Historic,
 }
@@ -126,6 +129,7 @@ impl Effect {
         match self {
             Self::Enforced => "enforced",
             Self::Shadow => "shadow",
+            Self::Held => "held",
             Self::Historic => "historic",
         }
     }

@@ -25,7 +25,7 @@ pub(super) fn title(finding: &Finding) -> String {
     let verb = match (finding.activity, finding.effect) {
         (Activity::Close, _) => return format!("{} is {} again", who(finding), finding.level),
         (_, Effect::Enforced) => "is",
-        (_, Effect::Shadow) => "would be",
+        (_, Effect::Shadow | Effect::Held) => "would be",
         (_, Effect::Historic) => "would have been",
     };
     format!("{} {verb} {}", who(finding), finding.level)
@@ -115,16 +115,21 @@ fn what_was_done(finding: &Finding) -> Option<String> {
         (_, Level::Trusted) => "nothing is cut".to_owned(),
         (_, Level::Watched) => format!("nothing is cut, it is only watched{until}"),
         (Effect::Shadow, level) => format!("nothing is cut, because in shadow mode it is only noted as {level}{until}"),
+        (Effect::Held, level) => format!(
+            "it is not cut off although it would be {level}, because the operator protects it or as many are cut off as \
+             may be, and enforcement points go no further than restricted{until}"
+        ),
         (Effect::Enforced, Level::Throttled) => {
-            format!("its calls are now limited by enforcement points that can, and marked by Envoy{until}")
+            format!("enforcement points that can are told to limit its calls, Envoy marks them{until}")
         }
         (Effect::Enforced, Level::Restricted) => {
             format!(
-                "enforcement points that can now let through only calls that it is known for, and Envoy marks it{until}"
+                "enforcement points that can are told to let through only calls that it is known for, Envoy marks the \
+                 others{until}"
             )
         }
         (Effect::Enforced, Level::Quarantined) => {
-            format!("its new calls are now denied at the enforcement points{until}")
+            format!("enforcement points are told to deny its new calls{until}")
         }
         (Effect::Enforced, Level::Revoked) => format!("its credentials are being revoked{until}"),
     };

@@ -90,8 +90,8 @@ fn the_sentence_says_who_did_what_how_unusual_what_was_done_and_what_next() {
     assert_eq!(
         message(&finding()),
         "cart (namespace shop) called payments for the first time in 9 days and made 41 calls in a minute (usual: 3); \
-         evidence like this comes by chance about once in 40 days; its new calls are now denied at the enforcement \
-         points until 14:32 UTC; run `qualm explain spiffe://mesh.test/ns/shop/sa/cart`, or restore it if this change \
+         evidence like this comes by chance about once in 40 days; enforcement points are told to deny its \
+         new calls until 14:32 UTC; run `qualm explain spiffe://mesh.test/ns/shop/sa/cart`, or restore it if this change \
          is yours."
     );
     let [_, (_, update), (_, close)] = states();
