@@ -3,62 +3,33 @@
 use std::{hash::BuildHasher, sync::Arc};
 
 use foldhash::{fast, quality};
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use qualm_model::{
-    baseline::{DestinationBaseline, EdgeBaseline, SiblingRate, SourceBaseline},
-    detector::{Deviation, Observation, Question},
-    event::Reporter,
-    evidence::EValues,
-    level::Level,
-    stats::Exposure,
+    baseline::{DestinationBaseline, EdgeBaseline, SourceBaseline},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    door::Ids,
     forgotten::Forgotten,
     mesh::{Delta, DestinationDelta, Mesh},
     names::Names,
     pending::{Gone, Pending},
-    scorer::Case,
-    standing::{Evidence, Reached},
-    standings::Standings,
+    standing::Evidence,
 };
+
+mod folding;
+mod judging;
+mod release;
 
 /// Number of virtual shards: the unit of snapshot, memory and hand-over, independent of Kafka's partitions.
 pub(crate) const SHARDS: usize = 64;
 /// More instances than this of one identity share the last place.
 const INSTANCES: usize = 64;
-/// How long newcomers may come one after the other, and how often that may be.
-const GRACE: Span = Span(30 * Span::MINUTE.0);
+/// Newcomers after so long without any begin another release.
 const GRACE_EVERY: Span = Span(2 * Span::HOUR.0);
-/// What a release does not explain, and from which e-value on.
-const UNEXPLAINED: [Question; 7] = [
-    Question::NewFingerprint,
-    Question::Failing,
-    Question::Refused,
-    Question::Rate1m,
-    Question::Rate10m,
-    Question::Bigger,
-    Question::Longer,
-];
-const ALARMING: f64 = 64.0;
-/// A newcomer is one who came at most this long before what is new.
-const SUCCESSION: Span = Span(10 * Span::MINUTE.0);
-/// Those who were there before are gone when they have been silent for this long and for so many calls.
-const SUCCEEDED_AFTER: Span = Span(2 * Span::MINUTE.0);
-const SUCCEEDED_CALLS: f64 = 10.0;
-/// Calls a minute of an instance whose silence is soon noticed.
-const LIVELY: f64 = 3.0;
-/// An instance counts as live this long after its last call.
-const LIVE: Span = Span(10 * Span::MINUTE.0);
 /// Distinct operations kept for one edge; further ones are one operation.
 const OPERATIONS_AN_EDGE: u16 = 256;
-/// Calls after which an edge is an established one.
-const ESTABLISHED: f64 = 100.0;
-/// Names of nothing that a shard may hold before it sweeps.
-const IDLE_NAMES: usize = 256;
 /// Destinations that a shard tells the mesh of in one summary; what more are called is judged, and not learned.
 const TOUCHED: usize = 4096;
 /// The canonical id of what exceeds a cap.
@@ -268,73 +239,6 @@ impl Source {
         self.instances[oldest] = instance;
         oldest
     }
-
-    /// Places of the instances that called within the last ten minutes.
-    pub(crate) fn live(&self, now: Timestamp) -> u64 {
-        self.heard_within(LIVE, now)
-    }
-
-    /// Places of the instances that carry the service now: where each calls several times a minute, two minutes of
-    /// silence tell that it is gone.
-    pub(crate) fn serving(&self, now: Timestamp) -> u64 {
-        let lively = self.baseline.calls_a_minute() >= LIVELY * f64::from(self.live(now).count_ones());
-        self.heard_within(if lively { SUCCEEDED_AFTER } else { LIVE }, now)
-    }
-
-    fn heard_within(&self, span: Span, now: Timestamp) -> u64 {
-        let mut live = 0;
-        for (place, instance) in self.instances.iter().enumerate() {
-            if now - instance.last <= span {
-                live |= 1 << place;
-            }
-        }
-        live
-    }
-
-    /// Whether newcomers came lately.
-    fn is_releasing(&self, case: &Case<'_>) -> bool {
-        let now = case.seen.exposure.now;
-        now - self.newcomers_since <= GRACE && now - self.first > GRACE
-    }
-
-    /// How far what an instance does for the first time may lead: a replica that came just now and speaks as its
-    /// siblings do is as likely a new version as a stranger, which the next minutes show (the edge is
-    /// [shared](Edge::is_shared_by), its predecessor is [gone](Self::was_succeeded), or neither). Until then novelty
-    /// alone leads to *watched* only. What a release does not explain counts at once.
-    pub(crate) fn newcomer_may_reach(&self, address: u32, now: Timestamp, values: &EValues) -> Level {
-        let instance = self.instances.iter().find(|instance| instance.address == address);
-        let is_newcomer = instance.is_some_and(|instance| now - instance.first <= SUCCESSION);
-        // Who is new as an identity has no siblings to speak like.
-        let has_siblings = now - self.first > SUCCESSION;
-        let alarming = UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
-        // A release is over soon, and is not repeated at once; who changes addresses for ever is no newcomer.
-        let in_grace = now - self.newcomers_since <= GRACE && self.instances.len() < INSTANCES;
-        if is_newcomer && in_grace && has_siblings && !alarming { Level::Watched } else { Level::Quarantined }
-    }
-
-    /// Whether newcomers alone have carried the service since `since`: all who were there before have been silent from
-    /// then on, although by now they should have called often. Then what is new since is a new version's, as with a
-    /// service of one replica that is deployed. Whoever only borrows the identity does not silence its owner.
-    pub(crate) fn was_succeeded(&self, since: Timestamp, now: Timestamp) -> bool {
-        let earlier = |instance: &&Instance| since - instance.first > SUCCESSION;
-        let Some(gone) = self.instances.iter().filter(earlier).map(|owner| owner.last).max() else { return false };
-        // Whoever called a moment ago is not gone: it is the silence since the last call of theirs that must be long.
-        let silent = now - gone.max(since);
-        let expected = self.baseline.calls_a_minute() * silent.0 as f64 / Span::MINUTE.0 as f64;
-        expected >= SUCCEEDED_CALLS
-            && silent >= SUCCEEDED_AFTER
-            && since - gone <= SUCCESSION
-            && gone <= since + SUCCEEDED_AFTER
-    }
-}
-
-impl Edge {
-    /// Whether enough live replicas use the edge for it to be the service's change: at least two, and at least
-    /// half. One odd replica cannot bring this about.
-    pub(crate) fn is_shared_by(&self, live: u64) -> bool {
-        let (users, live) = ((self.users & live).count_ones(), live.count_ones());
-        users >= 2 && 2 * users >= live
-    }
 }
 
 impl Shard {
@@ -428,125 +332,6 @@ impl Shard {
             }
         }
     }
-
-    /// Removes sources with all their edges and attributes; returns the bytes freed.
-    pub(crate) fn fold_sources(&mut self, ids: &HashSet<u32, fast::FixedState>) -> usize {
-        self.collect_pending();
-        let saved = self.changed.names_from;
-        let mut freed = 0;
-        for &id in ids {
-            let Some(source) = self.sources.remove(&id) else { continue };
-            self.forgotten.mark((3_u8, &*source.principal, source.cluster.as_deref().unwrap_or_default()));
-            if id < saved {
-                self.changed.gone.push(Gone::Source(id));
-            }
-            freed += SOURCE_BYTES + source.owned;
-        }
-        let changed = &mut self.changed;
-        changed.forgotten = true;
-        self.edges.retain(|key, _| {
-            let stays = !ids.contains(&key.0);
-            if !stays && key.0.max(key.1) < saved {
-                changed.gone.push(Gone::Edge(*key));
-            }
-            stays
-        });
-        self.known.retain(|&attribute, _| {
-            let stays = !ids.contains(&owner(attribute));
-            if !stays && attribute.youngest() < saved {
-                changed.gone.push(Gone::Known(attribute));
-            }
-            stays
-        });
-        freed
-    }
-
-    /// Folds the least known half of what one source owns; returns the bytes freed and the keys folded.
-    pub(crate) fn fold_half_of(&mut self, id: u32) -> (usize, u64) {
-        self.collect_pending();
-        let saved = self.changed.names_from;
-        let mut edges: Vec<(f64, Timestamp, (u32, u32))> = self
-            .edges
-            .iter()
-            .filter(|((from, _), _)| *from == id)
-            .map(|(&key, edge)| (edge.baseline.volume(), edge.last, key))
-            .collect();
-        edges.sort_by(|a, b| {
-            a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then_with(|| self.names.text(a.2.1).cmp(self.names.text(b.2.1)))
-        });
-        let mut known: Vec<(u32, Timestamp, Attribute)> = self
-            .known
-            .iter()
-            .filter(|(attribute, _)| owner(**attribute) == id)
-            .map(|(&attribute, seen)| (seen.count, seen.last, attribute))
-            .collect();
-        known.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| self.mark_of(a.2).cmp(&self.mark_of(b.2))));
-        let (edges, known) = (&edges[..edges.len().div_ceil(2)], &known[..known.len().div_ceil(2)]);
-        self.changed.forgotten = true;
-        let freed = edges.len() * EDGE_BYTES + known.len() * KNOWN_BYTES;
-        for &(.., key) in edges {
-            let mark = (4_u8, self.names.shared(key.0), self.names.shared(key.1));
-            self.forgotten.mark((mark.0, &*mark.1, &*mark.2));
-            self.edges.remove(&key);
-            if key.0.max(key.1) < saved {
-                self.changed.gone.push(Gone::Edge(key));
-            }
-        }
-        for &(.., attribute) in known {
-            let (kind, a, b, c) = self.mark_of(attribute);
-            let mark = (kind, a.to_owned(), b.to_owned(), c.to_owned());
-            self.forgotten.mark((mark.0, &*mark.1, &*mark.2, &*mark.3));
-            self.known.remove(&attribute);
-            if attribute.youngest() < saved {
-                self.changed.gone.push(Gone::Known(attribute));
-            }
-            if let Attribute::Operation { source, destination, .. } = attribute
-                && let Some(edge) = self.edges.get_mut(&(source, destination))
-            {
-                self.changed.touch_edge((source, destination), edge);
-                edge.operations = edge.operations.saturating_sub(1);
-            }
-        }
-        if let Some(source) = self.sources.get_mut(&id) {
-            self.changed.touch_source(id, source);
-            source.owned = source.owned.saturating_sub(freed);
-        }
-        (freed, (edges.len() + known.len()) as u64)
-    }
-
-    /// Whether there are so many more names than after the last sweep that it is worth to look which are of things that
-    /// are not kept: templates beyond a cap, parties of folded edges.
-    pub(crate) fn has_idle_names(&self) -> bool {
-        self.names.len() > self.swept + self.swept / 4 + IDLE_NAMES
-    }
-
-    /// Lets go of names, links and attributes that nothing refers to any more.
-    pub(crate) fn sweep(&mut self, standing: impl Iterator<Item = u32>) {
-        let mut used: HashSet<u32, fast::FixedState> = HashSet::default();
-        used.extend(self.sources.keys());
-        // Whoever stands is named, though folded away.
-        used.extend(standing);
-        for source in self.sources.values() {
-            used.extend(source.instances.iter().map(|instance| instance.address));
-        }
-        used.extend(self.edges.keys().map(|&(_, destination)| destination));
-        for &attribute in self.known.keys() {
-            match attribute {
-                Attribute::Operation { destination, operation, .. } => used.extend([destination, operation]),
-                Attribute::Credential { credential, .. } => used.extend([credential]),
-                Attribute::Fingerprint { fingerprint, .. } => used.extend([fingerprint]),
-            }
-        }
-        used.extend(&self.touched);
-        self.links.retain(|id, _| used.contains(id));
-        self.links.shrink_to(2 * self.links.len());
-        let saved = self.changed.names_from;
-        self.changed.names_gone.extend(self.names.keep(&used).into_iter().filter(|id| *id < saved));
-        self.changed.sources.retain(|id| self.sources.contains_key(id));
-        self.changed.edges.retain(|key| self.edges.contains_key(key));
-        self.changed.known.retain(|key| self.known.contains_key(key));
-        self.swept = self.names.len();
-    }
 }
 
 impl Attribute {
@@ -559,14 +344,6 @@ impl Attribute {
                 source.max(other)
             }
         }
-    }
-}
-
-fn owner(attribute: Attribute) -> u32 {
-    match attribute {
-        Attribute::Operation { source, .. }
-        | Attribute::Credential { source, .. }
-        | Attribute::Fingerprint { source, .. } => source,
     }
 }
 
@@ -604,200 +381,5 @@ impl Shard {
         let edge = Edge { first: now, last: now, users, returned, stamp: self.changed.epoch, ..Edge::default() };
         self.edges.insert(key, Box::new(edge));
         self.changed.edges.push(key);
-    }
-
-    /// Asks every question about a case; returns how far it is to be learned. What is answered counts as far as
-    /// [`Shard::blame`] lets it.
-    #[inline]
-    pub(crate) fn ask(&self, mesh: &Mesh, case: &Case<'_>, answer: &mut impl FnMut(Question, Deviation)) -> f64 {
-        let Ids { source: source_id, destination, .. } = case.ids;
-        let source = &self.sources[&source_id];
-        let weight = source.baseline.score(&case.seen, case.first, &mut |question, deviation| {
-            if !(question == Question::RareSource && source.returned) {
-                answer(question, deviation);
-            }
-        });
-        let mut sized = false;
-        if let Some(edge) = self.edges.get(&(source_id, destination)) {
-            edge.baseline.score(&case.edge_seen, &mut |question, deviation| {
-                sized |= question == Question::Bigger;
-                answer(question, deviation);
-            });
-        }
-        if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
-            answer(Question::Bigger, deviation);
-        }
-        let link = self.links.get(&destination);
-        let (calls, contacts) = link.map_or((0.0, 0.0), |link| (link.calls, link.first_contacts));
-        let contacts = contacts + f64::from(u8::from(case.seen.first_contact));
-        let known = link.and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
-        let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
-        baseline.score(&case.seen, calls + 1.0, contacts, answer);
-        weight
-    }
-
-    /// Lets the answers count as far as the edge is to blame.
-    pub(crate) fn blame(&self, case: &Case<'_>, values: &mut EValues) {
-        if let Some(edge) = self.edges.get(&(case.ids.source, case.ids.destination)) {
-            let is_release = self.sources.get(&case.ids.source).is_some_and(|source| source.is_releasing(case));
-            edge.blame((case.edge_is_excused, is_release), values);
-        }
-    }
-
-    /// All that one event is judged by and teaches, found once.
-    #[inline]
-    pub(crate) fn place(&mut self, ids: Ids) -> Option<Place<'_>> {
-        Some(Place {
-            source: self.sources.get_mut(&ids.source)?,
-            edge: self.edges.get_mut(&(ids.source, ids.destination)).map(|edge| &mut **edge),
-            link: self.links.entry(ids.destination).or_default(),
-            views: &mut self.views,
-            delta: &mut self.delta,
-            touched: &mut self.touched,
-        })
-    }
-}
-
-/// What of a shard one event is about.
-pub(crate) struct Place<'a> {
-    pub(crate) source: &'a mut Source,
-    edge: Option<&'a mut Edge>,
-    link: &'a mut Link,
-    views: &'a mut Vec<View>,
-    delta: &'a mut Delta,
-    touched: &'a mut Vec<u32>,
-}
-
-impl Place<'_> {
-    /// Judges a case that is going to be learned: the answers of [`Shard::ask`] as e-values; returns how far it is to
-    /// be learned. Windows that have ended are closed first.
-    #[inline]
-    pub(crate) fn answer(&mut self, mesh: &Mesh, case: &Case<'_>, values: &mut EValues) -> f64 {
-        let (seen, tables) = (&case.seen, mesh.tables());
-        let Self { source, edge, link, views, delta, .. } = self;
-        let mut minute = SiblingRate::default();
-        source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
-        if minute.windows > 0.0 {
-            delta.lap(minute.sum, source.baseline.calls_a_minute());
-            if let Some(namespace) = &source.namespace {
-                delta.siblings(namespace).merge(&minute);
-            }
-        }
-        let weight = source.baseline.judge(seen, case.first, tables, values);
-        if source.returned {
-            values.unset(Question::RareSource);
-        }
-        if let Some(edge) = edge {
-            edge.baseline.turn(case.edge_seen.exposure, &mut |question, x| delta.sample(question, x));
-            edge.baseline.judge(&case.edge_seen, tables, values);
-        }
-        if values.answer(Question::Bigger).is_none()
-            && let Some(deviation) = source.baseline.score_size(seen)
-        {
-            values.set(Question::Bigger, mesh.e(Question::Bigger, deviation.x));
-        }
-        let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
-        let calls = link.calls + 1.0;
-        link.view(views, mesh, case.ids.destination, seen.exposure).judge(calls, contacts, tables, values);
-        if let Some(edge) = edge {
-            edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
-        }
-        weight
-    }
-
-    /// Adds the bits of a case to the evidence against its source. Returns the level that it reaches, where that has
-    /// moved.
-    #[inline]
-    pub(crate) fn weigh(
-        &mut self,
-        known: (&Mesh, &Standings),
-        case: &Case<'_>,
-        told: (f64, Option<Question>),
-        most: Level,
-    ) -> Option<Reached> {
-        self.source.weigh(self.delta, known, case, told, most)
-    }
-
-    /// Learns a case that was judged; `raw` are its bits before habit.
-    #[inline]
-    pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
-        let Self { source, edge, link, delta, touched, .. } = self;
-        let seen = Observation { weight, ..case.seen };
-        source.baseline.habit.learn(seen.exposure.now, raw);
-        let mut minute = SiblingRate::default();
-        source.baseline.learn(&seen, case.first, &mut minute, &mut |question, x| delta.sample(question, x));
-        if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
-            delta.siblings(namespace).merge(&minute);
-        }
-        if let Some(edge) = edge {
-            let seen = Observation { weight, ..case.edge_seen };
-            edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
-        }
-        if link.calls == 0.0 {
-            if touched.len() == TOUCHED {
-                return;
-            }
-            touched.push(case.ids.destination);
-        }
-        link.calls += 1.0;
-        link.weight += weight;
-        link.first_contacts += f64::from(u8::from(seen.first_contact));
-        link.reported |= case.event.reporter() == Reporter::Destination;
-    }
-}
-
-impl Link {
-    /// The destination as it stands now.
-    #[inline]
-    fn view<'a>(
-        &mut self,
-        views: &'a mut Vec<View>,
-        mesh: &Mesh,
-        id: u32,
-        exposure: Exposure,
-    ) -> &'a mut DestinationBaseline {
-        let of = (id, mesh.closed(), exposure.now.window(Span::MINUTE));
-        if views.get(self.view).is_none_or(|view| view.of != of) {
-            let known = self.mesh.and_then(|id| mesh.destination(id));
-            let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
-            let view = View { of, baseline: baseline.at(exposure) };
-            // So many destinations at once that there is no place for one more take turns at the last.
-            let is_own = views.get(self.view).is_some_and(|before| before.of.0 == id);
-            if !is_own && views.len() < TOUCHED {
-                self.view = views.len();
-                views.push(view);
-            } else {
-                self.view = if is_own { self.view } else { TOUCHED - 1 };
-                views[self.view] = view;
-            }
-        }
-        &mut views[self.view].baseline
-    }
-}
-
-impl Edge {
-    /// What others do to a destination is not held against a call on a usual edge beyond what is odd on that edge; nor is
-    /// what newcomers of a release do elsewhere.
-    fn blame(&self, (is_excused, is_release): (bool, bool), values: &mut EValues) {
-        if is_excused {
-            // As old as its recognition, it has no usual rate.
-            values.unset(Question::RarePeer);
-            values.unset(Question::EdgeRate);
-        } else if self.baseline.volume() < ESTABLISHED {
-            return;
-        }
-        let own = values.answer(Question::EdgeRate).map_or(1.0, |e| e.max(1.0));
-        values.limit(Question::DestinationRate, own);
-        values.limit(Question::FanIn, own);
-        if is_release {
-            values.limit(Question::Spread10m, own);
-            values.limit(Question::Spread1h, own);
-        }
-    }
-
-    /// Recognises the edge as a change of the service: from now on it is as old as this.
-    pub(crate) fn adopt(&mut self, now: Timestamp) {
-        self.adopted = Some(now);
-        self.baseline = EdgeBaseline::default();
     }
 }

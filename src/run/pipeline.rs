@@ -1,5 +1,7 @@
 //! The loop: observe, decide, journal, publish, snapshot, commit. One task owns all state.
 
+mod show;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -8,13 +10,8 @@ use std::{
 use anyhow::Context;
 use prometheus::Registry;
 use qualm_ingest::source::{Batch, Incoming};
-use qualm_model::{
-    event::Positions,
-    level::Level,
-    time::{Span, Timestamp},
-};
+use qualm_model::{event::Positions, level::Level, time::Span};
 use qualm_scorer::{
-    config::arms_at,
     enforce::trust_stream::record::Coverage,
     journal::{Kind, Seq},
     scorer::Observed,
@@ -31,7 +28,7 @@ use tokio::{
 use super::{
     Notice, Setup,
     alerts::Alerts,
-    coverage::{Proxies, Uncovered},
+    coverage::Proxies,
     inputs::{Inputs, Said},
     publish::{Owed, Publisher, is_synced_first},
     state::State,
@@ -39,13 +36,11 @@ use super::{
 use crate::{
     config::Config,
     finding::{Findings, Setting},
-    observability::{Arming, Readiness, metrics::PipelineMetrics},
+    observability::{Readiness, metrics::PipelineMetrics},
 };
 
 /// How often leases, snapshots and metrics are looked at.
 const TICK: Duration = Duration::from_millis(200);
-/// Event time this far behind the wall is history or catching up; nothing is decided on it.
-const BEHIND: Span = Span::MINUTE;
 /// Keys of a snapshot that are collected between two batches: a millisecond or two.
 const KEYS_A_TURN: usize = 2_000;
 /// Publications whose acknowledgements are still timed.
@@ -439,74 +434,6 @@ impl Pipeline {
                 None
             }
         }
-    }
-
-    /// Metrics, readiness, coverage.
-    fn show(&mut self, wall: Timestamp) {
-        let tally = self.state.scorer.tally();
-        let metrics = &self.metrics;
-        metrics.identities.set(i64::try_from(tally.identities).unwrap_or(i64::MAX));
-        metrics.edges.set(i64::try_from(tally.edges).unwrap_or(i64::MAX));
-        metrics.state_bytes.set(i64::try_from(tally.bytes).unwrap_or(i64::MAX));
-        let limit = self.setup.config.memory.baselines_mib << 20;
-        metrics.state_limit_bytes.set(i64::try_from(limit).unwrap_or(i64::MAX));
-        metrics.folded.inc_by(tally.folded - std::mem::replace(&mut self.folded, tally.folded));
-        metrics.late.inc_by(tally.late - std::mem::replace(&mut self.late, tally.late));
-        let backlog = self.inputs.backlog();
-        metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
-        let mut reasons = Vec::new();
-        if let Some(watermark) = self.state.scorer.watermark() {
-            let behind = wall - watermark;
-            metrics.lag_seconds.set(behind.as_seconds().max(0.0));
-            if !self.caught_up && behind > BEHIND && !backlog.is_read() {
-                reasons.push(format!("reading history: {:.0} s behind, {backlog}", behind.as_seconds()));
-            } else if !self.caught_up {
-                self.caught_up = true;
-                tracing::info!(identities = tally.identities, edges = tally.edges, armed = ?self.state.scorer.armed(), "first look: history is read");
-            }
-        } else {
-            reasons.push("no telemetry yet".to_owned());
-        }
-        let armings = self.armings();
-        for arming in &armings {
-            metrics.arming(arming);
-            let configured = self.setup.config.budget.per_day(arming.level);
-            metrics.budget(arming.level, configured, self.state.scorer.realised_per_day(arming.level));
-        }
-        self.readiness.send_if_modified(|readiness| {
-            let next = Readiness { reasons, levels: armings };
-            let changed = *readiness != next;
-            *readiness = next;
-            changed
-        });
-        self.show_coverage(wall);
-    }
-
-    fn armings(&self) -> Vec<Arming> {
-        let armed = self.state.scorer.armed();
-        let birth = self.state.scorer.birth();
-        let arming = |level| Arming {
-            level,
-            armed: armed.contains(&level),
-            due: birth.map(|birth| arms_at(level, birth)).filter(|_| !armed.contains(&level)),
-        };
-        Level::BY_BEHAVIOUR.into_iter().map(arming).collect()
-    }
-
-    fn show_coverage(&mut self, wall: Timestamp) {
-        let Some((coverage, uncovered)) = self.proxies.coverage(wall) else { return };
-        self.metrics.proxies_reporting.set(i64::from(coverage.reporting));
-        self.metrics.proxies_enforcing.set(i64::from(coverage.enforcing));
-        let names: Vec<String> = uncovered.iter().map(|proxy| proxy.reporter.clone()).collect();
-        if names != self.uncovered {
-            // Both are sorted by name.
-            let is_new = |proxy: &&Uncovered| self.uncovered.binary_search(&proxy.reporter).is_err();
-            for proxy in uncovered.iter().filter(is_new).take(20) {
-                tracing::warn!(proxy = proxy.reporter, why = proxy.why, "reports calls and is not enforcing");
-            }
-            self.uncovered = names;
-        }
-        self.coverage.send_if_modified(|shown| std::mem::replace(shown, coverage) != coverage);
     }
 
     fn reload(&mut self) {

@@ -1,0 +1,190 @@
+//! How one shard asks all questions about an event, and learns it.
+
+use qualm_model::{
+    baseline::{DestinationBaseline, SiblingRate},
+    detector::{Deviation, Observation, Question},
+    event::Reporter,
+    evidence::EValues,
+    level::Level,
+    stats::Exposure,
+    time::Span,
+};
+
+use super::{Edge, Link, Shard, Source, TOUCHED, View};
+use crate::{
+    door::Ids,
+    mesh::{Delta, Mesh},
+    scorer::Case,
+    standing::Reached,
+    standings::Standings,
+};
+
+impl Shard {
+    /// Asks every question about a case; returns how far it is to be learned. What is answered counts as far as
+    /// [`Shard::blame`] lets it.
+    #[inline]
+    pub(crate) fn ask(&self, mesh: &Mesh, case: &Case<'_>, answer: &mut impl FnMut(Question, Deviation)) -> f64 {
+        let Ids { source: source_id, destination, .. } = case.ids;
+        let source = &self.sources[&source_id];
+        let weight = source.baseline.score(&case.seen, case.first, &mut |question, deviation| {
+            if !(question == Question::RareSource && source.returned) {
+                answer(question, deviation);
+            }
+        });
+        let mut sized = false;
+        if let Some(edge) = self.edges.get(&(source_id, destination)) {
+            edge.baseline.score(&case.edge_seen, &mut |question, deviation| {
+                sized |= question == Question::Bigger;
+                answer(question, deviation);
+            });
+        }
+        if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
+            answer(Question::Bigger, deviation);
+        }
+        let link = self.links.get(&destination);
+        let (calls, contacts) = link.map_or((0.0, 0.0), |link| (link.calls, link.first_contacts));
+        let contacts = contacts + f64::from(u8::from(case.seen.first_contact));
+        let known = link.and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
+        let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
+        baseline.score(&case.seen, calls + 1.0, contacts, answer);
+        weight
+    }
+
+    /// Lets the answers count as far as the edge is to blame.
+    pub(crate) fn blame(&self, case: &Case<'_>, values: &mut EValues) {
+        if let Some(edge) = self.edges.get(&(case.ids.source, case.ids.destination)) {
+            let is_release = self.sources.get(&case.ids.source).is_some_and(|source| source.is_releasing(case));
+            edge.blame((case.edge_is_excused, is_release), values);
+        }
+    }
+
+    /// All that one event is judged by and teaches, found once.
+    #[inline]
+    pub(crate) fn place(&mut self, ids: Ids) -> Option<Place<'_>> {
+        Some(Place {
+            source: self.sources.get_mut(&ids.source)?,
+            edge: self.edges.get_mut(&(ids.source, ids.destination)).map(|edge| &mut **edge),
+            link: self.links.entry(ids.destination).or_default(),
+            views: &mut self.views,
+            delta: &mut self.delta,
+            touched: &mut self.touched,
+        })
+    }
+}
+
+/// What of a shard one event is about.
+pub(crate) struct Place<'a> {
+    pub(crate) source: &'a mut Source,
+    edge: Option<&'a mut Edge>,
+    link: &'a mut Link,
+    views: &'a mut Vec<View>,
+    delta: &'a mut Delta,
+    touched: &'a mut Vec<u32>,
+}
+
+impl Place<'_> {
+    /// Judges a case that is going to be learned: the answers of [`Shard::ask`] as e-values; returns how far it is to
+    /// be learned. Windows that have ended are closed first.
+    #[inline]
+    pub(crate) fn answer(&mut self, mesh: &Mesh, case: &Case<'_>, values: &mut EValues) -> f64 {
+        let (seen, tables) = (&case.seen, mesh.tables());
+        let Self { source, edge, link, views, delta, .. } = self;
+        let mut minute = SiblingRate::default();
+        source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
+        if minute.windows > 0.0 {
+            delta.lap(minute.sum, source.baseline.calls_a_minute());
+            if let Some(namespace) = &source.namespace {
+                delta.siblings(namespace).merge(&minute);
+            }
+        }
+        let weight = source.baseline.judge(seen, case.first, tables, values);
+        if source.returned {
+            values.unset(Question::RareSource);
+        }
+        if let Some(edge) = edge {
+            edge.baseline.turn(case.edge_seen.exposure, &mut |question, x| delta.sample(question, x));
+            edge.baseline.judge(&case.edge_seen, tables, values);
+        }
+        if values.answer(Question::Bigger).is_none()
+            && let Some(deviation) = source.baseline.score_size(seen)
+        {
+            values.set(Question::Bigger, mesh.e(Question::Bigger, deviation.x));
+        }
+        let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
+        let calls = link.calls + 1.0;
+        link.view(views, mesh, case.ids.destination, seen.exposure).judge(calls, contacts, tables, values);
+        if let Some(edge) = edge {
+            edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
+        }
+        weight
+    }
+
+    /// Adds the bits of a case to the evidence against its source. Returns the level that it reaches, where that has
+    /// moved.
+    #[inline]
+    pub(crate) fn weigh(
+        &mut self,
+        known: (&Mesh, &Standings),
+        case: &Case<'_>,
+        told: (f64, Option<Question>),
+        most: Level,
+    ) -> Option<Reached> {
+        self.source.weigh(self.delta, known, case, told, most)
+    }
+
+    /// Learns a case that was judged; `raw` are its bits before habit.
+    #[inline]
+    pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
+        let Self { source, edge, link, delta, touched, .. } = self;
+        let seen = Observation { weight, ..case.seen };
+        source.baseline.habit.learn(seen.exposure.now, raw);
+        let mut minute = SiblingRate::default();
+        source.baseline.learn(&seen, case.first, &mut minute, &mut |question, x| delta.sample(question, x));
+        if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
+            delta.siblings(namespace).merge(&minute);
+        }
+        if let Some(edge) = edge {
+            let seen = Observation { weight, ..case.edge_seen };
+            edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
+        }
+        if link.calls == 0.0 {
+            if touched.len() == TOUCHED {
+                return;
+            }
+            touched.push(case.ids.destination);
+        }
+        link.calls += 1.0;
+        link.weight += weight;
+        link.first_contacts += f64::from(u8::from(seen.first_contact));
+        link.reported |= case.event.reporter() == Reporter::Destination;
+    }
+}
+
+impl Link {
+    /// The destination as it stands now.
+    #[inline]
+    fn view<'a>(
+        &mut self,
+        views: &'a mut Vec<View>,
+        mesh: &Mesh,
+        id: u32,
+        exposure: Exposure,
+    ) -> &'a mut DestinationBaseline {
+        let of = (id, mesh.closed(), exposure.now.window(Span::MINUTE));
+        if views.get(self.view).is_none_or(|view| view.of != of) {
+            let known = self.mesh.and_then(|id| mesh.destination(id));
+            let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
+            let view = View { of, baseline: baseline.at(exposure) };
+            // So many destinations at once that there is no place for one more take turns at the last.
+            let is_own = views.get(self.view).is_some_and(|before| before.of.0 == id);
+            if !is_own && views.len() < TOUCHED {
+                self.view = views.len();
+                views.push(view);
+            } else {
+                self.view = if is_own { self.view } else { TOUCHED - 1 };
+                views[self.view] = view;
+            }
+        }
+        &mut views[self.view].baseline
+    }
+}

@@ -1,0 +1,133 @@
+//! What a release looks like: newcomers, replicas that took over, edges that are the service's own.
+
+use qualm_model::{
+    baseline::EdgeBaseline,
+    detector::Question,
+    evidence::EValues,
+    level::Level,
+    time::{Span, Timestamp},
+};
+
+use super::{Edge, INSTANCES, Instance, Source};
+use crate::scorer::Case;
+
+/// How long newcomers may come one after the other.
+const GRACE: Span = Span(30 * Span::MINUTE.0);
+/// What a release does not explain, and from which e-value on.
+const UNEXPLAINED: [Question; 7] = [
+    Question::NewFingerprint,
+    Question::Failing,
+    Question::Refused,
+    Question::Rate1m,
+    Question::Rate10m,
+    Question::Bigger,
+    Question::Longer,
+];
+const ALARMING: f64 = 64.0;
+/// A newcomer is one who came at most this long before what is new.
+const SUCCESSION: Span = Span(10 * Span::MINUTE.0);
+/// Those who were there before are gone when they have been silent for this long and for so many calls.
+const SUCCEEDED_AFTER: Span = Span(2 * Span::MINUTE.0);
+const SUCCEEDED_CALLS: f64 = 10.0;
+/// Calls a minute of an instance whose silence is soon noticed.
+const LIVELY: f64 = 3.0;
+/// An instance counts as live this long after its last call.
+const LIVE: Span = Span(10 * Span::MINUTE.0);
+/// Calls after which an edge is an established one.
+const ESTABLISHED: f64 = 100.0;
+
+impl Source {
+    /// Places of the instances that called within the last ten minutes.
+    pub(crate) fn live(&self, now: Timestamp) -> u64 {
+        self.heard_within(LIVE, now)
+    }
+
+    /// Places of the instances that carry the service now: where each calls several times a minute, two minutes of
+    /// silence tell that it is gone.
+    pub(crate) fn serving(&self, now: Timestamp) -> u64 {
+        let lively = self.baseline.calls_a_minute() >= LIVELY * f64::from(self.live(now).count_ones());
+        self.heard_within(if lively { SUCCEEDED_AFTER } else { LIVE }, now)
+    }
+
+    fn heard_within(&self, span: Span, now: Timestamp) -> u64 {
+        let mut live = 0;
+        for (place, instance) in self.instances.iter().enumerate() {
+            if now - instance.last <= span {
+                live |= 1 << place;
+            }
+        }
+        live
+    }
+
+    /// Whether newcomers came lately.
+    pub(super) fn is_releasing(&self, case: &Case<'_>) -> bool {
+        let now = case.seen.exposure.now;
+        now - self.newcomers_since <= GRACE && now - self.first > GRACE
+    }
+
+    /// How far what an instance does for the first time may lead: a replica that came just now and speaks as its
+    /// siblings do is as likely a new version as a stranger, which the next minutes show (the edge is
+    /// [shared](Edge::is_shared_by), its predecessor is [gone](Self::was_succeeded), or neither). Until then novelty
+    /// alone leads to *watched* only. What a release does not explain counts at once.
+    pub(crate) fn newcomer_may_reach(&self, address: u32, now: Timestamp, values: &EValues) -> Level {
+        // A release is over soon, and is not repeated at once; who changes addresses for ever is no newcomer. Who is new
+        // as an identity has no siblings to speak like.
+        let in_grace = now - self.newcomers_since <= GRACE && self.instances.len() < INSTANCES;
+        if !in_grace || now - self.first <= SUCCESSION {
+            return Level::Quarantined;
+        }
+        let instance = self.instances.iter().find(|instance| instance.address == address);
+        let is_newcomer = instance.is_some_and(|instance| now - instance.first <= SUCCESSION);
+        let is_alarming = || UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
+        if is_newcomer && !is_alarming() { Level::Watched } else { Level::Quarantined }
+    }
+
+    /// Whether newcomers alone have carried the service since `since`: all who were there before have been silent from
+    /// then on, although by now they should have called often. Then what is new since is a new version's, as with a
+    /// service of one replica that is deployed. Whoever only borrows the identity does not silence its owner.
+    pub(crate) fn was_succeeded(&self, since: Timestamp, now: Timestamp) -> bool {
+        let earlier = |instance: &&Instance| since - instance.first > SUCCESSION;
+        let Some(gone) = self.instances.iter().filter(earlier).map(|owner| owner.last).max() else { return false };
+        // Whoever called a moment ago is not gone: it is the silence since the last call of theirs that must be long.
+        let silent = now - gone.max(since);
+        let expected = self.baseline.calls_a_minute() * silent.0 as f64 / Span::MINUTE.0 as f64;
+        expected >= SUCCEEDED_CALLS
+            && silent >= SUCCEEDED_AFTER
+            && since - gone <= SUCCESSION
+            && gone <= since + SUCCEEDED_AFTER
+    }
+}
+
+impl Edge {
+    /// Whether enough live replicas use the edge for it to be the service's change: at least two, and at least
+    /// half. One odd replica cannot bring this about.
+    pub(crate) fn is_shared_by(&self, live: u64) -> bool {
+        let (users, live) = ((self.users & live).count_ones(), live.count_ones());
+        users >= 2 && 2 * users >= live
+    }
+
+    /// What others do to a destination is not held against a call on a usual edge beyond what is odd on that edge; nor is
+    /// what newcomers of a release do elsewhere.
+    pub(super) fn blame(&self, (is_excused, is_release): (bool, bool), values: &mut EValues) {
+        if is_excused {
+            // As old as its recognition, it has no usual rate.
+            values.unset(Question::RarePeer);
+            values.unset(Question::EdgeRate);
+        } else if self.baseline.volume() < ESTABLISHED {
+            return;
+        }
+        let own = values.answer(Question::EdgeRate).map_or(1.0, |e| e.max(1.0));
+        values.limit(Question::DestinationRate, own);
+        values.limit(Question::FanIn, own);
+        if is_release {
+            values.limit(Question::Spread10m, own);
+            values.limit(Question::Spread1h, own);
+        }
+    }
+
+    /// Recognises the edge as a change of the service: from now on it is as old as this.
+    pub(crate) fn adopt(&mut self, now: Timestamp) {
+        self.adopted = Some(now);
+        self.baseline = EdgeBaseline::default();
+    }
+}
