@@ -27,7 +27,7 @@ use tokio::{
     net::TcpListener,
     runtime::Runtime,
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -78,9 +78,10 @@ impl World {
         Self { table, reports, address, server: Some(server), _coverage: coverage_sender }
     }
 
-    fn die(&mut self) {
+    /// Returns once the server's tasks are gone, and with them its listener: only then is the address free again.
+    async fn die(&mut self) {
         if let Some(server) = self.server.take() {
-            server.shutdown_background();
+            spawn_blocking(move || server.shutdown_timeout(PATIENCE)).await.unwrap();
         }
     }
 
@@ -105,7 +106,9 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.die();
+        if let Some(server) = self.server.take() {
+            server.shutdown_background();
+        }
     }
 }
 
@@ -291,7 +294,7 @@ async fn the_client_comes_back_when_the_connection_is_lost_and_gets_the_whole_ta
     let (mut held, task) = follow(&world, 0);
     reach(&mut held, 1).await;
     let address = world.address.to_string();
-    world.die();
+    world.die().await;
     assert!(held.borrow().of(CART, "", Instant::now()).is_some(), "it stands while nobody is there");
     let _again = World::start_at(&address, table(9, vec![entry(BANK, Level::Watched)])).await;
     let held = reach(&mut held, 9).await;
