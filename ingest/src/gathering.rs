@@ -28,6 +28,7 @@ impl Gathering {
     pub(crate) fn record(&mut self, parser: &mut Parser, record: &[u8], position: Position) -> Option<Rejection> {
         match parser.parse(record, position, &mut self.builder) {
             Ok(()) => {
+                self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
                 self.advance(position);
                 None
             }

@@ -1,90 +1,40 @@
 //! From the bytes of one record to one row of the event batch, or to the reason why not.
 //!
 //! # Layout
-//! - [`json`]: a pull lexer over one line; [`time`]: what times look like in logs
+//! - [`format`]: the formats by name; [`row`]: where events go to, and what holds for every format
+//! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
 //! - one format a file: [`istio_json`], [`istio_text`], [`vault_audit`], [`mapped`]
 
 pub mod access;
+pub mod format;
 pub mod istio_json;
 pub mod istio_text;
 pub mod json;
 pub mod mapped;
+pub mod row;
 pub mod time;
+mod typed;
 pub mod vault_audit;
 
-use std::{fmt, str::FromStr};
-
 use qualm_model::{
-    event::{EventBuilder, EventDraft, Position},
-    time::{Span, Timestamp},
+    event::{EventBuilder, Position},
+    time::Timestamp,
 };
-use serde::{Deserialize, Serialize};
 
+pub(crate) use self::row::clip;
 use self::{
-    istio_json::IstioJson,
-    istio_text::IstioText,
-    mapped::{InvalidHeader, Mapped, Mapping},
-    vault_audit::VaultAudit,
+    format::Grammar,
+    mapped::{InvalidHeader, Mapping},
+};
+pub use self::{
+    format::{Format, InvalidFormat},
+    row::{MAX_AHEAD, Origin, Row},
 };
 use crate::source::{Invalid, Rejection};
 
 /// Records longer than this are [`Invalid::TooLong`] unless configured otherwise.
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 64 * 1024;
-/// How far ahead of its arrival a record may be.
-pub const MAX_AHEAD: Span = Span(5 * Span::MINUTE.0);
-/// The longest SPIFFE ID; no longer text is an identity.
-const MAX_IDENTITY_BYTES: usize = 2048;
-/// Host names, reasons, fingerprints are cut here.
-const MAX_NAME_BYTES: usize = 256;
-
-/// A log format, by the name it has in the configuration and after `--format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// Envoy's access log as JSON with Istio's 24 keys, and lower-case Envoy operators beside them.
-    IstioJson,
-    /// Istio's default text format of 22 fields.
-    IstioText,
-    /// Vault's audit device: request and response lines.
-    VaultAudit,
-    /// Any CSV or JSON lines, read through a mapping file.
-    Mapped,
-}
-
-impl Format {
-    /// All formats.
-    pub const ALL: [Self; 4] = [Self::IstioJson, Self::IstioText, Self::VaultAudit, Self::Mapped];
-
-    /// The name in the configuration.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::IstioJson => "istio_json",
-            Self::IstioText => "istio_text",
-            Self::VaultAudit => "vault_audit",
-            Self::Mapped => "mapped",
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
-}
-
-/// A word that is no format.
-#[derive(Debug, thiserror::Error)]
-#[error("`{0}` is not a format; one of istio_json, istio_text, vault_audit, mapped")]
-pub struct InvalidFormat(String);
-
-impl FromStr for Format {
-    type Err = InvalidFormat;
-
-    fn from_str(word: &str) -> Result<Self, InvalidFormat> {
-        Self::ALL.into_iter().find(|format| format.as_str() == word).ok_or_else(|| InvalidFormat(word.to_owned()))
-    }
-}
 
 /// Reads records of one format. One parser serves one input: it may keep what joins several lines.
 #[derive(Debug)]
@@ -92,14 +42,7 @@ pub struct Parser {
     grammar: Grammar,
     max_record_bytes: usize,
     arrival: Option<Timestamp>,
-}
-
-#[derive(Debug)]
-enum Grammar {
-    IstioJson(Box<IstioJson>),
-    IstioText(IstioText),
-    VaultAudit(Box<VaultAudit>),
-    Mapped(Box<Mapped>),
+    refused: Vec<Rejection>,
 }
 
 /// A format that cannot be read as configured.
@@ -110,14 +53,8 @@ pub struct InvalidParser;
 impl Parser {
     /// A parser of `format`; `mapping` for [`Format::Mapped`] and for no other.
     pub fn for_format(format: Format, mapping: Option<Mapping>) -> Result<Self, InvalidParser> {
-        let grammar = match (format, mapping) {
-            (Format::IstioJson, None) => Grammar::IstioJson(Box::default()),
-            (Format::IstioText, None) => Grammar::IstioText(IstioText::default()),
-            (Format::VaultAudit, None) => Grammar::VaultAudit(Box::default()),
-            (Format::Mapped, Some(mapping)) => Grammar::Mapped(Box::new(Mapped::new(mapping))),
-            _ => return Err(InvalidParser),
-        };
-        Ok(Self { grammar, max_record_bytes: DEFAULT_MAX_RECORD_BYTES, arrival: None })
+        let grammar = Grammar::of(format, mapping)?;
+        Ok(Self { grammar, max_record_bytes: DEFAULT_MAX_RECORD_BYTES, arrival: None, refused: Vec::new() })
     }
 
     /// The same parser with another bound on the length of a record.
@@ -159,19 +96,23 @@ impl Parser {
         }
     }
 
-    /// Reads one record and pushes at most one event. Nothing is pushed when it is rejected.
+    /// Reads one record and pushes its events: one, or as many as a record of several entries has. Nothing is pushed
+    /// when the record is rejected as a whole; single entries that were are told by [`refused`](Self::refused).
     pub fn parse(&mut self, record: &[u8], position: Position, builder: &mut EventBuilder) -> Result<(), Rejection> {
+        self.refused.clear();
         if record.len() > self.max_record_bytes {
             return Err(Invalid::TooLong.into());
         }
         let text = str::from_utf8(record).map_err(|_| Invalid::Encoding)?;
-        let mut row = Row { builder, position, arrival: self.arrival };
-        match &mut self.grammar {
-            Grammar::IstioJson(format) => format.parse(text, &mut row),
-            Grammar::IstioText(format) => format.parse(text, &mut row),
-            Grammar::VaultAudit(format) => format.parse(text, &mut row),
-            Grammar::Mapped(format) => format.parse(text, &mut row),
-        }
+        let mut row = Row::new(builder, position, self.arrival);
+        self.grammar.parse(text, &mut row)?;
+        self.refused = row.into_refused();
+        Ok(())
+    }
+
+    /// Why entries of the record just read became no events.
+    pub fn refused(&self) -> &[Rejection] {
+        &self.refused
     }
 }
 
@@ -179,41 +120,4 @@ impl From<Invalid> for Rejection {
     fn from(invalid: Invalid) -> Self {
         Self::Invalid(invalid)
     }
-}
-
-/// The place a record's event goes to.
-#[derive(Debug)]
-pub struct Row<'a> {
-    builder: &'a mut EventBuilder,
-    position: Position,
-    arrival: Option<Timestamp>,
-}
-
-impl<'a> Row<'a> {
-    /// The row of the record at `position`, which arrived at `arrival`.
-    pub fn new(builder: &'a mut EventBuilder, position: Position, arrival: Option<Timestamp>) -> Self {
-        Self { builder, position, arrival }
-    }
-
-    /// Checks what holds for every format, and pushes.
-    pub fn push(&mut self, mut draft: EventDraft<'_>) -> Result<(), Rejection> {
-        if draft.source.principal.is_empty() {
-            return Err(Invalid::MissingIdentity.into());
-        }
-        if draft.source.principal.len().max(draft.destination.principal.len()) > MAX_IDENTITY_BYTES {
-            return Err(Invalid::TooLong.into());
-        }
-        if self.arrival.is_some_and(|arrival| draft.report > arrival + MAX_AHEAD) {
-            return Err(Invalid::FutureTime.into());
-        }
-        draft.position = self.position;
-        self.builder.push(&draft);
-        Ok(())
-    }
-}
-
-/// At most [`MAX_NAME_BYTES`] of a text.
-#[inline]
-pub(crate) fn clip(text: &str) -> &str {
-    if text.len() <= MAX_NAME_BYTES { text } else { &text[..text.floor_char_boundary(MAX_NAME_BYTES)] }
 }

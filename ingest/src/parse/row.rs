@@ -1,0 +1,131 @@
+//! The place a record's events go to, with what holds for every format.
+
+use qualm_model::{
+    event::{EventBuilder, EventDraft, Party, Position, Reporter},
+    time::{Span, Timestamp},
+};
+
+use crate::source::{Invalid, Rejection};
+
+/// How far ahead of its arrival a record may be.
+pub const MAX_AHEAD: Span = Span(5 * Span::MINUTE.0);
+/// The longest SPIFFE ID; no longer text is an identity.
+const MAX_IDENTITY_BYTES: usize = 2048;
+/// Host names, reasons, fingerprints are cut here.
+const MAX_NAME_BYTES: usize = 256;
+
+/// What an envelope or the configuration says of where a record was written. An empty text is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// Cluster.
+    pub cluster: &'a str,
+    /// Namespace of the pod.
+    pub namespace: &'a str,
+    /// Pod name.
+    pub pod: &'a str,
+    /// Address of the pod.
+    pub pod_ip: &'a str,
+    /// Node name.
+    pub node: &'a str,
+    /// Container name.
+    pub container: &'a str,
+    /// Name of the workload that owns the pod.
+    pub owner: &'a str,
+    /// Version label of the pod.
+    pub version: &'a str,
+    /// When the shipper says the record was written.
+    pub time: Option<Timestamp>,
+}
+
+/// The place a record's events go to: usually one, where a record carries several each of them.
+#[derive(Debug)]
+pub struct Row<'a> {
+    builder: &'a mut EventBuilder,
+    position: Position,
+    arrival: Option<Timestamp>,
+    origin: Origin<'a>,
+    refused: Vec<Rejection>,
+}
+
+impl<'a> Row<'a> {
+    /// The row of the record at `position`, which arrived at `arrival`.
+    pub fn new(builder: &'a mut EventBuilder, position: Position, arrival: Option<Timestamp>) -> Self {
+        Self { builder, position, arrival, origin: Origin::default(), refused: Vec::new() }
+    }
+
+    /// The same row of a record that was written at `origin`.
+    #[must_use]
+    pub fn written_at(self, origin: Origin<'a>) -> Self {
+        Self { origin, ..self }
+    }
+
+    /// Where the record was written, as far as is known.
+    pub fn origin(&self) -> &Origin<'a> {
+        &self.origin
+    }
+
+    /// Checks what holds for every format, and pushes. What the draft does not say of its reporter's own end is taken
+    /// from the origin.
+    #[inline]
+    pub fn push(&mut self, mut draft: EventDraft<'_>) -> Result<(), Rejection> {
+        if draft.source.principal.is_empty() {
+            return Err(Invalid::MissingIdentity.into());
+        }
+        if draft.source.principal.len().max(draft.destination.principal.len()) > MAX_IDENTITY_BYTES {
+            return Err(Invalid::TooLong.into());
+        }
+        if self.arrival.is_some_and(|arrival| draft.report > arrival + MAX_AHEAD) {
+            return Err(Invalid::FutureTime.into());
+        }
+        draft.position = self.position;
+        if self.origin == Origin::default() {
+            self.builder.push(&draft);
+            return Ok(());
+        }
+        let origin = self.origin;
+        let mut placed = EventDraft { ..draft };
+        place(&mut placed, &origin);
+        self.builder.push(&placed);
+        Ok(())
+    }
+
+    /// Says that one of several entries of the record became no event.
+    pub fn refuse(&mut self, why: Rejection) {
+        self.refused.push(why);
+    }
+
+    /// Why entries of a record of several became no events.
+    pub(crate) fn into_refused(self) -> Vec<Rejection> {
+        self.refused
+    }
+}
+
+/// Fills in what the origin says of the reporter's own end. Both ends are taken to be of the reporter's cluster unless
+/// the record says otherwise.
+fn place<'a>(draft: &mut EventDraft<'a>, origin: &Origin<'a>) {
+    for party in [&mut draft.source, &mut draft.destination] {
+        fill(&mut party.cluster, origin.cluster);
+    }
+    let own: &mut Party<'a> = match draft.reporter {
+        Reporter::Source => &mut draft.source,
+        Reporter::Destination | Reporter::Gateway | Reporter::Waypoint => &mut draft.destination,
+        // Neither a node's agent nor an issuer is an end of the call.
+        Reporter::Ztunnel | Reporter::Issuer => return,
+    };
+    fill(&mut own.instance, clip(origin.pod));
+    fill(&mut own.version, clip(origin.version));
+    fill(&mut own.ip, clip(origin.pod_ip));
+    fill(&mut draft.reporter_id, clip(origin.pod));
+}
+
+fn fill<'a>(slot: &mut &'a str, value: &'a str) {
+    if slot.is_empty() {
+        *slot = value;
+    }
+}
+
+/// At most [`MAX_NAME_BYTES`] of a text.
+#[inline]
+pub(crate) fn clip(text: &str) -> &str {
+    if text.len() <= MAX_NAME_BYTES { text } else { &text[..text.floor_char_boundary(MAX_NAME_BYTES)] }
+}
