@@ -53,6 +53,12 @@ enum Remaining {
 
 const UNKNOWN: Outcome = Outcome { bits: 0.0, identity_bits: 0.0, code: Word::NONE };
 
+impl Outcome {
+    fn or_higher(self, other: Self) -> Self {
+        if self.code != Word::NONE && self.bits > other.bits { self } else { other }
+    }
+}
+
 impl Outcomes {
     /// For `rows` rows; in files in `folder` where that is more than a `stretch`.
     pub(super) fn new(folder: &Path, rows: usize, stretch: usize) -> Result<Self> {
@@ -66,12 +72,12 @@ impl Outcomes {
         Ok(Self { stretch, rows, to })
     }
 
-    /// Notes the outcome of a row.
+    /// Notes the outcome of an event of a row; of several the highest stands.
     pub(super) fn note(&mut self, row: usize, outcome: Outcome) -> Result<()> {
         match &mut self.to {
             Collected::Held(outcomes) => {
                 if let Some(place) = outcomes.get_mut(row) {
-                    *place = outcome;
+                    *place = place.or_higher(outcome);
                 }
                 Ok(())
             }
@@ -123,7 +129,8 @@ impl OutcomeReader {
             let place = place.try_into().map_or(usize::MAX, |bytes| u32::from_le_bytes(bytes) as usize);
             let number = |bytes: &[u8]| bytes.try_into().map_or(f64::NAN, f64::from_le_bytes);
             if let Some(outcome) = outcomes.get_mut(place) {
-                *outcome = Outcome { bits: number(bits), identity_bits: number(identity), code: record[20] };
+                let read = Outcome { bits: number(bits), identity_bits: number(identity), code: record[20] };
+                *outcome = outcome.or_higher(read);
             }
         }
     }
@@ -136,11 +143,14 @@ mod tests {
     #[test]
     fn scores_come_back_in_the_order_of_rows_held_or_scattered() {
         let folder = tempfile::tempdir().expect("a folder");
-        let outcome = |row: usize| Outcome { bits: row as f64 / 3.0, identity_bits: -(row as f64), code: row as u8 };
+        let outcome =
+            |row: usize| Outcome { bits: row as f64 / 3.0, identity_bits: -(row as f64), code: row as u8 | 1 };
         for stretch in [1_000, 64] {
             let mut outcomes = Outcomes::new(folder.path(), 1_000, stretch).expect("room");
             for row in (0..1_000).rev().filter(|row| row % 10 != 3) {
                 outcomes.note(row, outcome(row)).expect("room");
+                // Another entry of the same record, that is less unusual.
+                outcomes.note(row, Outcome { bits: -1.0, identity_bits: 0.0, code: 1 }).expect("room");
             }
             let mut reader = outcomes.read();
             let mut all = Vec::new();

@@ -85,8 +85,12 @@ impl Rows {
         let mut words = Vec::with_capacity(places.capacity());
         let mut rejected = batch.rejected.iter().peekable();
         let mut row = self.count;
+        // Several entries of one record share its row: an event names it, or else the first that became none.
         let mut refuse = |places: &mut Vec<Option<u32>>, words: &mut Vec<u8>, before: i64, row: &mut i64| {
-            while let Some(Rejected { why, .. }) = rejected.next_if(|next| next.position.offset < before) {
+            while let Some(Rejected { why, position }) = rejected.next_if(|next| next.position.offset < before) {
+                if position.offset < *row {
+                    continue;
+                }
                 places.push(None);
                 words.push(Word::Rejected(*why).code());
                 *row += 1;
@@ -95,6 +99,9 @@ impl Rows {
         for event in events.events() {
             let offset = event.position().offset;
             refuse(&mut places, &mut words, offset, &mut row);
+            if offset + 1 == row && places.last().is_some_and(Option::is_some) {
+                continue;
+            }
             ensure!(offset == row, "row {row} is missing from what was read");
             places.push(Some(event.row as u32));
             words.push(Word::NONE);
