@@ -7,7 +7,10 @@ use qualm_model::{
     fingerprint::tls_stack,
 };
 
-use crate::shard::{SHARDS, Shard, shard_of};
+use crate::{
+    estate::Resolved,
+    shard::{SHARDS, Shard, shard_of},
+};
 
 const UNSET: u32 = u32::MAX;
 
@@ -113,11 +116,14 @@ impl Door {
 
     /// The event's ids; `None` where it has no source.
     #[inline]
-    pub(crate) fn ids(&mut self, event: Event<'_>, shards: &mut [Shard]) -> Option<Ids> {
+    pub(crate) fn ids(&mut self, event: Event<'_>, resolved: &Resolved, shards: &mut [Shard]) -> Option<Ids> {
         let (batch, row) = (event.batch, event.row);
         let principal = batch.source.principal.key(row)?;
-        let (shard, source) = if batch.source.cluster.key(row).is_some() {
-            self.source(event, shards)
+        let party = event.source();
+        let (shard, source) = if let Some(source) = &resolved.source {
+            self.source(source, party.cluster(), shards)
+        } else if batch.source.cluster.key(row).is_some() {
+            self.source(party.principal(), party.cluster(), shards)
         } else {
             if self.sources.is_empty() {
                 self.sources.resize(batch.source.principal.distinct(), None);
@@ -125,14 +131,16 @@ impl Door {
             match self.sources[principal] {
                 Some(found) => found,
                 None => {
-                    let found = self.source(event, shards);
+                    let found = self.source(party.principal(), "", shards);
                     self.sources[principal] = Some(found);
                     found
                 }
             }
         };
         let operation = batch.operation.key(row).map(|key| self.operations.id(shard, shards, &batch.operation, key));
-        let destination = match (batch.destination.principal.key(row), batch.hostname.key(row), operation) {
+        let named = (batch.destination.principal.key(row), batch.hostname.key(row), operation);
+        let destination = match named {
+            _ if let Some(destination) = &resolved.destination => shards[usize::from(shard)].names.id(destination),
             (Some(key), ..) => self.destinations.id(shard, shards, &batch.destination.principal, key),
             (None, Some(key), _) => self.hostnames.id(shard, shards, &batch.hostname, key),
             (None, None, Some(operation)) => operation,
@@ -157,8 +165,8 @@ impl Door {
         })
     }
 
-    fn source(&mut self, event: Event<'_>, shards: &mut [Shard]) -> (u8, u32) {
-        identity(event.source().principal(), event.source().cluster(), &mut self.text);
+    fn source(&mut self, principal: &str, cluster: &str, shards: &mut [Shard]) -> (u8, u32) {
+        identity(principal, cluster, &mut self.text);
         let shard = shard_of(&self.text);
         (shard, shards[usize::from(shard)].names.id(&self.text))
     }

@@ -16,6 +16,7 @@
 pub mod config;
 mod door;
 pub mod enforce;
+mod estate;
 mod forgotten;
 pub mod journal;
 mod judge;

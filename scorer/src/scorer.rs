@@ -7,6 +7,7 @@ use qualm_model::{
     detector::{Deviation, Observation, Question},
     event::{Event, EventBatch, Reporter},
     evidence::{EValues, Pace},
+    identity::Hierarchy,
     level::Level,
     stats::Exposure,
     time::{Span, Timestamp},
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::{Mode, ScorerConfig},
     door::{Door, Ids},
+    estate::{Estate, Report},
     judge::is_news,
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
@@ -94,6 +96,7 @@ pub struct Scorer {
     /// Keys were folded, and names they used may be let go.
     pub(crate) sweep_due: bool,
     pub(crate) order: Order,
+    pub(crate) estate: Estate,
     door: Door,
 }
 
@@ -123,6 +126,7 @@ impl Scorer {
             collecting: None,
             sweep_due: false,
             order: Order::default(),
+            estate: Estate::default(),
             door: Door::default(),
         }
     }
@@ -213,24 +217,27 @@ impl Scorer {
         if self.mesh.birth().is_none() {
             self.mesh.begin(time);
         }
-        if let Some(watermark) = self.watermark.see(event.position(), time.min(wall), wall)
-            && watermark >= self.mesh.next_close()
-        {
-            self.mesh.skip_gap(watermark);
-            self.close_summary(watermark, wall, verdicts);
-        }
         if !event.decision_id().is_empty() {
+            self.tell_time(event, wall, verdicts);
             self.tally.own_actions += 1;
             return Observed::OwnAction;
         }
-        let Some(ids) = self.door.ids(event, &mut self.shards) else { return Observed::NoSource };
-        if event.reporter() == Reporter::Source && self.destination_reports(ids, time) {
+        if self.estate.is_repeated(event) {
             return Observed::Duplicate;
         }
+        self.estate.learn(event);
+        let resolved = self.estate.resolve(event);
+        let Some(ids) = self.door.ids(event, &resolved, &mut self.shards) else { return Observed::NoSource };
+        if self.is_reported(event, ids) {
+            return Observed::Duplicate;
+        }
+        // Only now: what repeats or confirms moves nothing, not even the clocks.
+        self.tell_time(event, wall, verdicts);
         if time < self.mesh.closed() {
             self.tally.late += 1;
         }
-        let case = self.admit(event, ids, time);
+        let source = resolved.source.as_deref().unwrap_or(event.source().principal());
+        let case = self.admit(event, ids, source, time);
         let observed = self.judge(&case, wall, verdicts);
         if self.used > self.limit {
             self.make_room();
@@ -238,24 +245,52 @@ impl Scorer {
         observed
     }
 
+    /// Moves the watermark, and with it the clocks.
+    #[inline]
+    fn tell_time(&mut self, event: Event<'_>, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        if let Some(watermark) = self.watermark.see(event.position(), event.report().min(wall), wall)
+            && watermark >= self.mesh.next_close()
+        {
+            self.mesh.skip_gap(watermark);
+            self.close_summary(watermark, wall, verdicts);
+        }
+    }
+
+    /// Whether the other end's report of the same call is the one that counts.
+    #[inline]
+    fn is_reported(&mut self, event: Event<'_>, ids: Ids) -> bool {
+        if event.reporter() == Reporter::Source && self.destination_reports(ids, event.report()) {
+            self.estate.confirm(event);
+            return true;
+        }
+        let again = self.estate.count(event) == Report::Again;
+        if again && event.reporter() == Reporter::Destination {
+            self.shards[usize::from(ids.shard)].hear(ids.destination, &self.mesh);
+        }
+        again
+    }
+
     /// Whether the destination's own proxy reports its calls, so that the caller's report only confirms.
     fn destination_reports(&self, ids: Ids, now: Timestamp) -> bool {
         let shard = &self.shards[usize::from(ids.shard)];
-        let Some(link) = shard.links.get(&ids.destination) else { return false };
-        link.reported
-            || link
-                .mesh
-                .and_then(|id| self.mesh.destination(id))
-                .is_some_and(|(_, reported)| now - reported <= DESTINATION_REPORTS)
+        let link = shard.links.get(&ids.destination);
+        if link.is_some_and(|link| link.reported) {
+            return true;
+        }
+        // A caller that is new here may call whom others have called for long.
+        let known = link.and_then(|link| link.mesh);
+        let known = known.or_else(|| self.mesh.destination_id(shard.names.text(ids.destination)));
+        let last = known.and_then(|id| self.mesh.destination(id)).map(|(_, reported)| reported);
+        last.is_some_and(|reported| now - reported <= DESTINATION_REPORTS)
     }
 
     /// Makes place for what is new in the event, and notes that it was seen.
-    fn admit<'a>(&mut self, event: Event<'a>, ids: Ids, now: Timestamp) -> Case<'a> {
+    fn admit<'a>(&mut self, event: Event<'a>, ids: Ids, principal: &str, now: Timestamp) -> Case<'a> {
         let exposure = self.mesh.exposure(now);
         let shard = &mut self.shards[usize::from(ids.shard)];
         let admitted = admit_edge(shard, &self.mesh, ids, now);
         let (edge, first_contact, bytes) = admitted.unwrap_or_else(|| {
-            let source = new_source(event, shard, &self.mesh, exposure);
+            let source = new_source((principal, event.source().cluster()), shard, &self.mesh, exposure);
             self.used += SOURCE_BYTES;
             shard.delta.new_identities += 1;
             shard.sources.insert(ids.source, Box::new(source));
@@ -414,16 +449,14 @@ fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
     }
 }
 
-fn new_source(event: Event<'_>, shard: &Shard, mesh: &Mesh, exposure: Exposure) -> Source {
-    let party = event.source();
-    let text = |text: &str| (!text.is_empty()).then(|| Arc::<str>::from(text));
-    let namespace = text(party.namespace());
+fn new_source((principal, cluster): (&str, &str), shard: &Shard, mesh: &Mesh, exposure: Exposure) -> Source {
+    let namespace = Hierarchy::of(principal).namespace.map(Arc::<str>::from);
     let settled = exposure.now - exposure.birth >= SETTLED;
     let siblings = namespace.as_deref().filter(|_| settled).and_then(|namespace| mesh.siblings(namespace));
-    let mark = (3_u8, party.principal(), party.cluster());
+    let mark = (3_u8, principal, cluster);
     Source {
-        principal: Arc::from(party.principal()),
-        cluster: text(party.cluster()),
+        principal: Arc::from(principal),
+        cluster: (!cluster.is_empty()).then(|| Arc::from(cluster)),
         baseline: siblings.map_or_else(SourceBaseline::default, |rate| SourceBaseline::inheriting(exposure, rate)),
         namespace,
         first: exposure.now,

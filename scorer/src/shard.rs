@@ -311,6 +311,19 @@ impl Shard {
             .or_insert_with(|| Link { mesh: mesh.destination_id(names.text(destination)), ..Link::default() })
     }
 
+    /// Notes that the destination's own proxy reports.
+    pub(crate) fn hear(&mut self, destination: u32, mesh: &Mesh) {
+        let is_full = self.touched.len() == TOUCHED;
+        let link = self.link(destination, mesh);
+        let is_touched = link.is_touched();
+        if is_touched || !is_full {
+            link.reported = true;
+        }
+        if !is_touched && !is_full {
+            self.touched.push(destination);
+        }
+    }
+
     /// Lets go of where destinations stood that the mesh has let go of.
     pub(crate) fn unresolve(&mut self, mesh: &Mesh) {
         for (&id, link) in &mut self.links {
@@ -331,6 +344,13 @@ impl Shard {
                 link.mesh = mesh.destination_id(self.names.text(id));
             }
         }
+    }
+}
+
+impl Link {
+    /// Whether the summary to come tells of it.
+    fn is_touched(&self) -> bool {
+        self.calls > 0.0 || self.reported
     }
 }
 

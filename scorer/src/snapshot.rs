@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     config::{Budget, ScorerConfig},
+    estate::Estate,
     forgotten::Forgotten,
     mesh::{Delta, Mesh, SourceKey},
     order::Run,
@@ -111,6 +112,7 @@ struct Rest<D> {
 enum Put {
     Whole(Box<Whole>),
     Meta(&'static str, Vec<u8>),
+    Estate(Box<Estate>),
     Name(u8, u32, Option<Arc<str>>),
     Taken(u8, Taken),
     Gone(u8, Gone),
@@ -160,6 +162,7 @@ impl Scorer {
             Put::Meta("covered", bytes(&covered)),
             Put::Meta("inputs", bytes(&covered.inputs)),
             Put::Meta("budget", bytes(&self.config.budget)),
+            Put::Estate(Box::new(self.estate.clone())),
             Put::Order(bytes(&self.order.take())),
         ];
         for (index, shard) in self.shards.iter_mut().enumerate() {
@@ -369,6 +372,7 @@ fn write(database: &Database, changes: Changes) -> Result<Covered, redb::Error> 
             match put {
                 Put::Whole(whole) => drop(meta.insert("whole", &bytes(&whole)[..])?),
                 Put::Meta(key, value) => drop(meta.insert(key, &value[..])?),
+                Put::Estate(estate) => drop(meta.insert("estate", &bytes(&estate)[..])?),
                 Put::Name(shard, id, Some(text)) => drop(names.insert((shard, id), &*text)?),
                 Put::Name(shard, id, None) => drop(names.remove((shard, id))?),
                 Put::Taken(shard, Taken::Source(id, value)) => drop(sources.insert((shard, id), &value[..])?),
@@ -434,6 +438,9 @@ fn restore(
     }
     (scorer.mesh, scorer.watermark, scorer.used, scorer.tally) = (whole.mesh, whole.watermark, whole.used, whole.tally);
     scorer.standings = whole.standings.into_iter().collect();
+    if let Some(estate) = meta.get("estate")? {
+        scorer.estate = parse(estate.value())?;
+    }
     // Only where it is another one: reading the curves out of turn is itself a change.
     if let Some(budget) = meta.get("budget")?
         && parse::<Budget>(budget.value())? != scorer.config.budget

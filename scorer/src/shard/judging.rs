@@ -147,7 +147,7 @@ impl Place<'_> {
             let seen = Observation { weight, ..case.edge_seen };
             edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
         }
-        if link.calls == 0.0 {
+        if !link.is_touched() {
             if touched.len() == TOUCHED {
                 return;
             }

@@ -1,0 +1,86 @@
+//! What is known of the estate beyond single events: which records and calls were seen already, whose address is
+//! whose, and under which name a destination goes.
+
+mod addresses;
+mod reports;
+
+use std::sync::Arc;
+
+use qualm_model::event::Event;
+use serde::{Deserialize, Serialize};
+
+use self::{
+    addresses::Addresses,
+    reports::{Counted, Joined, Reports},
+};
+
+/// Everything of it; saved with every snapshot.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Estate {
+    reports: Reports,
+    addresses: Addresses,
+}
+
+/// Who is at the ends of a call, where that is somebody else than the record names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Resolved {
+    pub(crate) source: Option<Arc<str>>,
+    pub(crate) destination: Option<Arc<str>>,
+}
+
+/// What a record is to the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// The first of its call.
+    First,
+    /// The same record again, or the other end's report of a call that was counted.
+    Again,
+}
+
+impl Estate {
+    /// Whether the record was read before, by what identifies it. Records without an id are never taken for repeated.
+    #[inline]
+    pub(crate) fn is_repeated(&mut self, event: Event<'_>) -> bool {
+        self.reports.is_repeated(event)
+    }
+
+    /// Notes a report that is to count. [`Report::Again`] where the other end's of the same call has counted already.
+    #[inline]
+    pub(crate) fn count(&mut self, event: Event<'_>) -> Report {
+        let is_counted = self.join(event, Counted::Yes).is_some_and(|joined| joined.counted);
+        if is_counted { Report::Again } else { Report::First }
+    }
+
+    /// Notes a report that only confirms the other end's.
+    #[inline]
+    pub(crate) fn confirm(&mut self, event: Event<'_>) {
+        self.join(event, Counted::No);
+    }
+
+    #[inline]
+    fn join(&mut self, event: Event<'_>, counted: Counted) -> Option<Joined> {
+        let joined = self.reports.join(event, counted)?;
+        if let Some((alias, name)) = &joined.alias {
+            self.addresses.alias(alias, name, event.report());
+        }
+        Some(joined)
+    }
+
+    /// Bytes it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.reports.bytes() + self.addresses.bytes()
+    }
+
+    /// Learns whose addresses the record shows.
+    #[inline]
+    pub(crate) fn learn(&mut self, event: Event<'_>) {
+        self.addresses.learn(event);
+    }
+
+    /// Who calls and who is called, as far as the stream itself has taught more than the record says.
+    #[inline]
+    pub(crate) fn resolve(&self, event: Event<'_>) -> Resolved {
+        let resolve = |party| self.addresses.resolve(&party, event.report()).cloned();
+        Resolved { source: resolve(event.source()), destination: resolve(event.destination()) }
+    }
+}

@@ -1,0 +1,252 @@
+//! One record counts once, and one call counts once.
+//!
+//! Shippers deliver at least once: a record that carries an id and was seen lately is a repetition. And both proxies
+//! report a call: where the caller's report came before anything was heard from the called's proxy, it has counted, and
+//! the called's report of the same call only confirms it.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    hash::{BuildHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use foldhash::quality::FixedState;
+use hashbrown::HashTable;
+use qualm_model::{
+    event::{Event, Reporter},
+    time::{Span, Timestamp},
+};
+use serde::{Deserialize, Serialize};
+
+/// Hashes of records in one generation, which lasts no longer than [`GENERATION`].
+const RECORDS: usize = 1 << 17;
+const GENERATION: Span = Span(5 * Span::MINUTE.0);
+/// Generations beside the one that is being filled: a repetition is recognised for ten minutes or half a million
+/// records at least, whichever is less.
+const GENERATIONS: usize = 4;
+/// How long the two reports of a call may be apart.
+const APART: Span = Span::MINUTE;
+/// Calls that wait for their other report; the oldest are forgotten first.
+const CALLS: usize = 1 << 16;
+/// Without a caller's report for so long the called's reports wait for none.
+const CALLERS_REPORT: Span = Span(10 * Span::MINUTE.0);
+
+/// What the two reports of one call, once together, say.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Joined {
+    /// Whether the report that came first was counted although it is the caller's.
+    pub(super) counted: bool,
+    /// What the caller's proxy calls the destination, and who that is by the destination's certificate.
+    pub(super) alias: Option<(Arc<str>, Arc<str>)>,
+}
+
+/// Whether a report was scored and learned, or is heard for what it confirms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Counted {
+    Yes,
+    No,
+}
+
+/// The first report of a call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Half {
+    by: Reporter,
+    counted: Counted,
+    at: Timestamp,
+    /// Reports of one key that still wait: attempts of one request.
+    count: u32,
+    destination: Arc<str>,
+}
+
+/// The records and calls of the last minutes.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Reports {
+    young: Seen,
+    /// When `young` was begun.
+    since: Timestamp,
+    /// The latest first; shared with the snapshot that is being written.
+    old: VecDeque<Arc<Seen>>,
+    /// When a caller's proxy was last heard.
+    callers: Option<Timestamp>,
+    open: HashMap<u64, Half, FixedHashing>,
+    order: VecDeque<(Timestamp, u64)>,
+}
+
+/// Hashes of records.
+#[derive(Debug, Clone, Default)]
+struct Seen(HashTable<u64>);
+
+/// Keys are hashes already.
+#[derive(Debug, Clone, Copy, Default)]
+struct FixedHashing;
+
+impl BuildHasher for FixedHashing {
+    type Hasher = Already;
+
+    fn build_hasher(&self) -> Already {
+        Already(0)
+    }
+}
+
+/// Takes a number as its own hash.
+#[derive(Debug)]
+struct Already(u64);
+
+impl Hasher for Already {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+impl Seen {
+    fn holds(&self, record: u64) -> bool {
+        self.0.find(record, |&known| known == record).is_some()
+    }
+
+    fn insert(&mut self, record: u64) {
+        self.0.insert_unique(record, record, |&known| known);
+    }
+}
+
+impl Serialize for Seen {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut bytes: Vec<u8> = Vec::with_capacity(8 * self.0.len());
+        self.0.iter().for_each(|record| bytes.extend(record.to_le_bytes()));
+        serializer.serialize_bytes(&bytes)
+    }
+}
+
+impl<'de> Deserialize<'de> for Seen {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = <&[u8]>::deserialize(deserializer)?;
+        let mut seen = Self::default();
+        for record in bytes.as_chunks::<8>().0 {
+            seen.insert(u64::from_le_bytes(*record));
+        }
+        Ok(seen)
+    }
+}
+
+impl Reports {
+    /// Whether the record was read before; notes it otherwise.
+    #[inline]
+    pub(super) fn is_repeated(&mut self, event: Event<'_>) -> bool {
+        let id = event.record_id();
+        if id.is_empty() {
+            return false;
+        }
+        let record = record_of(event, id);
+        if self.young.holds(record) || self.old.iter().any(|seen| seen.holds(record)) {
+            return true;
+        }
+        let now = event.report();
+        if self.young.0.len() >= RECORDS || now - self.since > GENERATION {
+            self.old.push_front(Arc::new(std::mem::take(&mut self.young)));
+            self.old.truncate(GENERATIONS);
+            self.since = self.since.max(now);
+        }
+        self.young.insert(record);
+        false
+    }
+
+    /// Bytes it takes, as tables are between two doublings.
+    pub(super) fn bytes(&self) -> usize {
+        let records = self.young.0.len() + self.old.iter().map(|seen| seen.0.len()).sum::<usize>();
+        2 * records * size_of::<u64>() + 2 * self.open.len() * (size_of::<Half>() + 48)
+    }
+
+    /// Lays a report beside the other end's of the same call, if that is there; it waits otherwise.
+    #[inline]
+    pub(super) fn join(&mut self, event: Event<'_>, counted: Counted) -> Option<Joined> {
+        let (by, now) = (event.reporter(), event.report());
+        match by {
+            Reporter::Source => self.callers = self.callers.max(Some(now)),
+            // In the beginning any caller's proxy may be about to report.
+            Reporter::Destination if now - *self.callers.get_or_insert(now) <= CALLERS_REPORT => {}
+            _ => return None,
+        }
+        let call = call_of(event)?;
+        self.forget(now);
+        let Some(half) = self.open.get_mut(&call) else {
+            self.wait(event, call, counted);
+            return None;
+        };
+        if half.by == by {
+            half.count = half.count.saturating_add(1);
+            return None;
+        }
+        let (theirs, ours) = (Arc::clone(&half.destination), event.destination().principal());
+        let joined = Joined { counted: half.counted == Counted::Yes, alias: alias(by, &theirs, ours) };
+        half.count -= 1;
+        if half.count == 0 {
+            self.open.remove(&call);
+        }
+        Some(joined)
+    }
+
+    fn wait(&mut self, event: Event<'_>, call: u64, counted: Counted) {
+        let destination = Arc::from(event.destination().principal());
+        let half = Half { by: event.reporter(), counted, at: event.report(), count: 1, destination };
+        self.order.push_back((half.at, call));
+        self.open.insert(call, half);
+        if self.order.len() > CALLS
+            && let Some((_, oldest)) = self.order.pop_front()
+        {
+            self.open.remove(&oldest);
+        }
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        while let Some(&(at, call)) = self.order.front()
+            && now - at > APART
+        {
+            self.order.pop_front();
+            if self.open.get(&call).is_some_and(|half| half.at == at) {
+                self.open.remove(&call);
+            }
+        }
+    }
+}
+
+/// The name by which the caller's proxy, and the one by which the called's own proxy knows the destination.
+fn alias(by: Reporter, theirs: &Arc<str>, ours: &str) -> Option<(Arc<str>, Arc<str>)> {
+    if **theirs == *ours {
+        return None;
+    }
+    let ours = Arc::from(ours);
+    let theirs = Arc::clone(theirs);
+    Some(if by == Reporter::Destination { (theirs, ours) } else { (ours, theirs) })
+}
+
+/// What identifies a record among all others: attempts of one request differ in time, port or length.
+fn record_of(event: Event<'_>, id: &str) -> u64 {
+    let mut hasher = FixedState::default().build_hasher();
+    (id, event.reporter() as u8, event.reporter_id(), event.start().0, event.report().0).hash(&mut hasher);
+    (event.source().port(), event.destination().ip(), event.operation(), event.status()).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// What both reports of a call have in common: the request id at the place where it was received, or else the two ends of
+/// the connection.
+fn call_of(event: Event<'_>) -> Option<u64> {
+    let (source, destination) = (event.source(), event.destination());
+    let at = (destination.ip(), destination.port());
+    let hash = |value: &dyn Fn(&mut foldhash::quality::FoldHasher<'_>)| {
+        let mut hasher = FixedState::default().build_hasher();
+        value(&mut hasher);
+        hasher.finish()
+    };
+    match event.record_id() {
+        "" if source.port() == 0 || at.1 == 0 || at.0.is_empty() => None,
+        "" => Some(hash(&|hasher| (source.ip(), source.port(), at).hash(hasher))),
+        id => Some(hash(&|hasher| (id, at).hash(hasher))),
+    }
+}

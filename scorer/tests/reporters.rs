@@ -1,0 +1,248 @@
+//! Both proxies report a call, and each call counts once: whatever comes first, and whatever is lost.
+
+mod mesh;
+
+use mesh::{START, mixed};
+use qualm_model::{
+    event::{EventBuilder, EventDraft, Kind, Outcome, Party, Position, Reporter},
+    identity::Provenance,
+    level::Level,
+    time::{Span, Timestamp},
+};
+use qualm_scorer::{
+    config::{EnforceConfig, Mode, ScorerConfig},
+    scorer::{Observed, Scorer},
+    verdict::{Cause, Verdict},
+};
+
+const SERVICES: u64 = 12;
+const BEAT: Span = Span(600_000_000);
+const DAYS: i64 = 3;
+/// Somebody begins to call everybody, in the last ten minutes.
+const ATTACKER: u64 = 5;
+
+/// How the caller's proxy names the destination.
+#[derive(Clone, Copy, PartialEq)]
+enum Outbound {
+    /// By the certificate it verified.
+    Certificate,
+    /// By its host name.
+    Host,
+}
+
+/// A report in the making.
+#[derive(Clone)]
+struct Report {
+    by: Reporter,
+    at: Timestamp,
+    start: Timestamp,
+    call: u64,
+    attempt: u64,
+    from: u64,
+    to: u64,
+    named: Outbound,
+}
+
+fn identity(service: u64) -> String {
+    format!("spiffe://mesh.test/ns/shop/sa/s{service}")
+}
+
+fn address(service: u64) -> String {
+    format!("10.0.0.{service}")
+}
+
+/// Who calls whom at a beat.
+fn ends(i: u64, last: u64) -> (u64, u64) {
+    let from = mixed(i, 1) % SERVICES;
+    let looks_around = mixed(i, 6).is_multiple_of(3000);
+    let peers = if looks_around { SERVICES / 2 } else { 3 };
+    if last - i < 1000 && i.is_multiple_of(5) {
+        return (ATTACKER, (ATTACKER + 1 + mixed(i, 9) % (SERVICES - 1)) % SERVICES);
+    }
+    (from, (from + 1 + mixed(i, 2) % peers) % SERVICES)
+}
+
+/// All calls as both proxies report them: the called's a millisecond before the caller's.
+fn reports(named: Outbound) -> Vec<Report> {
+    let last = (DAYS * Span::DAY.0 / BEAT.0) as u64;
+    let both = |i: u64| {
+        let (from, to) = ends(i, last);
+        let start = Timestamp(START) + Span(i as i64 * BEAT.0);
+        let duration = Span(2_000_000 + (mixed(i, 3) % 3_000_000) as i64);
+        let report = |by, after: i64| Report {
+            by,
+            at: start + duration + Span(after),
+            start,
+            call: i,
+            attempt: 0,
+            from,
+            to,
+            named,
+        };
+        [report(Reporter::Destination, 0), report(Reporter::Source, 1_000_000)]
+    };
+    (0..last).flat_map(both).collect()
+}
+
+fn push(builder: &mut EventBuilder, report: &Report, offset: i64) {
+    let (source, destination) = (identity(report.from), identity(report.to));
+    let (from, to, id) = (address(report.from), address(report.to), format!("request-{}", report.call));
+    let host = format!("s{}.shop.svc.cluster.local", report.to);
+    let outbound = report.by == Reporter::Source;
+    let called = match (outbound, report.named) {
+        (true, Outbound::Host) => (host.as_str(), Provenance::Name),
+        _ => (destination.as_str(), Provenance::Certificate),
+    };
+    let operation = format!("GET /{}", mixed(report.call, 4) % 3);
+    builder.push(&EventDraft {
+        start: report.start,
+        report: report.at,
+        kind: Kind::Request,
+        reporter: report.by,
+        reporter_id: if outbound { &source } else { &destination },
+        record_id: &id,
+        source: Party {
+            principal: &source,
+            ip: &from,
+            port: 30_000 + report.attempt as u16 + (report.call % 20_000) as u16,
+            provenance: if outbound { Provenance::Name } else { Provenance::Certificate },
+            ..Party::default()
+        },
+        destination: Party { principal: called.0, ip: &to, port: 8080, provenance: called.1, ..Party::default() },
+        operation: &operation,
+        outcome: Outcome::Success,
+        status: Some(200),
+        bytes_in: Some(300),
+        bytes_out: Some(500 + mixed(report.call, 5) % 100),
+        duration_ns: Some((report.at - report.start).0),
+        position: Position { source: 0, partition: 0, offset },
+        ..EventDraft::default()
+    });
+}
+
+/// What became of a stream of reports.
+struct Judged {
+    counted: u64,
+    duplicates: u64,
+    edges: u64,
+    /// Who entered which level on evidence.
+    entries: Vec<(String, Level)>,
+}
+
+impl Judged {
+    /// A dozen calls of the first seconds under another name may decide who is *watched*, and no more.
+    fn entries_that_matter(&self, named: Outbound) -> Vec<&(String, Level)> {
+        let least = if named == Outbound::Host { Level::Throttled } else { Level::Watched };
+        self.entries.iter().filter(|(_, level)| *level >= least).collect()
+    }
+}
+
+fn judged(reports: &[Report]) -> Judged {
+    let enforce = EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() };
+    let mut scorer = Scorer::new(ScorerConfig { enforce, ..ScorerConfig::default() });
+    let (mut builder, mut verdicts, mut minute) = (EventBuilder::new(), Vec::<Verdict>::new(), 0);
+    let (mut counted, mut duplicates) = (0, 0);
+    for (place, chunk) in reports.chunks(1000).enumerate() {
+        for (row, report) in chunk.iter().enumerate() {
+            push(&mut builder, report, (place * 1000 + row) as i64);
+        }
+        let batch = builder.finish();
+        scorer.open(&batch);
+        for event in batch.events() {
+            let wall = event.report();
+            if minute != wall.window(Span::MINUTE) {
+                minute = wall.window(Span::MINUTE);
+                scorer.tick(wall, &mut verdicts);
+            }
+            match scorer.observe(event, wall, &mut verdicts) {
+                Observed::Scored { .. } => counted += 1,
+                Observed::Duplicate => duplicates += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let entered = verdicts.iter().filter(|verdict| verdict.cause == Cause::Evidence);
+    let mut entries: Vec<_> = entered.map(|verdict| (verdict.identity.clone(), verdict.level)).collect();
+    entries.sort();
+    entries.dedup();
+    Judged { counted, duplicates, edges: scorer.tally().edges, entries }
+}
+
+fn only(reports: &[Report], by: Reporter) -> Vec<Report> {
+    reports.iter().filter(|report| report.by == by).cloned().collect()
+}
+
+/// In the order in which several shippers would deliver them: up to two seconds late.
+fn shuffled(reports: &[Report]) -> Vec<Report> {
+    let mut late = reports.to_vec();
+    late.sort_by_key(|report| report.at + Span((mixed(report.call, 21 + report.by as u64) % 2_000_000_000) as i64));
+    late
+}
+
+fn without_one_in_a_hundred(reports: &[Report]) -> Vec<Report> {
+    let kept = |(i, _): &(usize, &Report)| !mixed(*i as u64, 22).is_multiple_of(100);
+    reports.iter().enumerate().filter(kept).map(|(_, report)| report.clone()).collect()
+}
+
+#[test]
+fn each_call_counts_once_whoever_reports_it() {
+    for named in [Outbound::Certificate, Outbound::Host] {
+        let both = reports(named);
+        let calls = both.len() as u64 / 2;
+        // By its host name a destination is known until a first call has shown who that is.
+        let named_otherwise = if named == Outbound::Host { SERVICES } else { 0 };
+        let inbound = judged(&only(&both, Reporter::Destination));
+        assert_eq!((inbound.counted, inbound.duplicates), (calls, 0));
+        assert!(inbound.entries.contains(&(identity(ATTACKER), Level::Throttled)), "{:?}", inbound.entries);
+
+        let outbound = judged(&only(&both, Reporter::Source));
+        assert_eq!((outbound.counted, outbound.edges), (calls, inbound.edges), "the caller's reports stand in");
+
+        let together = judged(&both);
+        assert_eq!((together.counted, together.edges), (calls, inbound.edges));
+        assert_eq!(together.entries, inbound.entries);
+
+        let mixed_up = judged(&shuffled(&both));
+        assert_eq!(mixed_up.counted, calls);
+        assert!((inbound.edges..=inbound.edges + named_otherwise).contains(&mixed_up.edges), "{}", mixed_up.edges);
+        let reference = judged(&shuffled(&only(&both, Reporter::Destination)));
+        assert_eq!(mixed_up.entries_that_matter(named), reference.entries_that_matter(named));
+
+        let lossy = without_one_in_a_hundred(&shuffled(&both));
+        let reported = judged(&only(&lossy, Reporter::Destination));
+        let lossy = judged(&lossy);
+        assert!((inbound.edges..=inbound.edges + named_otherwise).contains(&lossy.edges), "{}", lossy.edges);
+        // Those of the first seconds that only the caller reported.
+        assert!((reported.counted..reported.counted + 5).contains(&lossy.counted), "{}", lossy.counted);
+        assert_eq!(lossy.entries_that_matter(named), reported.entries_that_matter(named));
+    }
+}
+
+#[test]
+fn attempts_of_one_request_are_calls_of_their_own() {
+    let mut calls = only(&reports(Outbound::Certificate)[..2000], Reporter::Destination);
+    let again: Vec<_> = calls
+        .iter()
+        .filter(|report| report.call.is_multiple_of(10))
+        .map(|report| Report {
+            attempt: 1,
+            start: report.start + Span(1_000_000),
+            at: report.at + Span(1_000_000),
+            ..report.clone()
+        })
+        .collect();
+    calls.extend(again);
+    calls.sort_by_key(|report| report.at);
+    let judged = judged(&calls);
+    assert_eq!((judged.counted, judged.duplicates), (1100, 0));
+}
+
+#[test]
+fn a_record_that_is_delivered_twice_counts_once() {
+    let once = only(&reports(Outbound::Certificate)[..4000], Reporter::Destination);
+    let mut twice = once.clone();
+    // A shipper that was killed sends the last half again.
+    twice.extend(once[1000..].iter().cloned());
+    let judged = judged(&twice);
+    assert_eq!((judged.counted, judged.duplicates), (2000, 1000));
+}
