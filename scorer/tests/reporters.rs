@@ -2,7 +2,7 @@
 
 mod mesh;
 
-use mesh::{START, mixed};
+use mesh::{START, mixed, reopened};
 use qualm_model::{
     event::{EventBuilder, EventDraft, Kind, Outcome, Party, Position, Reporter},
     identity::Provenance,
@@ -12,6 +12,7 @@ use qualm_model::{
 use qualm_scorer::{
     config::{EnforceConfig, Mode, ScorerConfig},
     scorer::{Observed, Scorer},
+    snapshot::{Covered, Snapshots},
     verdict::{Cause, Verdict},
 };
 
@@ -137,35 +138,63 @@ impl Judged {
     }
 }
 
-fn judged(reports: &[Report]) -> Judged {
-    let enforce = EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() };
-    let mut scorer = Scorer::new(ScorerConfig { enforce, ..ScorerConfig::default() });
-    let (mut builder, mut verdicts, mut minute) = (EventBuilder::new(), Vec::<Verdict>::new(), 0);
-    let (mut counted, mut duplicates) = (0, 0);
-    for (place, chunk) in reports.chunks(1000).enumerate() {
-        for (row, report) in chunk.iter().enumerate() {
-            push(&mut builder, report, (place * 1000 + row) as i64);
-        }
-        let batch = builder.finish();
-        scorer.open(&batch);
-        for event in batch.events() {
-            let wall = event.report();
-            if minute != wall.window(Span::MINUTE) {
-                minute = wall.window(Span::MINUTE);
-                scorer.tick(wall, &mut verdicts);
+/// A scorer that reads reports.
+struct Reading {
+    scorer: Scorer,
+    builder: EventBuilder,
+    verdicts: Vec<Verdict>,
+    minute: i64,
+    observed: Vec<Observed>,
+}
+
+impl Reading {
+    fn of(scorer: Scorer) -> Self {
+        Self { scorer, builder: EventBuilder::new(), verdicts: Vec::new(), minute: 0, observed: Vec::new() }
+    }
+
+    fn read(&mut self, reports: &[Report]) {
+        for chunk in reports.chunks(1000) {
+            for (row, report) in chunk.iter().enumerate() {
+                push(&mut self.builder, report, (self.observed.len() + row) as i64);
             }
-            match scorer.observe(event, wall, &mut verdicts) {
-                Observed::Scored { .. } => counted += 1,
-                Observed::Duplicate => duplicates += 1,
-                other => panic!("{other:?}"),
+            let batch = self.builder.finish();
+            self.scorer.open(&batch);
+            for event in batch.events() {
+                let wall = event.report();
+                if self.minute != wall.window(Span::MINUTE) {
+                    self.minute = wall.window(Span::MINUTE);
+                    self.scorer.tick(wall, &mut self.verdicts);
+                }
+                let observed = self.scorer.observe(event, wall, &mut self.verdicts);
+                self.observed.push(observed);
             }
         }
     }
-    let entered = verdicts.iter().filter(|verdict| verdict.cause == Cause::Evidence);
-    let mut entries: Vec<_> = entered.map(|verdict| (verdict.identity.clone(), verdict.level)).collect();
-    entries.sort();
-    entries.dedup();
-    Judged { counted, duplicates, edges: scorer.tally().edges, entries }
+
+    fn judged(&self) -> Judged {
+        let count = |of: fn(&Observed) -> bool| self.observed.iter().filter(|observed| of(observed)).count() as u64;
+        let entered = self.verdicts.iter().filter(|verdict| verdict.cause == Cause::Evidence);
+        let mut entries: Vec<_> = entered.map(|verdict| (verdict.identity.clone(), verdict.level)).collect();
+        entries.sort();
+        entries.dedup();
+        Judged {
+            counted: count(|observed| matches!(observed, Observed::Scored { .. })),
+            duplicates: count(|observed| matches!(observed, Observed::Duplicate)),
+            edges: self.scorer.tally().edges,
+            entries,
+        }
+    }
+}
+
+fn config() -> ScorerConfig {
+    let enforce = EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() };
+    ScorerConfig { enforce, ..ScorerConfig::default() }
+}
+
+fn judged(reports: &[Report]) -> Judged {
+    let mut reading = Reading::of(Scorer::new(config()));
+    reading.read(reports);
+    reading.judged()
 }
 
 fn only(reports: &[Report], by: Reporter) -> Vec<Report> {
@@ -245,4 +274,26 @@ fn a_record_that_is_delivered_twice_counts_once() {
     twice.extend(once[1000..].iter().cloned());
     let judged = judged(&twice);
     assert_eq!((judged.counted, judged.duplicates), (2000, 1000));
+}
+
+#[test]
+fn a_restart_forgets_no_report() {
+    let mut reports = shuffled(&reports(Outbound::Host)[..40_000]);
+    let again = reports[10_000..30_000].iter().step_by(7).cloned();
+    reports.extend(again.collect::<Vec<_>>());
+    let mut whole = Reading::of(Scorer::new(config()));
+    whole.read(&reports);
+    for restart in [3, 777, 20_001, 41_000] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut snapshots, _) = Snapshots::open(directory.path(), config()).expect("a new one");
+        let mut first = Reading::of(Scorer::new(config()));
+        first.read(&reports[..restart]);
+        snapshots.save(first.scorer.changes(Covered::default()));
+        snapshots.finish().expect("it was being written").expect("it can be written");
+        drop(snapshots);
+        let (_snapshots, loaded) = reopened(directory.path(), config());
+        let mut rest = Reading { scorer: loaded.expect("a snapshot").scorer, ..first };
+        rest.read(&reports[restart..]);
+        assert!(rest.observed == whole.observed, "restart at {restart}");
+    }
 }

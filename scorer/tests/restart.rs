@@ -2,7 +2,7 @@
 
 mod mesh;
 
-use mesh::{Call, batch, batch_of, calls};
+use mesh::{Call, batch, batch_of, calls, reopened};
 use qualm_model::{
     event::{Event, Positions},
     level::Level,
@@ -72,7 +72,7 @@ fn a_restart_at_any_point_changes_nothing() {
         snapshots.save(scorer.changes(covered.clone()));
         snapshots.finish().expect("it was being written").expect("it can be written");
         drop((snapshots, scorer));
-        let (_snapshots, loaded) = reopened(directory.path());
+        let (_snapshots, loaded) = reopened(directory.path(), ScorerConfig::default());
         let mut loaded = loaded.expect("a snapshot");
         assert_eq!(loaded.covered, covered);
         feed(&mut loaded.scorer, &calls[restart..], restart, 500, &mut outcomes);
@@ -105,7 +105,7 @@ fn what_changes_while_a_snapshot_is_collected_is_in_it_as_it_was() {
         snapshots.save(changes);
         snapshots.finish().expect("it was being written").expect("it can be written");
         drop((snapshots, scorer));
-        let (_snapshots, loaded) = reopened(directory.path());
+        let (_snapshots, loaded) = reopened(directory.path(), ScorerConfig::default());
         let mut loaded = loaded.expect("a snapshot");
         feed(&mut loaded.scorer, &calls[begun..], begun, 500, &mut outcomes);
         assert_eq!(outcomes.verdicts, expected.verdicts, "begun at {begun}");
@@ -158,11 +158,11 @@ fn the_order_of_reading_that_is_saved_brings_the_same_verdicts_again() {
     snapshots.finish().expect("it was being written").expect("it can be written");
     drop((snapshots, scorer));
 
-    let (kept, loaded) = reopened(directory.path());
+    let (kept, loaded) = reopened(directory.path(), ScorerConfig::default());
     drop((kept, loaded));
     let order = until_free(|| Snapshots::order(directory.path()));
     assert_eq!(order.len(), 2, "one list a snapshot");
-    let (_copied, loaded) = reopened(copy.path());
+    let (_copied, loaded) = reopened(copy.path(), ScorerConfig::default());
     let mut again = loaded.expect("a snapshot").scorer;
     let mut outcomes = Outcomes::default();
     for run in &order[1] {
@@ -181,17 +181,6 @@ fn until_free<T>(mut open: impl FnMut() -> Result<T, SnapshotError>) -> T {
         match open() {
             Ok(opened) => return opened,
             Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
-        }
-    }
-    panic!("the file is still held");
-}
-
-/// The writing thread lets go of the file a moment after its handle is dropped.
-fn reopened(directory: &std::path::Path) -> (Snapshots, Option<Loaded>) {
-    for _ in 0..2000 {
-        match Snapshots::open(directory, ScorerConfig::default()) {
-            Err(SnapshotError::Unwritable { .. }) => std::thread::sleep(std::time::Duration::from_millis(5)),
-            opened => return opened.expect("the snapshot can be read"),
         }
     }
     panic!("the file is still held");

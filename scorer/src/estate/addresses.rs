@@ -154,3 +154,93 @@ impl Addresses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use qualm_model::event::{EventBatch, EventBuilder, EventDraft, Party};
+
+    use super::*;
+
+    const CART: &str = "spiffe://mesh.test/ns/shop/sa/cart";
+    const BANK: &str = "spiffe://mesh.test/ns/bank/sa/ledger";
+    const IP: &str = "10.1.2.3";
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_seconds(1_000_000 + seconds)
+    }
+
+    fn call(time: Timestamp, source: Party<'_>) -> EventBatch {
+        let mut builder = EventBuilder::new();
+        builder.push(&EventDraft { start: time, report: time, source, ..EventDraft::default() });
+        builder.finish()
+    }
+
+    fn verified(addresses: &mut Addresses, seconds: i64, principal: &str) {
+        let party = Party { principal, ip: IP, provenance: Provenance::Certificate, ..Party::default() };
+        addresses.learn(call(at(seconds), party).event(0));
+    }
+
+    /// Who calls from the address, by a record that knows no more than it.
+    fn found(addresses: &Addresses, seconds: i64) -> Option<String> {
+        let batch = call(at(seconds), Party { principal: IP, ip: IP, ..Party::default() });
+        addresses.resolve(&batch.event(0).source(), at(seconds)).map(ToString::to_string)
+    }
+
+    #[test]
+    fn a_bare_address_is_whose_certificate_was_verified_there_last() {
+        let mut addresses = Addresses::default();
+        assert_eq!(found(&addresses, 0), None);
+        verified(&mut addresses, 0, CART);
+        assert_eq!(found(&addresses, 30).as_deref(), Some(CART));
+        // The pod has ended, and within a minute another one has its address.
+        verified(&mut addresses, 45, BANK);
+        assert_eq!(found(&addresses, 46).as_deref(), Some(BANK));
+        assert_eq!(found(&addresses, 40), None, "what is told late is not the newcomer's");
+        verified(&mut addresses, 44, CART);
+        assert_eq!(found(&addresses, 50).as_deref(), Some(BANK), "a late report of the first takes nothing back");
+    }
+
+    #[test]
+    fn an_address_that_several_use_in_turns_is_nobodys() {
+        let mut addresses = Addresses::default();
+        for (seconds, who) in [(0, CART), (10, BANK), (20, CART), (30, BANK)] {
+            verified(&mut addresses, seconds, who);
+        }
+        assert_eq!(found(&addresses, 31), None);
+    }
+
+    #[test]
+    fn an_address_that_nobody_has_claimed_for_an_hour_is_not_known() {
+        let mut addresses = Addresses::default();
+        verified(&mut addresses, 0, CART);
+        assert_eq!(found(&addresses, 3600).as_deref(), Some(CART));
+        assert_eq!(found(&addresses, 3601), None);
+    }
+
+    #[test]
+    fn whoever_says_its_own_name_and_address_is_believed_by_its_certificate_only() {
+        let mut addresses = Addresses::default();
+        let party = Party { principal: "cart", ip: IP, ..Party::default() };
+        addresses.learn(call(at(0), party).event(0));
+        assert_eq!(found(&addresses, 1), None);
+    }
+
+    #[test]
+    fn addresses_of_two_clusters_are_not_mixed_up() {
+        let mut addresses = Addresses::default();
+        let party =
+            Party { principal: CART, ip: IP, cluster: "east", provenance: Provenance::Certificate, ..Party::default() };
+        addresses.learn(call(at(0), party).event(0));
+        assert_eq!(found(&addresses, 1), None);
+    }
+
+    #[test]
+    fn a_flood_of_addresses_stays_within_the_bound() {
+        let mut claims = Claims::default();
+        for number in 0..KEPT + 10 {
+            claims.claim(&number.to_string(), CART, at(0));
+        }
+        assert_eq!((claims.by.len(), claims.order.len()), (KEPT, KEPT));
+        assert!(claims.holder("9", at(1)).is_none() && claims.holder("10", at(1)).is_some());
+    }
+}
