@@ -4,9 +4,11 @@
 //! - [`format`]: the formats by name; [`row`]: where events go to, and what holds for every format
 //! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
+//! - [`auto`]: whichever format understands a record
 //! - one format a file: [`istio_json`], [`istio_text`], [`vault_audit`], [`mapped`]
 
 pub mod access;
+pub mod auto;
 pub mod format;
 pub mod istio_json;
 pub mod istio_text;
@@ -108,6 +110,11 @@ impl Parser {
         self.grammar.parse(text, &mut row)?;
         self.refused = row.into_refused();
         Ok(())
+    }
+
+    /// The formats that records were of so far, most frequent first; empty where the format was named.
+    pub fn found(&self) -> Vec<(Format, u64)> {
+        if let Grammar::Auto(auto) = &self.grammar { auto.found() } else { Vec::new() }
     }
 
     /// Why entries of the record just read became no events.

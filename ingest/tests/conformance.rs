@@ -52,7 +52,7 @@ static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| {
         Case { name: format.as_str(), format, mapping: None, record }
     };
     let mapped = |name, mapping, record| Case { name, format: Format::Mapped, mapping: Some(mapping), record };
-    let named = Format::ALL.iter().filter(|&&format| format != Format::Mapped).map(of);
+    let named = Format::ALL.iter().filter(|format| format.is_named()).map(of);
     named.chain([mapped("mapped csv", CSV_MAPPING, CSV), mapped("mapped jsonl", JSONL_MAPPING, JSONL)]).collect()
 });
 
@@ -109,13 +109,35 @@ fn golden_of(format: Format) -> String {
 /// Run with `QUALM_BLESS=1` to write what is read now; then read the difference.
 #[test]
 fn every_format_reads_its_sample_as_the_golden_file_says() {
-    for &format in Format::ALL.iter().filter(|&&format| format != Format::Mapped) {
+    for &format in Format::ALL.iter().filter(|format| format.is_named()) {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{format}.txt"));
         let found = golden_of(format);
         if std::env::var_os("QUALM_BLESS").is_some() {
             fs::write(&path, &found).unwrap();
         }
         assert_eq!(found, fs::read_to_string(&path).unwrap(), "{format}");
+    }
+}
+
+#[test]
+fn the_format_is_found_without_being_named() {
+    let mut mixed = Parser::for_format(Format::Auto, None).unwrap();
+    for _ in 0..3 {
+        for &format in Format::ALL.iter().filter(|format| format.is_named()) {
+            let mut auto = Parser::for_format(Format::Auto, None).unwrap();
+            let mut named = Parser::for_format(format, None).unwrap();
+            for record in format.sample().lines() {
+                let expected = outcome_of(&mut named, record.as_bytes());
+                let found = outcome_of(&mut auto, record.as_bytes());
+                let in_between = outcome_of(&mut mixed, record.as_bytes());
+                if expected.is_ok() {
+                    assert_eq!((&found, &in_between), (&expected, &expected), "{format}: {record}");
+                } else {
+                    assert_eq!(found.is_ok(), expected.is_ok(), "{format}: {record}");
+                }
+            }
+            assert_eq!(auto.found()[0].0, format);
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     InvalidParser, Row,
+    auto::Auto,
     istio_json::IstioJson,
     istio_text::IstioText,
     mapped::{Mapped, Mapping},
@@ -18,7 +19,7 @@ use crate::source::Rejection;
 macro_rules! formats {
     ($($variant:ident $name:literal $reader:ident, $about:literal;)*) => {
         /// A log format, by the name it has in the configuration and after `--format`.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
         pub enum Format {
             $(
                 #[doc = $about]
@@ -28,17 +29,22 @@ macro_rules! formats {
             /// Any CSV or JSON lines, read through a mapping file.
             #[serde(rename = "mapped")]
             Mapped,
+            /// Whichever of the others understands a record.
+            #[default]
+            #[serde(rename = "auto")]
+            Auto,
         }
 
         impl Format {
             /// All formats.
-            pub const ALL: &[Self] = &[$(Self::$variant,)* Self::Mapped];
+            pub const ALL: &[Self] = &[$(Self::$variant,)* Self::Mapped, Self::Auto];
 
             /// The name in the configuration.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
                     Self::Mapped => "mapped",
+                    Self::Auto => "auto",
                 }
             }
 
@@ -47,15 +53,21 @@ macro_rules! formats {
                 match self {
                     $(Self::$variant => $about,)*
                     Self::Mapped => "Any CSV or JSON lines, read through a mapping file.",
+                    Self::Auto => "Whichever of the others understands a record; they may be mixed.",
                 }
             }
 
-            /// Records as they are met in the field, one a line. Empty for [`Format::Mapped`].
+            /// Records as they are met in the field, one a line. Empty where the format is not one by itself.
             pub const fn sample(self) -> &'static str {
                 match self {
                     $(Self::$variant => include_str!(concat!("samples/", $name, ".txt")),)*
-                    Self::Mapped => "",
+                    Self::Mapped | Self::Auto => "",
                 }
+            }
+
+            /// Whether it says by itself what its records look like.
+            pub const fn is_named(self) -> bool {
+                !matches!(self, Self::Mapped | Self::Auto)
             }
         }
 
@@ -64,12 +76,14 @@ macro_rules! formats {
         pub(super) enum Grammar {
             $($variant(Box<$reader>),)*
             Mapped(Box<Mapped>),
+            Auto(Box<Auto>),
         }
 
         impl Grammar {
             pub(super) fn of(format: Format, mapping: Option<Mapping>) -> Result<Self, InvalidParser> {
                 Ok(match (format, mapping) {
                     $((Format::$variant, None) => Self::$variant(Box::default()),)*
+                    (Format::Auto, None) => Self::Auto(Box::default()),
                     (Format::Mapped, Some(mapping)) => Self::Mapped(Box::new(Mapped::new(mapping))),
                     _ => return Err(InvalidParser),
                 })
@@ -80,6 +94,7 @@ macro_rules! formats {
                 match self {
                     $(Self::$variant(reader) => reader.parse(text, row),)*
                     Self::Mapped(reader) => reader.parse(text, row),
+                    Self::Auto(reader) => reader.parse(text, row),
                 }
             }
         }
