@@ -19,6 +19,7 @@ pub mod enforce;
 mod forgotten;
 pub mod journal;
 mod judge;
+mod mandate;
 mod memory;
 mod mesh;
 mod names;
