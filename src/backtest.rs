@@ -33,6 +33,7 @@ use qualm_ingest::{
     counters::reason,
     file::FileReader,
     parse::{Format, Parser},
+    source::Rejection,
 };
 use qualm_model::level::Level;
 use qualm_scorer::scorer::Scorer;
@@ -41,7 +42,7 @@ use self::{
     labels::Labels,
     outcomes::Outcomes,
     replay::Replay,
-    report::{Memory, OfLevel, Report, Spilled, Throughput, cpu_seconds, days},
+    report::{FirstUnread, Memory, OfLevel, Report, Spilled, Throughput, cpu_seconds, days},
     rows::Rows,
     sort::{Sorted, Sorter},
 };
@@ -67,6 +68,8 @@ struct Read {
     rows: Option<Rows>,
     records: u64,
     rejected: BTreeMap<&'static str, u64>,
+    /// The first that is no access log of this format, where all are none.
+    none_read: Option<FirstUnread>,
     spilled: Spilled,
 }
 
@@ -79,6 +82,16 @@ pub(crate) fn run(args: &BacktestArgs) -> Result<ExitCode> {
     let out = args.out.display();
     let scores = if args.scores { ", scores.parquet" } else { "" };
     writeln!(io::stdout(), "{}\n{out}: trust.jsonl, alerts.jsonl, report.json{scores}", report.summary())?;
+    if let Some(first) = report.none_read {
+        bail!(
+            "none of the {} records could be read as {}: the first, row {}, is `{}`; name the format that they have with \
+             --format, or the columns with --mapping",
+            report.records,
+            report.format,
+            first.row,
+            first.reason
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -114,6 +127,7 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
 
     let seconds = began.elapsed().as_secs_f64();
     let mut report = report(replay, &config, read.records, read.rejected, read.spilled);
+    report.none_read = read.none_read;
     report.config_hash = config_hash;
     report.inputs.clone_from(&args.inputs);
     report.format = format;
@@ -154,10 +168,16 @@ fn read(args: &BacktestArgs, parser: Parser, room: Room) -> Result<Read> {
     let mut sorter = Sorter::new(&args.out, room.event_bytes);
     let mut rows = args.scores.then(|| Rows::new(&args.out));
     let mut rejected = BTreeMap::new();
+    let (mut unread, mut first_unread) = (0, None);
     let bar = progress("reading", None);
     while let Some(batch) = reader.next_batch()? {
         for rejection in &batch.rejected {
-            *rejected.entry(reason(rejection.why)).or_default() += 1;
+            let reason = reason(rejection.why);
+            *rejected.entry(reason).or_default() += 1;
+            if matches!(rejection.why, Rejection::Invalid(_) | Rejection::Foreign) {
+                unread += 1;
+                first_unread.get_or_insert(FirstUnread { row: rejection.position.offset, reason });
+            }
         }
         sorter.push(&batch.events)?;
         if let Some(rows) = &mut rows {
@@ -170,7 +190,8 @@ fn read(args: &BacktestArgs, parser: Parser, room: Room) -> Result<Read> {
     }
     bar.finish_and_clear();
     let spilled = if sorter.has_spilled() { Spilled::Yes } else { Spilled::No };
-    Ok(Read { sorted: sorter.finish()?, rows, records: reader.rows() as u64, rejected, spilled })
+    let none_read = first_unread.filter(|_| unread == reader.rows());
+    Ok(Read { sorted: sorter.finish()?, rows, records: reader.rows() as u64, rejected, none_read, spilled })
 }
 
 /// A bar on standard error where that is a terminal.
@@ -208,6 +229,7 @@ fn report(
         records,
         scored: seen.scored,
         rejected,
+        none_read: None,
         first_time: seen.first.map(trust::rfc3339),
         last_time: seen.last.map(trust::rfc3339),
         days,

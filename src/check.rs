@@ -104,9 +104,6 @@ pub(crate) fn run(args: &RunArgs) -> Result<ExitCode> {
 }
 
 fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
-    if let Err(error) = config.log.filter() {
-        found.fail("log", error.to_string());
-    }
     let running = is_running(&config.state.directory);
     inputs::check(config, found);
     ports::check(config, running, now, found);

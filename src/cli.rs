@@ -30,7 +30,8 @@ pub(crate) enum Command {
     Backtest(BacktestArgs),
     /// Check a configuration and everything it needs: files, topics, certificates, ports; which levels are armed.
     Check(RunArgs),
-    /// Tell where an identity stands and why, from the state directory of a running or stopped instance.
+    /// Tell where an identity stands and why, or what is known of one that was always trusted, from the state directory
+    /// of a running or stopped instance.
     Explain(ExplainArgs),
     /// Tell a running instance to read its configuration again.
     Reload(RunArgs),

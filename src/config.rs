@@ -96,7 +96,7 @@ impl Config {
 
     /// Reads and checks a text.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|error| describe(&error))?;
+        let config: Self = toml::from_str(text).map_err(|error| describe(&error, text))?;
         config.check()?;
         Ok(config)
     }
@@ -110,12 +110,25 @@ impl Config {
                 ));
             }
         }
+        for level in Level::BY_BEHAVIOUR {
+            if self.lease.of(level) < Span::SECOND {
+                return Err(format!("[lease] {level}: an entry without a lease would never stand; at least \"1s\""));
+            }
+        }
+        if self.enforce.max_age.0 < Span::SECOND {
+            return Err(
+                "[enforce] max_age: at least \"1s\" is needed, as no verdict is younger than its event; to act \
+                        on nothing, set mode = \"shadow\""
+                    .to_owned(),
+            );
+        }
         if !(self.enforce.max_share > 0.0 && self.enforce.max_share <= 1.0) {
             return Err("[enforce] max_share: must be above 0 and at most 1 (a share of all identities)".to_owned());
         }
         if self.memory.baselines_mib < 16 {
             return Err("[memory] baselines_mib: at least 16 are needed".to_owned());
         }
+        self.log.check().map_err(|error| error.to_string())?;
         self.alerts.validate().map_err(|error| error.to_string())
     }
 
@@ -169,12 +182,38 @@ pub(crate) fn hash(text: &str) -> String {
     Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Line and column, what is wrong, and the nearest known key.
-fn describe(error: &toml::de::Error) -> String {
+/// Line and column, the key, what is wrong, and the nearest known key or what to write.
+fn describe(error: &toml::de::Error, text: &str) -> String {
     let message = error.message().to_owned();
     let place = error.to_string().lines().next().unwrap_or_default().replace("TOML parse error ", "");
-    let suggestion = nearest(&message).map_or_else(String::new, |key| format!("; did you mean `{key}`?"));
-    format!("{place}: {message}{suggestion}")
+    let remedy =
+        nearest(&message).map_or_else(|| remedy(&message).to_owned(), |key| format!("; did you mean `{key}`?"));
+    let key = error.span().and_then(|span| key_at(text, span.start)).filter(|_| !message.starts_with("unknown"));
+    let key = key.map_or_else(String::new, |key| format!("`{key}`: "));
+    format!("{place}: {key}{message}{remedy}")
+}
+
+/// What to write where a value is of another type, or stands twice.
+fn remedy(message: &str) -> &'static str {
+    let expects = |words: &[&str]| words.iter().any(|word| message.ends_with(&format!("expected {word}")));
+    if message.starts_with("duplicate key") {
+        return "; it stands here for the second time, keep one of the two";
+    }
+    if expects(&["usize", "u16", "u32", "u64"]) {
+        return "; write a whole number without unit and quotes, as 1024";
+    }
+    if expects(&["f64"]) { "; write a number without unit and quotes, as 0.5" } else { "" }
+}
+
+/// The key, or the section, of the line in which a place lies.
+fn key_at(text: &str, place: usize) -> Option<&str> {
+    let begin = text.get(..place)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = text.get(begin..)?.lines().next()?.trim();
+    if line.starts_with('[') {
+        return Some(line);
+    }
+    let (key, _) = line.split_once('=')?;
+    Some(key.trim())
 }
 
 /// From `unknown field `budgett`, expected one of `a`, `b``: the expected word nearest to the unknown one.
@@ -282,5 +321,51 @@ mod tests {
         assert!(error.contains("\"15m\""), "{error}");
         let error = Config::parse("[budget]\nwatched_per_day = 0\n").expect_err("zero");
         assert!(error.contains("above 0"), "{error}");
+        for (text, words) in [
+            ("[enforce]\nmax_age = 2\n", &["line 2", "`max_age`", "with its unit", "\"30s\""][..]),
+            ("[memory]\nbaselines_mib = \"1GiB\"\n", &["line 2", "`baselines_mib`", "a whole number without unit"]),
+            ("[budget]\nwatched_per_day = \"3\"\n", &["line 2", "`watched_per_day`", "a number without unit"]),
+        ] {
+            let error = Config::parse(text).expect_err(text);
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_or_a_section_that_stands_twice_is_named() {
+        for (text, words) in [
+            ("[enforce]\nmode = \"shadow\"\nmode = \"enforce\"\n", ["line 3", "`mode`", "keep one of the two"]),
+            ("[budget]\n[log]\n[budget]\n", ["line 3", "`[budget]`", "keep one of the two"]),
+        ] {
+            let error = Config::parse(text).expect_err(text);
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_lease_or_an_age_of_nothing_is_refused_with_what_to_write() {
+        for (text, words) in [
+            ("[lease]\nthrottled = \"0s\"\n", ["[lease] throttled", "at least \"1s\""]),
+            ("[enforce]\nmax_age = \"0m\"\n", ["[enforce] max_age", "mode = \"shadow\""]),
+        ] {
+            let error = Config::parse(text).expect_err(text);
+            assert!(words.iter().all(|word| error.contains(word)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_level_of_the_log_that_is_none_is_refused_with_the_nearest() {
+        for (level, words) in [
+            ("inof", "did you mean `info`"),
+            ("loud", "write error, warn"),
+            ("info,rdkafka=lodu", "write error, warn"),
+            ("", "write error, warn"),
+        ] {
+            let error = Config::parse(&format!("[log]\nlevel = \"{level}\"\n")).expect_err(level);
+            assert!(error.contains("[log] level") && error.contains(words), "{error}");
+        }
+        for level in ["info", "WARN", "off", "info,rdkafka=warn", "info,qualm::run=debug"] {
+            assert!(Config::parse(&format!("[log]\nlevel = \"{level}\"\n")).is_ok(), "{level}");
+        }
     }
 }

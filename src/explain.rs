@@ -1,4 +1,7 @@
-//! `qualm explain`: where an identity stands and why, from the journal. It only reads, also while an instance runs.
+//! `qualm explain`: where an identity stands and why, from journal and snapshot. It only reads, also while an instance
+//! runs.
+
+mod trusted;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +21,7 @@ use qualm_model::{
 use qualm_scorer::{
     journal::{Kind, Seq, read_from},
     notify::{message, plain},
+    snapshot::{Glance, glance},
     verdict::{Cause, Verdict},
 };
 
@@ -35,20 +39,38 @@ const LISTED: usize = 10;
 /// Runs the command.
 ///
 /// # Errors
-/// The journal cannot be read, or the name means nobody or several.
+/// Journal or snapshot cannot be read, or the name means nobody or several.
 pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let (config, _) = Config::read(&args.config)?;
-    let directory = &config.state.directory;
-    let Decisions { known, mut episodes } = Decisions::read(&directory.join("journal"), &args.identity)?;
-    let names: Vec<&String> = episodes.keys().collect();
-    let identity = match choose(&args.identity, &names) {
+    let (directory, part) = (&config.state.directory, args.identity.as_str());
+    let mut decisions = Decisions::read(&directory.join("journal"), part)?;
+    // A snapshot that cannot be read matters only where the journal does not have the answer.
+    let seen = glance(directory, &config.budget, |name| name.contains(part));
+    let known = seen.as_ref().ok().and_then(|seen| seen.as_ref());
+    if decisions.known.is_empty() && matches!(seen, Ok(None)) {
+        bail!(
+            "nothing is known here yet ({} holds neither decisions nor a snapshot), or `directory` in [state] is \
+             another one: name the configuration of the instance with --config, and run this where its relative paths \
+             hold",
+            directory.display()
+        );
+    }
+    let mut names: BTreeSet<&String> = decisions.episodes.keys().collect();
+    names.extend(known.into_iter().flat_map(|glance| &glance.known).map(|known| &known.identity));
+    let names: Vec<&String> = names.into_iter().collect();
+    let identity = match choose(part, &names) {
         Chosen::One(identity) => identity,
-        Chosen::None => bail!("{}", nobody(&args.identity, &known, directory)),
-        Chosen::Several(names) => bail!("`{}` may be any of these; name one:\n{}", args.identity, listed(names.iter())),
+        Chosen::None => bail!("{}", nobody(part, &decisions.known, seen?.as_ref(), directory)),
+        Chosen::Several(names) => bail!("`{}` may be any of these; name one:\n{}", plain(part), listed(names.iter())),
     };
-    let episode = episodes.remove(&identity).unwrap_or_default();
     let running = if is_running(directory) { Instance::Running } else { Instance::Stopped };
-    io::stdout().write_all(told(&episode, clock::system().now(), running)?.as_bytes())?;
+    let answer = match decisions.episodes.remove(&identity) {
+        Some(episode) => told(&episode, clock::system().now(), running)?,
+        None => known
+            .and_then(|glance| Some((glance, glance.known.iter().find(|known| known.identity == identity)?)))
+            .map_or_else(|| Ok(String::new()), |(glance, known)| trusted::told(known, glance))?,
+    };
+    io::stdout().write_all(answer.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -71,11 +93,7 @@ impl Decisions {
     fn read(journal: &Path, part: &str) -> Result<Self> {
         let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new() };
         if !journal.is_dir() {
-            bail!(
-                "nothing has been decided here yet ({} does not exist), or `directory` in [state] is another one: name \
-                 the configuration of the instance with --config, and run this where its relative paths hold",
-                journal.display()
-            );
+            return Ok(decisions);
         }
         let records = read_from(journal, Seq(0))?;
         for record in records {
@@ -127,18 +145,31 @@ fn choose(part: &str, names: &[&String]) -> Chosen {
     }
 }
 
-fn nobody(part: &str, known: &BTreeSet<String>, directory: &Path) -> String {
+/// That nobody is called so, and who is called nearly so.
+fn nobody(part: &str, decided: &BTreeSet<String>, glance: Option<&Glance>, directory: &Path) -> String {
+    let mut names: BTreeSet<&String> = decided.iter().collect();
+    names.extend(glance.into_iter().flat_map(|glance| &glance.names));
     let head = format!(
-        "nothing was ever decided about `{}`: it has stayed trusted, or it has another name ({} names are in the journal \
-         of {})",
+        "`{}` is not known: of {} in journal and snapshot of {} none is called so; it has made no call that was read \
+         (the last snapshot may be some seconds old), or it has another name",
         plain(part),
-        known.len(),
+        match names.len() {
+            1 => "1 identity".to_owned(),
+            many => format!("{many} identities"),
+        },
         directory.display()
     );
-    let mut nearest: Vec<&String> = known.iter().collect();
-    let distance = |name: &str| strsim::jaro_winkler(Hierarchy::of(name).service, part);
-    nearest.sort_by(|a, b| distance(b).total_cmp(&distance(a)));
-    if nearest.is_empty() { head } else { format!("{head}; the nearest:\n{}", listed(nearest.into_iter().take(3))) }
+    let mut nearest: Vec<(f64, &String)> = names
+        .into_iter()
+        .map(|name| {
+            (strsim::jaro_winkler(name, part).max(strsim::jaro_winkler(Hierarchy::of(name).service, part)), name)
+        })
+        .collect();
+    nearest.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    if nearest.is_empty() {
+        return head;
+    }
+    format!("{head}; the nearest:\n{}", listed(nearest.iter().map(|(_, name)| *name).take(3)))
 }
 
 fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
@@ -235,6 +266,14 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
             let times = if renewed == 1 { "once".to_owned() } else { format!("{renewed} times") };
             writeln!(text, "  {at}  lease of {} renewed {times}, to {until}: {bits:.1} bits left", verdict.level)?;
         }
+        Cause::Operator => {
+            let effect = match (&verdict.held, verdict.enforce) {
+                (Some(held), _) => format!("would let it act, and it is held back ({held})"),
+                (None, true) => "lets it act from now on".to_owned(),
+                (None, false) => "makes it a shadow".to_owned(),
+            };
+            writeln!(text, "  {at}  {} stands: the configuration {effect}", verdict.level)?;
+        }
         Cause::Lease => {
             let bits = verdict.evidence_bits;
             writeln!(text, "  {at}  {} -> {}: the lease ended, {bits:.1} bits left", verdict.previous, verdict.level)?;
@@ -280,7 +319,7 @@ fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
         hints.push(format!("what was denied is in the mesh's access logs: look for {}", last.decision));
     }
     if !last.enforce && last.held.is_none() && last.level > Level::Watched {
-        hints.push("it is in shadow; `mode = \"enforce\"` in [enforce] lets later decisions act".to_owned());
+        hints.push("it is in shadow; with `mode = \"enforce\"` in [enforce] `qualm reload` lets it act while its evidence stands".to_owned());
     }
     hints.push("it ends by itself with its lease once the evidence has decayed".to_owned());
     hints

@@ -194,6 +194,17 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn an_entry_that_the_operator_lets_act_is_an_update_with_the_reasons_it_had() {
+        let mut findings = Findings::new(Setting::Live);
+        let shadow = Verdict { enforce: false, ..verdict(1, Level::Trusted, Level::Quarantined, Cause::Evidence) };
+        let told = findings.tell(&shadow).expect("it is new");
+        assert_eq!((told.activity, told.effect), (Activity::Create, Effect::Shadow));
+        let acts = verdict(2, Level::Quarantined, Level::Quarantined, Cause::Operator);
+        let told = findings.tell(&acts).expect("it is news that it acts");
+        assert_eq!((told.activity, told.effect, told.reasons.len()), (Activity::Update, Effect::Enforced, 1));
+    }
+
+    #[test]
     fn a_backtest_says_what_would_have_been() {
         let mut findings = Findings::new(Setting::Backtest);
         let told = findings.tell(&verdict(1, Level::Trusted, Level::Quarantined, Cause::Evidence));

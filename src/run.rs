@@ -6,12 +6,15 @@
 //! - [`pipeline`]: the loop: observe, decide, journal, publish, snapshot, commit
 //! - [`publish`]: the trust table goes out once its decision is on disk; scoring does not wait
 //! - [`alerts`]: verdicts to findings to sinks
-//! - [`coverage`]: which of the proxies seen in telemetry enforce
+//! - [`coverage`]: which of the proxies seen in telemetry enforce; [`laggards`]: when the log says who does not
+//! - [`premises`]: what must hold before anything is opened
 
 pub(crate) mod alerts;
 pub(crate) mod coverage;
 pub(crate) mod inputs;
+pub(crate) mod laggards;
 pub(crate) mod pipeline;
+pub(crate) mod premises;
 pub(crate) mod publish;
 pub(crate) mod state;
 
@@ -123,16 +126,17 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     if config.kafka.is_empty() && config.file.is_empty() && config.listen.address.is_none() {
         anyhow::bail!("nothing to read: configure a [[kafka]] topic, a [[file]] or listen.address");
     }
+    premises::hold(config)?;
     let registry = Registry::new();
     let metrics = PipelineMetrics::register(&registry)?;
     let listener = Listener::prepare(&config.listen)?;
-    let state = state::open(config, &setup.hash)?;
+    let state = state::open(config, &setup.hash, setup.clock.now())?;
     state.journal.register(&registry)?;
     // A topic that does not exist is told before any port is bound.
     let mut inputs = Inputs::start(config, &setup.clock, &registry)?;
     let page = Observability::bind(&config.observe).await?;
     tracing::info!(address = %page.address(), "metrics, health and readiness");
-    let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], levels: Vec::new() });
+    let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], ..Readiness::default() });
     tokio::spawn(page.serve(registry.clone(), ready));
 
     // Who connects in the first moment is told what stands already: an empty table would lift every denial.

@@ -98,7 +98,20 @@ fn a_wrong_configuration_is_refused_at_start_with_file_key_and_remedy() {
         ("[budget]\nthrottled_per_day = -1\n", &["qualm.toml", "[budget] throttled", "above 0"]),
         ("[enforce]\nmode = \"enforced\"\n", &["line 2", "did you mean `enforce`"]),
         ("[[file]]\nformat = \"istio_jsn\"\n", &["line 2", "did you mean `istio_json`"]),
-        ("[memory]\nbaselines_mib = \"1 GiB\"\n", &["line 2", "usize"]),
+        ("[memory]\nbaselines_mib = \"1 GiB\"\n", &["line 2", "`baselines_mib`", "a whole number without unit"]),
+        ("[enforce]\nmax_age = 2\n", &["line 2", "`max_age`", "\"30s\""]),
+        ("[enforce]\nmax_age = \"0s\"\n", &["[enforce] max_age", "at least \"1s\""]),
+        ("[lease]\nwatched = \"0s\"\n", &["[lease] watched", "at least \"1s\""]),
+        ("[log]\nlevel = \"lowd\"\n", &["[log] level", "`lowd` is no level", "write error, warn"]),
+        ("[log]\nformat = \"text\"\nformat = \"json\"\n", &["line 3", "`format`", "keep one of the two"]),
+        ("[[file]]\npath = \"none.log\"\n", &["[[file]] path = \"none.log\"", "No such file", "correct the path"]),
+        ("[[file]]\npath = \".\"\n", &["[[file]] path = \".\"", "is a directory"]),
+        ("[[file]]\nfollow = true\n", &["[[file]] path = \"-\"", "standard input cannot be followed"]),
+        ("[[file]]\npath = \"log.gz\"\nfollow = true\n", &["\"log.gz\"", "only plain files can be followed"]),
+        (
+            "[[file]]\npath = \"access.log\"\n[alerts]\nfile = \"none/alerts.jsonl\"\n",
+            &["[alerts] file = \"none/alerts.jsonl\"", "its directory", "make it"],
+        ),
         ("", &["nothing to read", "[[kafka]]"]),
         (
             "[listen]\naddress = \"127.0.0.1:0\"\ncertificate = \"none.crt\"\nkey = \"k\"\nclient_roots = \"r\"\n",
@@ -107,6 +120,8 @@ fn a_wrong_configuration_is_refused_at_start_with_file_key_and_remedy() {
         ("[listen]\naddress = \"0.0.0.0:0\"\nplaintext_loopback = true\n", &["plaintext_loopback", "127.0.0.1"]),
     ] {
         let place = Place::with(config);
+        fs::write(place.path().join("access.log"), LINE).unwrap();
+        fs::write(place.path().join("log.gz"), [0x1f, 0x8b, 8, 0]).unwrap();
         let refused = place.run(&["run"]);
         assert_eq!(refused.code, Some(2), "{config}: {refused:#?}");
         let missing: Vec<_> = words.iter().filter(|word| !refused.err.contains(**word)).collect();
@@ -224,9 +239,80 @@ fn explain_lists_whom_a_part_of_a_name_may_mean_and_says_when_it_means_nobody() 
     ended.line("stands at  trusted, since 2026-01-01");
     let nobody = place.run(&["explain", "crat"]);
     assert_eq!((nobody.code, nobody.out.as_str()), (Some(2), ""), "{nobody:#?}");
-    assert!(nobody.err.contains("nothing was ever decided about `crat`") && nobody.err.contains(CART), "{nobody:#?}");
+    assert!(nobody.err.contains("`crat` is not known: of 2 identities") && nobody.err.contains(CART), "{nobody:#?}");
     let nothing = Place::with("").run(&["explain", "cart"]);
-    assert!(nothing.code == Some(2) && nothing.err.contains("nothing has been decided here yet"), "{nothing:#?}");
+    assert!(nothing.code == Some(2) && nothing.err.contains("nothing is known here yet"), "{nothing:#?}");
+}
+
+#[test]
+fn explain_tells_of_a_configuration_that_changed_what_an_entry_does() {
+    use Level::{Quarantined, Trusted};
+    let mut shadow = verdict(CART, Trusted, Quarantined, Cause::Evidence);
+    shadow.enforce = false;
+    let mut acting = verdict(CART, Quarantined, Quarantined, Cause::Operator);
+    acting.expires = shadow.expires;
+    let place = decided(std::slice::from_ref(&shadow));
+    let told = place.run(&["explain", "cart"]);
+    told.line("stands at  quarantined, in shadow only, until 20");
+    told.line("`qualm reload` lets it act while its evidence stands");
+    let place = decided(&[shadow, acting]);
+    let told = place.run(&["explain", "cart"]);
+    told.line("stands at  quarantined, enforced, until 20");
+    told.line("quarantined stands: the configuration lets it act from now on");
+}
+
+/// A place in which `qualm run` has read these lines and ended.
+fn read(lines: &str) -> Place {
+    let place = Place::with("[[file]]\npath = \"access.log\"\n[observe]\naddress = \"127.0.0.1:0\"\n");
+    fs::write(place.path().join("access.log"), lines).unwrap();
+    let run = place.run(&["run"]);
+    assert_eq!(run.code, Some(0), "{run:#?}");
+    place
+}
+
+#[test]
+fn explain_says_of_whom_nothing_was_ever_decided_that_it_is_trusted_and_what_is_known_of_it() {
+    let (other, later) = (LINE.replace("sa/orders", "sa/stock"), LINE.replace("02:02:24", "03:04:05"));
+    let place = read(&format!("{LINE}\n{other}\n{later}\n"));
+    let told = place.run(&["explain", "cart"]);
+    assert_eq!(told.code, Some(0), "{told:#?}");
+    assert!(told.out.starts_with(&format!("{CART} is trusted: nothing was ever decided about it.\n")), "{told:#?}");
+    told.line("stands at  trusted");
+    told.line("known      since 2026-11-22 02:02:24 UTC, last seen 2026-11-22 03:04:05 UTC");
+    told.line("calls      2 peers, from 1 instance");
+    told.line(
+        "levels     none is armed; watched not yet, for want of episodes; throttled not before 2026-11-23 02:02:24",
+    );
+    told.line("as of      the last snapshot, which has read telemetry up to 2026-11-22 03:04:05");
+    told.line("wait: no level is armed yet");
+    let nobody = place.run(&["explain", "crat"]);
+    assert_eq!((nobody.code, nobody.out.as_str()), (Some(2), ""), "{nobody:#?}");
+    assert!(nobody.err.contains("`crat` is not known: of 1 identity in journal and snapshot"), "{nobody:#?}");
+    assert!(nobody.err.contains(CART), "{nobody:#?}");
+}
+
+#[test]
+fn a_byte_order_mark_before_the_first_line_loses_no_record() {
+    let place = read(&format!("\u{feff}{LINE}\n"));
+    assert_eq!(place.run(&["explain", "cart"]).code, Some(0));
+}
+
+#[test]
+fn a_log_of_which_no_record_can_be_read_is_a_wrong_input_with_its_first_reason() {
+    let place = Place::with("");
+    fs::write(place.path().join("log"), "time,source\n1,a\n").unwrap();
+    let refused = place.run(&["backtest", "log", "--format", "vault_audit", "--out", "out"]);
+    assert_eq!(refused.code, Some(2), "{refused:#?}");
+    for words in ["none of the 2 records could be read as vault_audit", "row 0, is `", "--mapping"] {
+        assert!(refused.err.contains(words), "{words}: {refused:#?}");
+    }
+    assert!(place.path().join("out/report.json").exists(), "the report says so too");
+    fs::write(place.path().join("log"), format!("broken\n{LINE}\n")).unwrap();
+    let read = place.run(&["backtest", "log", "--format", "istio_json", "--out", "out"]);
+    assert_eq!(read.code, Some(0), "one that can be read is enough: {read:#?}");
+    fs::write(place.path().join("log"), "").unwrap();
+    let nothing = place.run(&["backtest", "log", "--format", "istio_json", "--out", "out"]);
+    assert_eq!(nothing.code, Some(0), "a quiet day is no mistake: {nothing:#?}");
 }
 
 #[test]
@@ -273,11 +359,11 @@ fn check_names_everything_that_must_be_mended_at_once_with_the_remedy() {
     for (section, words) in [
         ("kafka", "127.0.0.1:1: no answer from the brokers"),
         ("kafka", "none.toml: the mapping file cannot be read"),
-        ("file", "none.log: No such file"),
+        ("file", "\"none.log\": No such file"),
         ("history", "none.zst: No such file"),
         ("listen", "listen.certificate: missing; name a PEM file"),
         ("observe", "choose another port"),
-        ("alerts", "none/alerts.jsonl: its directory"),
+        ("alerts", "\"none/alerts.jsonl\": its directory"),
         ("journal", "line 1: not a record"),
         ("state", "the snapshot is damaged"),
     ] {
@@ -311,7 +397,7 @@ fn a_running_instance_is_seen_by_check_and_reads_its_configuration_again() {
     let config = |watched: u32| {
         format!(
             "[[file]]\npath = \"../access.log\"\nfollow = true\n[observe]\naddress = \"127.0.0.1:{http}\"\n[budget]\n\
-             watched_per_day = {watched}\n"
+             watched_per_day = {watched}\n[state]\nsnapshot_every = \"1s\"\n"
         )
     };
     let mut running = Qualm::start(folder.path(), &config(10), http);
@@ -321,6 +407,15 @@ fn a_running_instance_is_seen_by_check_and_reads_its_configuration_again() {
     checked.line("an instance is running on qualm-state");
     checked.line("/readyz: ready");
     checked.line("watched is not armed yet");
+
+    running.wait_until_next_snapshot();
+    let explained = answer(&inside, &["explain", "cart"]);
+    assert_eq!(explained.code, Some(0), "also while it runs: {explained:#?}");
+    let second = answer(&inside, &["run"]);
+    assert_eq!(second.code, Some(2), "{second:#?}");
+    for words in ["[state] directory qualm-state", "(process ", "is running on it", "`qualm reload`"] {
+        assert!(second.err.contains(words), "{words}: {second:#?}");
+    }
 
     fs::write(inside.join("qualm.toml"), config(5)).unwrap();
     answer(&inside, &["check"]).line("the running instance has read another configuration");

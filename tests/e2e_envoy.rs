@@ -145,9 +145,9 @@ fn whoever_does_not_enforce_is_named_with_the_cause() {
         said(&["refused the table", &refusing.sidecar().node, "RBAC"])
     });
     until_true("the log names who reports and has never subscribed", PATIENCE, || {
-        said(&["reports calls and is not enforcing", &unwired.sidecar().node, "never subscribed"])
+        said(&["report calls and are not enforcing", &unwired.sidecar().node, "never subscribed"])
     });
-    assert!(!said(&["is not enforcing", &mesh.sidecar.sidecar().node]), "who enforces is not accused");
+    assert!(!said(&["are not enforcing", &mesh.sidecar.sidecar().node]), "who enforces is not accused");
     let proxies = |which: &str| mesh.qualm.metric(&format!("qualm_proxies_{which}"));
     until_true("coverage has a gap", PATIENCE, || proxies("enforcing") < proxies("reporting"));
     mesh.qualm.check_metrics();

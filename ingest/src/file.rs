@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     counters::SourceCounters,
     gathering::Gathering,
-    lines::{Line, Lines, unpacked},
+    lines::{Line, Lines, is_packed, unpacked},
     parse::{Parser, mapped::InvalidHeader},
     source::{Batch, Incoming, Invalid, Source, SourceError},
 };
@@ -199,6 +199,35 @@ fn open_input(path: &Path) -> io::Result<Box<dyn Read + Send>> {
         return unpacked(Box::new(io::stdin()));
     }
     unpacked(Box::new(File::open(path)?))
+}
+
+/// What is at a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Lines as they are.
+    Plain,
+    /// gzip or Zstandard.
+    Packed,
+    /// No file at all.
+    Directory,
+}
+
+/// Looks at what is at a path, and whether it can be read. A pipe is taken for plain: its first bytes are for whoever
+/// reads it.
+///
+/// # Errors
+/// It is not there, or cannot be read.
+pub fn look(path: &Path) -> io::Result<Look> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_dir() {
+        return Ok(Look::Directory);
+    }
+    if !metadata.is_file() {
+        return Ok(Look::Plain);
+    }
+    let mut first = Vec::new();
+    File::open(path)?.take(4).read_to_end(&mut first)?;
+    Ok(if is_packed(&first) { Look::Packed } else { Look::Plain })
 }
 
 /// A file or standard input as a [`Source`]: read on a thread of its own.

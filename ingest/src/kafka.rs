@@ -13,7 +13,7 @@ mod context;
 mod dead_letter;
 mod reading;
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use qualm_model::{
     event::Positions,
@@ -163,6 +163,54 @@ pub fn probe(config: &KafkaConfig, patience: Duration) -> Vec<(String, Result<us
     };
     let partitions = |topic: &TopicConfig| check_topic(&consumer, config, &topic.name, patience);
     config.topics.iter().map(|topic| (topic.name.clone(), partitions(topic))).collect()
+}
+
+/// What `check` asks of a topic that is only written to: that it is there. `keys` are the configuration's names for
+/// brokers, properties and topic, for the remedy. Blocks for `patience` at most.
+///
+/// # Errors
+/// A property is wrong, no broker answers, or there is no such topic.
+pub fn probe_written(
+    brokers: &str,
+    properties: &BTreeMap<String, String>,
+    topic: &str,
+    keys: WrittenKeys<'_>,
+    patience: Duration,
+) -> Result<(), SourceError> {
+    let config = KafkaConfig { brokers: brokers.to_owned(), properties: properties.clone(), ..KafkaConfig::default() };
+    let wrong = |problem: String| SourceError {
+        origin: brokers.to_owned(),
+        problem,
+        remedy: format!("correct {}, see librdkafka's CONFIGURATION.md", keys.properties),
+    };
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", brokers);
+    for (name, value) in properties {
+        client.set(name, value);
+    }
+    let consumer: BaseConsumer<Context> =
+        BaseConsumer::from_config_and_context(&consumer_config(&client, &config), Context::new(Vec::new()))
+            .map_err(|error| wrong(error.to_string()))?;
+    check_topic(&consumer, &config, topic, patience).map(drop).map_err(|error| {
+        let is_topic = error.origin != brokers;
+        let remedy = if is_topic {
+            format!("create it, correct {}, or grant WRITE and DESCRIBE to Qualm's principal", keys.topic)
+        } else {
+            format!("check {}, the network, and `security.protocol` in {}", keys.brokers, keys.properties)
+        };
+        SourceError { remedy, ..error }
+    })
+}
+
+/// What a configuration calls the parts of a topic that is written to.
+#[derive(Debug, Clone, Copy)]
+pub struct WrittenKeys<'a> {
+    /// Where its brokers are named.
+    pub brokers: &'a str,
+    /// Where its name is.
+    pub topic: &'a str,
+    /// Where librdkafka's properties are.
+    pub properties: &'a str,
 }
 
 fn topics(config: &KafkaConfig, first_source: u16, counters: &IngestCounters) -> Result<Vec<Topic>, SourceError> {

@@ -6,6 +6,8 @@ use memchr::memchr;
 
 /// What is read at once.
 const CHUNK: usize = 256 * 1024;
+/// What some programs put before the first character of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Frames made with `zstd --long=27` need a window of 128 MiB.
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
@@ -33,6 +35,8 @@ pub(crate) struct Lines {
     searched: usize,
     max_bytes: usize,
     skipping: bool,
+    /// Nothing was given out yet: a byte order mark may stand here.
+    at_head: bool,
     /// Bytes read from the stream.
     read: u64,
 }
@@ -45,9 +49,9 @@ impl std::fmt::Debug for Lines {
 
 impl Lines {
     pub(crate) fn new(input: Box<dyn Read + Send>, max_bytes: usize) -> Self {
-        // One more than the bound must fit, and a `\r\n`.
-        let buffer = vec![0; CHUNK.max(max_bytes + 3)];
-        Self { input, buffer, start: 0, end: 0, searched: 0, max_bytes, skipping: false, read: 0 }
+        // One more than the bound must fit, and a `\r\n`, and a byte order mark.
+        let buffer = vec![0; CHUNK.max(max_bytes + 6)];
+        Self { input, buffer, start: 0, end: 0, searched: 0, max_bytes, skipping: false, at_head: true, read: 0 }
     }
 
     /// Bytes read from the stream so far.
@@ -99,13 +103,20 @@ impl Lines {
     }
 
     fn line(&mut self, from: usize, to: usize) -> Line<'_> {
+        let at_head = std::mem::take(&mut self.at_head);
         if std::mem::take(&mut self.skipping) {
             return Line::TooLong;
         }
         let line = &self.buffer[from..to];
+        let line = line.strip_prefix(BYTE_ORDER_MARK).filter(|_| at_head).unwrap_or(line);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.len() > self.max_bytes { Line::TooLong } else { Line::Whole(line) }
     }
+}
+
+/// Whether a stream that begins so is packed.
+pub(crate) fn is_packed(first: &[u8]) -> bool {
+    first.starts_with(&[0x1f, 0x8b]) || first.starts_with(&[0x28, 0xb5, 0x2f, 0xfd])
 }
 
 /// Unpacks gzip and Zstandard streams, known by their first bytes; others pass.
@@ -164,6 +175,14 @@ mod tests {
         assert_eq!(lines(b"a\r\n\nb", 10), [some("a"), some(""), some("b")]);
         assert_eq!(lines(b"a\n", 10), [some("a")]);
         assert_eq!(lines(b"", 10), []);
+    }
+
+    #[test]
+    fn a_byte_order_mark_at_the_head_is_no_part_of_the_first_line() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(lines(b"\xef\xbb\xbf{}\n\xef\xbb\xbfb", 3), [some("{}"), None]);
+        assert_eq!(lines(b"\xef\xbb\xbfa", 10), [some("a")]);
+        assert_eq!(lines(b"a\n\xef\xbb\xbfb\n", 10), [some("a"), some("\u{feff}b")]);
     }
 
     #[test]

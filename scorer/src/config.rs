@@ -1,10 +1,15 @@
 //! What the operator decides: budgets, leases, whom never to touch. There are no thresholds to tune.
 
+use std::fmt;
+
 use qualm_model::{
     level::Level,
     time::{Span, Timestamp},
 };
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, Visitor},
+};
 
 /// A length of time as people write it: `"90s"`, `"15m"`, `"1h"`, `"2d"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,9 +23,10 @@ impl Length {
 
 impl<'de> Deserialize<'de> for Length {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        let text = deserializer.deserialize_any(Written)?;
         let wrong =
             || D::Error::custom(format!("`{text}` is not a length of time; write \"30s\", \"15m\", \"1h\" or \"2d\""));
+        let text = text.as_str();
         let unit = text.chars().last().ok_or_else(wrong)?;
         let number: i64 = text[..text.len() - unit.len_utf8()].trim().parse().map_err(|_| wrong())?;
         let seconds = match unit {
@@ -34,6 +40,21 @@ impl<'de> Deserialize<'de> for Length {
             return Err(D::Error::custom(format!("`{text}` is out of range; at most 400 days")));
         }
         Ok(Self::seconds(number * seconds))
+    }
+}
+
+/// A text; whatever else stands there is told what is missing.
+struct Written;
+
+impl Visitor<'_> for Written {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a length of time with its unit and in quotes, as \"30s\", \"15m\", \"1h\" or \"2d\"")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<String, E> {
+        Ok(text.to_owned())
     }
 }
 

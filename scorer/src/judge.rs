@@ -224,7 +224,7 @@ impl Scorer {
         }
     }
 
-    fn live_instances(&self, shard: u8, source: &Source, now: Timestamp) -> Vec<String> {
+    pub(crate) fn live_instances(&self, shard: u8, source: &Source, now: Timestamp) -> Vec<String> {
         let live = source.live(now);
         let names = &self.shards[usize::from(shard)].names;
         let mut instances: Vec<String> = (0..source.instances.len())
@@ -236,7 +236,7 @@ impl Scorer {
     }
 
     /// Why an entry is to be a shadow although the mode says enforce.
-    fn held(&self, source: &Source, level: Level, now: Timestamp) -> Option<String> {
+    pub(crate) fn held(&self, source: &Source, level: Level, now: Timestamp) -> Option<String> {
         if level < Level::Quarantined || self.config.enforce.mode == Mode::Shadow {
             return None;
         }
@@ -325,7 +325,7 @@ impl Scorer {
     }
 
     /// Evidence that bears on an entry: claims that may not lead further count for *watched* only.
-    fn reading_for(&self, standing: &Standing, source: &Source, now: Timestamp) -> Reading {
+    pub(crate) fn reading_for(&self, standing: &Standing, source: &Source, now: Timestamp) -> Reading {
         let reading = source.evidence.reading(&self.mesh, now);
         let claimed = source.claimed.as_deref().filter(|_| standing.level == Level::Watched);
         claimed.map_or(reading, |claimed| {
@@ -401,7 +401,7 @@ impl Scorer {
         verdicts.extend(self.enter(key, end, wall, reached, vec![reason]));
     }
 
-    fn identity_of(&self, key: SourceKey) -> &str {
+    pub(crate) fn identity_of(&self, key: SourceKey) -> &str {
         self.shards[usize::from(key.0)].names.text(key.1)
     }
 

@@ -20,6 +20,7 @@ mod estate;
 mod forgotten;
 pub mod journal;
 mod judge;
+mod mandate;
 mod memory;
 mod mesh;
 mod names;

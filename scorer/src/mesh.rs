@@ -265,6 +265,15 @@ impl Mesh {
             .map_or_else(Threshold::default, |index| self.thresholds[index])
     }
 
+    /// Levels that can be entered now.
+    pub(crate) fn armed(&self) -> Vec<Level> {
+        let armed = |level: &Level| {
+            let threshold = self.threshold(*level);
+            threshold.fast.is_some() || threshold.slow.is_some()
+        };
+        Level::BY_BEHAVIOUR.into_iter().filter(armed).collect()
+    }
+
     /// Evidence in bits as it is shown: `log2(N · 1440 / rate(m))`.
     pub(crate) fn shown_bits(&self, pace: Pace, m: f64) -> f64 {
         let rate = self.rates[pace as usize].per_day(m).max(1e-300);

@@ -16,7 +16,7 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    config::{Mode, ScorerConfig},
+    config::ScorerConfig,
     door::{Door, Ids},
     estate::{Estate, Report},
     judge::is_news,
@@ -136,20 +136,6 @@ impl Scorer {
         self.max_levels = max_levels;
     }
 
-    /// Replaces what the operator decides. Enters the loop between two batches. What stands becomes a shadow where
-    /// it may no longer act; what is a shadow stays one until it is decided anew.
-    pub fn reconfigure(&mut self, config: ScorerConfig) {
-        if config.budget != self.config.budget {
-            self.mesh.read_curves(&config.budget);
-        }
-        self.config = config;
-        self.set_limit();
-        let enforce = &self.config.enforce;
-        for standing in self.standings.values_mut() {
-            standing.enforce &= enforce.mode == Mode::Enforce && !enforce.protects(&standing.subject.principal);
-        }
-    }
-
     /// What the operator decided.
     pub fn config(&self) -> &ScorerConfig {
         &self.config
@@ -167,11 +153,7 @@ impl Scorer {
 
     /// Levels that can be entered now.
     pub fn armed(&self) -> Vec<Level> {
-        let armed = |level: &Level| {
-            let threshold = self.mesh.threshold(*level);
-            threshold.fast.is_some() || threshold.slow.is_some()
-        };
-        Level::BY_BEHAVIOUR.into_iter().filter(armed).collect()
+        self.mesh.armed()
     }
 
     /// Entries a day into a level, as the measured curve has them at its threshold; 0 where it is not armed.

@@ -213,6 +213,14 @@ pub(crate) const KNOWN_BYTES: usize = 2 * (size_of::<Attribute>() + size_of::<Se
 pub(crate) const INSTANCE_BYTES: usize = 2 * size_of::<Instance>() + NAME_BYTES;
 
 impl Source {
+    /// Its name in every output: the principal, with `@cluster` where there are several.
+    pub(crate) fn identity(&self) -> String {
+        match &self.cluster {
+            Some(cluster) => format!("{}@{cluster}", self.principal),
+            None => self.principal.to_string(),
+        }
+    }
+
     /// The number of the next decision of an episode: a level entered twice in one episode is two decisions.
     pub(crate) fn next_ordinal(&mut self, episode: Timestamp) -> u32 {
         let ordinal = if self.decided.0 == episode { self.decided.1 } else { 0 };

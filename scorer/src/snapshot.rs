@@ -5,6 +5,9 @@
 //! redb keeps the base and makes each write atomic and durable: after `kill -9` the file is that of the last
 //! transaction. The offsets in it are what may be committed to Kafka.
 
+mod aside;
+mod glance;
+
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc},
@@ -15,6 +18,7 @@ use qualm_model::event::Positions;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use self::glance::{Glance, Known, glance};
 use crate::{
     config::{Budget, ScorerConfig},
     estate::Estate,
@@ -66,6 +70,14 @@ pub enum SnapshotError {
         file: PathBuf,
         /// Its version.
         found: u32,
+    },
+    /// It cannot be looked at from outside.
+    #[error("{file}: the snapshot cannot be read: {problem}; check its permissions, or ask `qualm check` about it")]
+    Unreadable {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        problem: String,
     },
     /// It cannot be written.
     #[error("{file}: the snapshot cannot be written: {problem}; check space and permissions of the directory")]
@@ -407,19 +419,25 @@ fn load(database: &Database, config: ScorerConfig, file: &Path) -> Result<Option
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
         Err(error) => return Err(damaged(error.to_string())),
     };
-    let version = meta.get("version").map_err(|error| damaged(error.to_string()))?;
-    let version = version.and_then(|value| value.value().try_into().ok()).map(u32::from_le_bytes);
-    match version {
-        Some(VERSION) => {}
-        Some(found) if found > VERSION => return Err(SnapshotError::Newer { file: file.to_owned(), found }),
-        _ => return Err(damaged("it has no version".to_owned())),
-    }
+    version_of(&meta)
+        .map_err(|problem| damaged(problem.to_string()))?
+        .map_err(|found| SnapshotError::Newer { file: file.to_owned(), found })?;
     let mut scorer = Scorer::new(config);
     let covered = restore(&read, &meta, &mut scorer).map_err(|problem| damaged(problem.to_string()))?;
     Ok(Some(Loaded { scorer, covered }))
 }
 
 type AnyError = Box<dyn std::error::Error>;
+
+/// That the form is one that this release reads; otherwise, of a newer one, its version.
+fn version_of(meta: &redb::ReadOnlyTable<&'static str, &'static [u8]>) -> Result<Result<(), u32>, AnyError> {
+    let version = meta.get("version")?.and_then(|value| value.value().try_into().ok()).map(u32::from_le_bytes);
+    match version {
+        Some(VERSION) => Ok(Ok(())),
+        Some(found) if found > VERSION => Ok(Err(found)),
+        _ => Err("it has no version".into()),
+    }
+}
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AnyError> {
     Ok(postcard::from_bytes(bytes)?)

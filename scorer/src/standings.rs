@@ -70,12 +70,6 @@ impl Standings {
         self.by_key.iter()
     }
 
-    /// Changes every standing; not when it ends.
-    pub(crate) fn values_mut(&mut self) -> hash_map::ValuesMut<'_, SourceKey, Standing> {
-        self.first_end = [None; 2];
-        self.by_key.values_mut()
-    }
-
     /// Whose lease has ended by `now`, of those that are `historic` or not, in the order of keys. Asked at every summary: mostly nobody's.
     pub(crate) fn ended(&mut self, now: Timestamp, historic: Historic) -> Vec<SourceKey> {
         let historic = historic == Historic::Yes;

@@ -40,6 +40,8 @@ pub enum Cause {
     Renewed,
     /// The lease ended and the evidence had decayed.
     Lease,
+    /// The operator's configuration lets it act, or no longer; the level and its lease stand as they were.
+    Operator,
 }
 
 /// One step.

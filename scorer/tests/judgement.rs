@@ -62,6 +62,9 @@ fn spree(from: Timestamp) -> Vec<Call> {
         .collect()
 }
 
+/// As long as a spree takes.
+const HALF_AN_HOUR: Span = Span(30 * Span::MINUTE.0);
+
 fn entries_of_odd(verdicts: &[Verdict]) -> Vec<&Verdict> {
     verdicts.iter().filter(|verdict| verdict.identity == ODD && verdict.cause == Cause::Evidence).collect()
 }
@@ -129,12 +132,64 @@ fn a_replay_issues_the_same_decisions() {
 }
 
 #[test]
-fn an_operator_who_turns_to_shadow_mode_lifts_what_stands() {
+fn an_operator_who_turns_to_shadow_mode_lifts_what_stands_and_it_is_told() {
     let (mut scorer, end) = settled(config());
     feed(&mut scorer, &spree(end), |time| time);
-    assert!(scorer.entries().iter().any(|entry| entry.enforce));
-    scorer.reconfigure(ScorerConfig::default());
-    assert!(scorer.entries().iter().all(|entry| !entry.enforce) && !scorer.entries().is_empty());
+    let standing = scorer.entries();
+    assert!(standing.iter().all(|entry| entry.enforce) && !standing.is_empty());
+    let (wall, mut verdicts) = (end + HALF_AN_HOUR, Vec::new());
+    scorer.reconfigure(ScorerConfig::default(), wall, &mut verdicts);
+    assert!(scorer.entries().iter().all(|entry| !entry.enforce));
+    assert_eq!(scorer.entries().len(), standing.len());
+    assert_eq!(verdicts.len(), standing.len());
+    assert!(verdicts.iter().all(|verdict| verdict.cause == Cause::Operator && !verdict.enforce));
+    verdicts.clear();
+    scorer.reconfigure(ScorerConfig::default(), wall, &mut verdicts);
+    assert!(verdicts.is_empty(), "nothing has changed: {verdicts:?}");
+}
+
+#[test]
+fn an_operator_who_turns_to_enforce_mode_lets_act_what_the_evidence_still_speaks_for() {
+    let (mut scorer, end) = settled(ScorerConfig::default());
+    feed(&mut scorer, &spree(end), |time| time);
+    let before = scorer.entries().into_iter().find(|entry| entry.subject.principal == ODD).expect("it stands");
+    assert!(!before.enforce, "in shadow");
+    let (wall, mut verdicts) = (end + HALF_AN_HOUR, Vec::new());
+    scorer.reconfigure(config(), wall, &mut verdicts);
+    let told = verdicts.iter().find(|verdict| verdict.identity == ODD).expect("it is told");
+    assert_eq!((told.cause, told.level, told.previous), (Cause::Operator, before.level, before.level));
+    assert_eq!((told.enforce, told.time, told.decided), (true, wall - Span::SECOND, wall));
+    let after = scorer.entries().into_iter().find(|entry| entry.subject.principal == ODD).expect("it stands");
+    let unchanged = |entry: &qualm_scorer::table::TrustEntry| (entry.decision.clone(), entry.level, entry.expires);
+    assert_eq!((after.enforce, unchanged(&after)), (true, unchanged(&before)), "no lease is lengthened");
+}
+
+#[test]
+fn what_stands_in_shadow_stays_one_where_telemetry_is_old_or_the_identity_is_protected_or_nothing_was_changed() {
+    let protecting = EnforceConfig { mode: Mode::Enforce, protected: vec![ODD.to_owned()], ..EnforceConfig::default() };
+    let leases = ScorerConfig { memory: MemoryConfig { baselines_mib: 512 }, ..ScorerConfig::default() };
+    for (config, later) in [
+        (config(), Span(5 * Span::MINUTE.0)),
+        (ScorerConfig { enforce: protecting, ..ScorerConfig::default() }, Span(0)),
+        (leases, Span(0)),
+    ] {
+        let (mut scorer, end) = settled(ScorerConfig::default());
+        feed(&mut scorer, &spree(end), |time| time);
+        let mut verdicts = Vec::new();
+        scorer.reconfigure(config, end + HALF_AN_HOUR + later, &mut verdicts);
+        assert!(verdicts.iter().all(|verdict| verdict.identity != ODD), "{verdicts:?}");
+        let entry = scorer.entries().into_iter().find(|entry| entry.subject.principal == ODD);
+        assert_eq!(entry.map(|entry| entry.enforce), Some(false));
+    }
+}
+
+#[test]
+fn a_restart_under_another_configuration_makes_shadows_and_never_denials() {
+    let (mut scorer, end) = settled(ScorerConfig::default());
+    feed(&mut scorer, &spree(end), |time| time);
+    let mut verdicts = Vec::new();
+    scorer.restrict(end + HALF_AN_HOUR, &mut verdicts);
+    assert!(verdicts.is_empty() && scorer.entries().iter().all(|entry| !entry.enforce));
 }
 
 #[test]

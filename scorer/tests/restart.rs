@@ -11,7 +11,7 @@ use qualm_model::{
 use qualm_scorer::{
     config::{Budget, ScorerConfig},
     scorer::{Observed, Scorer},
-    snapshot::{Covered, Loaded, SnapshotError, Snapshots},
+    snapshot::{Covered, Loaded, SnapshotError, Snapshots, glance},
     verdict::Verdict,
 };
 
@@ -187,6 +187,44 @@ fn until_free<T>(mut open: impl FnMut() -> Result<T, SnapshotError>) -> T {
 }
 
 #[test]
+fn a_snapshot_is_looked_at_from_outside_while_it_is_open_and_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let look = || glance(directory.path(), &Budget::default(), |name| name.ends_with("/s3"));
+    assert!(look().expect("nothing is there").is_none());
+    let (mut snapshots, _) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("a new one");
+    assert!(look().expect("it is empty").is_none());
+    let (calls, mut scorer) = (calls(), Scorer::new(ScorerConfig::default()));
+    feed(&mut scorer, &calls[..30_000], 0, 500, &mut Outcomes::default());
+    snapshots.save(scorer.changes(Covered::default()));
+    snapshots.finish().expect("it was being written").expect("it can be written");
+    let file = directory.path().join("snapshot.redb");
+    let before = std::fs::read(&file).expect("it is there");
+    let seen = look().expect("it can be read").expect("a snapshot");
+    assert!(before == std::fs::read(&file).expect("it is there"), "to look is not to change");
+    let mut names: Vec<_> = calls[..30_000].iter().map(|call| call.source.clone()).collect();
+    names.sort();
+    names.dedup();
+    let mut found = seen.names;
+    found.sort();
+    assert_eq!((found, &seen.armed), (names, &scorer.armed()));
+    let mut peers: Vec<_> =
+        calls[..30_000].iter().filter(|call| call.source.ends_with("/s3")).map(|call| &call.destination).collect();
+    peers.sort();
+    peers.dedup();
+    assert_eq!(seen.known.len(), 1);
+    assert_eq!((seen.known[0].peers, seen.known[0].instances, seen.known[0].level), (peers.len(), 2, Level::Trusted));
+
+    // Whoever looks while it is being written sees one of the states that were committed.
+    for (n, chunk) in calls[30_000..40_000].chunks(500).enumerate() {
+        feed(&mut scorer, chunk, 30_000 + n * 500, 500, &mut Outcomes::default());
+        snapshots.save(scorer.changes(Covered::default()));
+        let meanwhile = look().expect("it can be read").expect("a snapshot");
+        assert!(meanwhile.names.len() == seen.known.len() * 20 && meanwhile.until >= seen.until);
+        snapshots.finish().expect("it was being written").expect("it can be written");
+    }
+}
+
+#[test]
 fn a_damaged_snapshot_is_refused_with_the_way_on() {
     let directory = tempfile::tempdir().expect("a directory");
     std::fs::write(
@@ -255,7 +293,7 @@ fn a_new_budget_is_in_force_from_the_start() {
     let config = ScorerConfig { budget, ..ScorerConfig::default() };
     let (mut scorer, loaded) = saved_and_loaded(&calls(), Covered::default(), &config);
     let before = scorer.realised_per_day(Level::Watched);
-    scorer.reconfigure(config);
+    scorer.reconfigure(config, calls().last().expect("many").time, &mut Vec::new());
     let expected = scorer.realised_per_day(Level::Watched);
     assert!(expected > before, "another budget, another threshold: {before} {expected}");
     assert_eq!(loaded.scorer.realised_per_day(Level::Watched), expected);

@@ -35,6 +35,8 @@ pub(super) struct Report {
     pub(super) records: u64,
     pub(super) scored: u64,
     pub(super) rejected: BTreeMap<&'static str, u64>,
+    #[serde(skip)]
+    pub(super) none_read: Option<FirstUnread>,
     pub(super) first_time: Option<String>,
     pub(super) last_time: Option<String>,
     pub(super) days: f64,
@@ -44,6 +46,13 @@ pub(super) struct Report {
     pub(super) labels: Option<Evaluation>,
     pub(super) memory: Memory,
     pub(super) throughput: Throughput,
+}
+
+/// The first record that could not be read, where none could.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FirstUnread {
+    pub(super) row: i64,
+    pub(super) reason: &'static str,
 }
 
 /// One level: whether it could be entered, and how often it was.

@@ -8,13 +8,13 @@ use std::{
 };
 
 use qualm_ingest::{
-    config::{self, KafkaConfig, TopicConfig},
-    kafka::probe,
+    config::{self, FileConfig, KafkaConfig},
+    kafka::{WrittenKeys, probe, probe_written},
     parse::Format,
 };
 
 use super::Findings;
-use crate::config::Config;
+use crate::{config::Config, run::premises};
 
 /// How long a broker may take to answer.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -34,11 +34,19 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             file.max_record_bytes,
         ) {
             Err(error) => found.fail("file", error.to_string()),
-            Ok(_) => readable("file", &file.path, &format!("{}, up to {}", file.format, file.max_level()), found),
+            Ok(_) => match premises::input(file, &config.state) {
+                Err(error) => found.fail("file", error),
+                Ok(()) if file.path == Path::new("-") => found.ok("file", format!("standard input, {}", up_to(file))),
+                Ok(()) => found.ok("file", format!("{}, {}", file.path.display(), up_to(file))),
+            },
         }
     }
     archives(&config.history.files, config.history.format, found);
     alerts(config, found);
+}
+
+fn up_to(file: &FileConfig) -> String {
+    format!("{}, up to {}", file.format, file.max_level())
 }
 
 fn topics(kafka: &KafkaConfig, found: &mut Findings) {
@@ -64,15 +72,21 @@ fn topics(kafka: &KafkaConfig, found: &mut Findings) {
         match answer {
             Err(error) => found.fail("kafka", error.to_string()),
             Ok(partitions) => {
+                let many = if partitions == 1 { "" } else { "s" };
                 let topic = kafka.topics.iter().find(|topic| topic.name == name);
                 let what =
                     topic.map_or_else(String::new, |topic| format!(", {}, up to {}", topic.format, topic.max_level()));
-                found.ok("kafka", format!("{}: topic {name}, {partitions} partitions{what}", kafka.brokers));
+                found.ok("kafka", format!("{}: topic {name}, {partitions} partition{many}{what}", kafka.brokers));
             }
         }
     }
     if !kafka.dead_letter_topic.is_empty() {
-        written_topic("kafka", &kafka.brokers, &kafka.dead_letter_topic, kafka.properties.clone(), found);
+        let keys = WrittenKeys {
+            brokers: "`brokers` in [[kafka]]",
+            topic: "`dead_letter_topic` in [[kafka]]",
+            properties: "`properties` in [[kafka]]",
+        };
+        written_topic("kafka", &kafka.brokers, &kafka.dead_letter_topic, &kafka.properties, keys, found);
     }
 }
 
@@ -108,17 +122,18 @@ fn alerts(config: &Config, found: &mut Findings) {
         found.ok("alerts", "standard output");
     }
     if let Some(file) = &alerts.file {
-        let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        match tempfile::tempfile_in(directory) {
-            Ok(_) => found.ok("alerts", file.display().to_string()),
-            Err(error) => found.fail(
-                "alerts",
-                format!("{}: its directory: {error}; make it, and writable by this user", file.display()),
-            ),
+        match premises::alerts(file) {
+            Ok(()) => found.ok("alerts", file.display().to_string()),
+            Err(error) => found.fail("alerts", error),
         }
     }
     if let Some(kafka) = &alerts.kafka {
-        written_topic("alerts", &kafka.brokers, &kafka.topic, kafka.settings.clone(), found);
+        let keys = WrittenKeys {
+            brokers: "`brokers` in [alerts.kafka]",
+            topic: "`topic` in [alerts.kafka]",
+            properties: "`settings` in [alerts.kafka]",
+        };
+        written_topic("alerts", &kafka.brokers, &kafka.topic, &kafka.settings, keys, found);
     }
 }
 
@@ -127,16 +142,12 @@ fn written_topic(
     section: &'static str,
     brokers: &str,
     topic: &str,
-    properties: std::collections::BTreeMap<String, String>,
+    properties: &std::collections::BTreeMap<String, String>,
+    keys: WrittenKeys<'_>,
     found: &mut Findings,
 ) {
-    let name = topic.to_owned();
-    let topics = vec![TopicConfig { name, format: Format::IstioJson, mapping: None, max_level: None }];
-    let asked = KafkaConfig { brokers: brokers.to_owned(), topics, properties, ..KafkaConfig::default() };
-    for (_, answer) in probe(&asked, PATIENCE) {
-        match answer {
-            Ok(_) => found.ok(section, format!("{brokers}: topic {topic} is there")),
-            Err(error) => found.fail(section, error.to_string()),
-        }
+    match probe_written(brokers, properties, topic, keys, PATIENCE) {
+        Ok(()) => found.ok(section, format!("{brokers}: topic {topic}, {}, is there", keys.topic)),
+        Err(error) => found.fail(section, error.to_string()),
     }
 }

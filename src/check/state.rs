@@ -152,6 +152,8 @@ fn rfc3339(time: Timestamp) -> Option<String> {
 struct Ready {
     ready: bool,
     reasons: Vec<String>,
+    #[serde(default)]
+    notes: Vec<String>,
     levels: Vec<Armed>,
 }
 
@@ -170,10 +172,13 @@ fn ask(address: SocketAddr, found: &mut Findings) {
         Err(error) => {
             found.fail("observe", format!("http://{address}/readyz: {error}; is another program on that port?"));
         }
-        Ok(Ready { ready, reasons, levels }) => {
+        Ok(Ready { ready, reasons, notes, levels }) => {
             match ready {
                 true => found.ok("observe", format!("http://{address}/readyz: ready")),
                 false => found.warn("observe", format!("http://{address}/readyz: not ready: {}", reasons.join("; "))),
+            }
+            for note in notes {
+                found.warn("observe", note);
             }
             for Armed { level, armed, due } in levels {
                 describe(level, armed, due.as_deref(), found);

@@ -3,7 +3,14 @@
 use std::io::{self, IsTerminal};
 
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, Layer, Registry, filter::ParseError, fmt, layer::SubscriberExt};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry,
+    filter::{LevelFilter, ParseError},
+    fmt,
+    layer::SubscriberExt,
+};
+
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
 /// Section `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +44,19 @@ pub(crate) enum LogError {
         /// What is wrong with it.
         source: ParseError,
     },
+    /// A word is neither a level nor `module=level`.
+    #[error(
+        "[log] level = \"{level}\": `{word}` is no level{suggestion}; write error, warn, info, debug or trace, or by \
+         module as in info,rdkafka=warn"
+    )]
+    Word {
+        /// What the section says.
+        level: String,
+        /// The word.
+        word: String,
+        /// The nearest level, in words.
+        suggestion: String,
+    },
     /// Somebody was first.
     #[error("the log is set up already")]
     Twice,
@@ -57,11 +77,33 @@ impl LogConfig {
         EnvFilter::builder().parse(&self.level).map_err(|source| LogError::Level { level: self.level.clone(), source })
     }
 
+    /// Checks the level. To the filter a word that is no level is the name of a module of which everything is told: it
+    /// is a typing error here.
+    ///
+    /// # Errors
+    /// When a part of it is neither a level nor `module=level`.
+    pub(crate) fn check(&self) -> Result<(), LogError> {
+        for word in self.level.split(',').map(str::trim) {
+            if word.contains('=') || word.parse::<LevelFilter>().is_ok() && !word.is_empty() {
+                continue;
+            }
+            let distance = |level: &&str| strsim::damerau_levenshtein(level, &word.to_lowercase());
+            let nearest = LEVELS.into_iter().filter(|level| distance(level) <= 2).min_by_key(distance);
+            return Err(LogError::Word {
+                level: self.level.clone(),
+                word: word.to_owned(),
+                suggestion: nearest.map_or_else(String::new, |level| format!(" (did you mean `{level}`?)")),
+            });
+        }
+        self.filter().map(drop)
+    }
+
     /// Sets up the log of this process.
     ///
     /// # Errors
     /// When the level is no filter, or the log is set up already.
     pub(crate) fn init(&self) -> Result<(), LogError> {
+        self.check()?;
         let subscriber = self.subscriber(io::stderr, Colour::of_stderr())?;
         tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Twice)
     }

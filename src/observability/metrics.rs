@@ -41,6 +41,10 @@ pub(crate) struct PipelineMetrics {
     pub state_limit_bytes: IntGauge,
     /// Keys folded into their parent for want of memory.
     pub folded: IntCounter,
+    /// Entries not made for want of a place in the trust table.
+    pub unlisted: IntCounter,
+    /// Kafka clusters of which no broker answers.
+    pub unreachable: IntGauge,
     /// Snapshots written.
     pub snapshots: IntCounter,
     /// How long the loop stood still for a snapshot.
@@ -86,6 +90,14 @@ impl PipelineMetrics {
             state_limit_bytes: maker.gauge("qualm_state_limit_bytes", "Bytes that the states may have.")?,
             folded: maker
                 .counter("qualm_keys_folded_total", "Keys folded into their parent because memory is bounded.")?,
+            unlisted: maker.counter(
+                "qualm_trust_entries_unlisted_total",
+                "Times that a newcomer reached watched and was not entered because the trust table was full.",
+            )?,
+            unreachable: maker.gauge(
+                "qualm_kafka_clusters_unreachable",
+                "Kafka clusters of which no broker has answered for a minute or more.",
+            )?,
             snapshots: maker.counter("qualm_snapshots_total", "Snapshots written.")?,
             snapshot_pause: maker
                 .histogram("qualm_snapshot_pause_seconds", "How long the loop stood still for a snapshot.")?,

@@ -25,6 +25,9 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 pub(crate) struct Readiness {
     /// Why it does not; empty when it is ready.
     pub reasons: Vec<String>,
+    /// What does not keep it from its work at the ports and is to be known: a probe that took it off the network for
+    /// that would cut off enforcement points and telemetry that are well.
+    pub notes: Vec<String>,
     /// Which levels behaviour may lead to, lowest first.
     pub levels: Vec<Arming>,
 }
@@ -44,6 +47,7 @@ pub(crate) struct Arming {
 struct ReadyPage {
     ready: bool,
     reasons: Vec<String>,
+    notes: Vec<String>,
     levels: Vec<LevelPage>,
 }
 
@@ -108,6 +112,7 @@ impl From<Readiness> for ReadyPage {
         Self {
             ready: readiness.reasons.is_empty(),
             reasons: readiness.reasons,
+            notes: readiness.notes,
             levels: readiness.levels.into_iter().map(level).collect(),
         }
     }

@@ -125,12 +125,17 @@ async fn the_ready_page_says_why_not_and_which_levels_are_armed() {
         Arming { level: Level::Watched, armed: true, due: Some(Timestamp(0)) },
         Arming { level: Level::Throttled, armed: false, due: Some(Timestamp::from_seconds(86_400)) },
     ];
-    readiness.send_replace(Readiness { reasons: vec!["history is still being read".to_owned()], levels });
+    readiness.send_replace(Readiness {
+        reasons: vec!["history is still being read".to_owned()],
+        levels,
+        ..Readiness::default()
+    });
     let (status, page) = get(running.address, "/readyz").await;
     assert_eq!(status, 503);
     let expected = json!({
         "ready": false,
         "reasons": ["history is still being read"],
+        "notes": [],
         "levels": [
             {"level": "watched", "armed": true},
             {"level": "throttled", "armed": false, "due": "1970-01-02T00:00:00Z"},

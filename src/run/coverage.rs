@@ -62,8 +62,11 @@ pub(crate) struct Uncovered {
 }
 
 impl Proxies {
-    /// Notes who reported a batch.
+    /// Notes who reported a batch; whoever is named in history only may be gone by now.
     pub(crate) fn seen(&mut self, batch: &EventBatch, wall: Timestamp) {
+        if batch.events().next_back().is_none_or(|last| wall - last.report() > GONE) {
+            return;
+        }
         for key in 0..batch.reporter_id.distinct() {
             let reporter = batch.reporter_id.text(key);
             if let Some(last) = self.reporters.get_mut(reporter) {
@@ -166,6 +169,13 @@ mod tests {
     use qualm_model::event::{EventBuilder, EventDraft};
 
     use super::*;
+
+    #[test]
+    fn a_proxy_that_only_history_names_is_not_counted() {
+        let mut proxies = Proxies::default();
+        proxies.seen(&batch(&["a"]), Timestamp(0) + Span::HOUR);
+        assert_eq!(proxies.coverage(Timestamp(0) + Span::HOUR).expect("counted").0.reporting, 0);
+    }
 
     fn batch(reporters: &[&str]) -> EventBatch {
         let mut builder = EventBuilder::new();

@@ -11,7 +11,10 @@ use qualm_ingest::{
     kafka::{KafkaSource, Lag},
     source::{Incoming, Source, SourceError},
 };
-use qualm_model::{event::Positions, time::Clock};
+use qualm_model::{
+    event::Positions,
+    time::{Clock, Timestamp},
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::config::{Config, HistoryConfig};
@@ -48,7 +51,8 @@ pub(crate) struct Inputs {
     commits: Vec<mpsc::UnboundedSender<Positions>>,
     tasks: Vec<JoinHandle<()>>,
     names: Vec<String>,
-    lags: Vec<Lag>,
+    /// Of each Kafka cluster, by its brokers.
+    lags: Vec<(String, Lag)>,
     next_index: u16,
 }
 
@@ -100,7 +104,7 @@ impl Inputs {
             let history = clock.now() - config.history.since.0;
             let source = KafkaSource::start(kafka, inputs.next_index, clock.clone(), &counters, Some(history))?;
             inputs.next_index += u16::try_from(kafka.topics.len()).unwrap_or(u16::MAX);
-            inputs.lags.push(source.lag());
+            inputs.lags.push((kafka.brokers.clone(), source.lag()));
             inputs.add(Input::Kafka(source), &kafka.brokers);
         }
         for file in &config.file {
@@ -147,7 +151,12 @@ impl Inputs {
 
     /// What is left to read in topics; files and the listener cannot tell.
     pub(crate) fn backlog(&self) -> Backlog {
-        self.lags.iter().map(Lag::records).collect()
+        self.lags.iter().map(|(_, lag)| lag.records()).collect()
+    }
+
+    /// Kafka clusters of which no broker answers, and since when.
+    pub(crate) fn unreachable(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        self.lags.iter().filter_map(|(brokers, lag)| Some((brokers.as_str(), lag.unreachable_since()?)))
     }
 
     /// The name of an input: brokers, path, `listen`.
@@ -209,8 +218,6 @@ async fn forward<S: Source>(
 
 #[cfg(test)]
 mod tests {
-    use qualm_model::time::Timestamp;
-
     use super::*;
 
     #[test]

@@ -30,6 +30,7 @@ use super::{
     alerts::Alerts,
     coverage::Proxies,
     inputs::{Inputs, Said},
+    laggards::Laggards,
     publish::{Owed, Publisher, is_synced_first},
     state::State,
 };
@@ -89,7 +90,7 @@ pub(crate) struct Pipeline {
     stopped: watch::Receiver<bool>,
     positions: Positions,
     proxies: Proxies,
-    uncovered: Vec<String>,
+    laggards: Laggards,
     /// When each published version was decided and the event that caused it was read, to time its acknowledgements.
     decided: BTreeMap<u64, Decided>,
     verdicts: Vec<Verdict>,
@@ -104,6 +105,7 @@ pub(crate) struct Pipeline {
     last_seq: u64,
     folded: u64,
     late: u64,
+    unlisted: u64,
 }
 
 impl Pipeline {
@@ -131,7 +133,7 @@ impl Pipeline {
             alerts,
             positions,
             proxies: Proxies::default(),
-            uncovered: Vec::new(),
+            laggards: Laggards::default(),
             decided: BTreeMap::new(),
             verdicts: Vec::new(),
             events: 0,
@@ -140,6 +142,7 @@ impl Pipeline {
             last_seq,
             folded: tally.folded,
             late: tally.late,
+            unlisted: tally.unlisted,
             setup,
             state,
         })
@@ -152,7 +155,9 @@ impl Pipeline {
             restored: self.state.restored,
             version: env!("CARGO_PKG_VERSION"),
         });
-        // What stood when the last run ended stands from the first moment of this one.
+        // What stood when the last run ended stands from the first moment of this one, as far as it may.
+        self.verdicts = std::mem::take(&mut self.state.restricted);
+        self.act(None);
         self.publish(Vec::new(), None);
         self.read_archives()?;
         let mut tick = interval(TICK);
@@ -440,17 +445,20 @@ impl Pipeline {
         let Some(file) = self.setup.file.clone() else { return };
         match Config::read(&file) {
             Ok((config, hash)) => {
-                self.state.scorer.reconfigure(config.scorer());
-                let config = config.with_inputs_of(&self.setup.config);
-                self.state.scorer.limit_sources(config.max_levels());
                 self.journal_command(&Command::Reload { config: &hash });
-                self.publish(Vec::new(), None);
+                let wall = self.setup.clock.now();
+                self.state.scorer.reconfigure(config.scorer(), wall, &mut self.verdicts);
+                self.setup.config = config.with_inputs_of(&self.setup.config);
+                self.state.scorer.limit_sources(self.setup.config.max_levels());
+                self.setup.hash = hash;
+                let changed = self.verdicts.len();
+                // What stands may do something else from now on, and that is on disk before anybody acts on it.
+                if changed > 0 { self.act(None) } else { self.publish(Vec::new(), None) }
                 tracing::info!(
-                    config = hash,
+                    config = self.setup.hash,
+                    changed,
                     "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start"
                 );
-                self.setup.config = config;
-                self.setup.hash = hash;
             }
             Err(error) => tracing::error!(%error, "the new configuration is refused; the old one stands"),
         }

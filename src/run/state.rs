@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use anyhow::Context;
+use qualm_model::time::Timestamp;
 use qualm_scorer::{
     journal::{Journal, JournalLimits, Kind, read_from},
     notify::Outstanding,
@@ -31,6 +32,8 @@ pub(crate) struct State {
     pub(crate) restored: bool,
     /// Highest number of the journal at start.
     pub(crate) last_seq: u64,
+    /// What was enforced and is a shadow under this configuration: to be journalled and told.
+    pub(crate) restricted: Vec<Verdict>,
     /// Whether the snapshot knew of records that the journal does not have.
     pub(crate) is_ahead: bool,
 }
@@ -44,7 +47,7 @@ impl State {
 }
 
 /// Opens the state directory.
-pub(crate) fn open(config: &Config, hash: &str) -> anyhow::Result<State> {
+pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Result<State> {
     let directory = &config.state.directory;
     fs::create_dir_all(directory).with_context(|| format!("[state] directory {}", directory.display()))?;
     let (snapshots, loaded) = Snapshots::open(directory, config.scorer())?;
@@ -71,7 +74,8 @@ pub(crate) fn open(config: &Config, hash: &str) -> anyhow::Result<State> {
     }
     let (outstanding, findings, taken) = replay(&journal_directory, config, &mut scorer, &covered)?;
     // What stood under the last configuration stands as far as this one allows it.
-    scorer.reconfigure(config.scorer());
+    let mut restricted = Vec::new();
+    scorer.restrict(wall, &mut restricted);
     let standing = scorer.entries().len();
     tracing::info!(restored, taken, standing, config = hash, "state");
     write_pid(directory)?;
@@ -83,6 +87,7 @@ pub(crate) fn open(config: &Config, hash: &str) -> anyhow::Result<State> {
         outstanding,
         findings,
         restored,
+        restricted,
         last_seq: opened.head.seq.0,
         is_ahead,
     })
@@ -123,10 +128,7 @@ fn write_pid(directory: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use qualm_model::{
-        level::Level,
-        time::{Span, Timestamp},
-    };
+    use qualm_model::{level::Level, time::Span};
     use qualm_scorer::verdict::Cause;
 
     use super::*;
@@ -155,7 +157,8 @@ mod tests {
     #[test]
     fn the_first_table_after_a_restart_holds_what_stood_before() {
         let directory = decided(&[quarantine()]);
-        let state = open(&config(directory.path(), "[enforce]\nmode = \"enforce\""), "hash").expect("it opens");
+        let state =
+            open(&config(directory.path(), "[enforce]\nmode = \"enforce\""), "hash", Timestamp(1)).expect("it opens");
         let table = state.table(state.last_seq, "hash");
         assert_eq!((table.version, table.entries), (1, quarantine().entry().into_iter().collect()));
     }
@@ -164,9 +167,11 @@ mod tests {
     fn what_stood_is_a_shadow_where_the_new_configuration_says_so() {
         for rest in ["[enforce]\nmode = \"shadow\"", "[enforce]\nmode = \"enforce\"\nprotected = [\"cart\"]"] {
             let directory = decided(&[quarantine()]);
-            let state = open(&config(directory.path(), rest), "hash").expect("it opens");
+            let state = open(&config(directory.path(), rest), "hash", Timestamp(1)).expect("it opens");
             let stands: Vec<_> = state.scorer.entries().iter().map(|entry| (entry.level, entry.enforce)).collect();
             assert_eq!(stands, [(Level::Quarantined, false)], "{rest}");
+            let told: Vec<_> = state.restricted.iter().map(|told| (told.cause, told.level, told.enforce)).collect();
+            assert_eq!(told, [(Cause::Operator, Level::Quarantined, false)], "{rest}");
         }
     }
 
@@ -174,7 +179,7 @@ mod tests {
     fn a_snapshot_ahead_of_the_journal_hides_no_later_decision() {
         let directory = decided(&[]);
         let config = config(directory.path(), "");
-        let mut state = open(&config, "hash").expect("it opens");
+        let mut state = open(&config, "hash", Timestamp(1)).expect("it opens");
         let covered = Covered { journal: 9, ..Covered::default() };
         state.snapshots.save(state.scorer.changes(covered));
         state.snapshots.finish().expect("under way").expect("written");
@@ -186,13 +191,13 @@ mod tests {
 
     /// The writing threads of the state before let go of their files a little later.
     fn reopened(config: &Config) -> State {
-        let mut opened = open(config, "hash");
+        let mut opened = open(config, "hash", Timestamp(1));
         for _ in 0..500 {
             if opened.is_ok() {
                 break;
             }
             std::thread::sleep(std::time::Duration::from_millis(10));
-            opened = open(config, "hash");
+            opened = open(config, "hash", Timestamp(1));
         }
         opened.expect("it opens")
     }

@@ -4,11 +4,12 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
     },
 };
 
 use prometheus::IntCounter;
+use qualm_model::time::Timestamp;
 use rdkafka::{
     ClientContext, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
@@ -17,6 +18,8 @@ use rdkafka::{
 };
 
 const UNKNOWN_LAG: u64 = u64::MAX;
+/// Brokers are there.
+const REACHED: i64 = i64::MAX;
 
 /// Partitions come or go; answered after the poll that told of it.
 #[derive(Debug)]
@@ -25,27 +28,48 @@ pub(super) enum Rebalance {
     Revoke(TopicPartitionList),
 }
 
-/// Records of one consumer still to be read, as the brokers' last word has it; clones show the same.
+/// Records of one consumer still to be read, as the brokers' last word has it, and whether there are brokers to have
+/// one; clones show the same.
 #[derive(Debug, Clone)]
-pub struct Lag(Arc<AtomicU64>);
+pub struct Lag(Arc<Heard>);
+
+#[derive(Debug)]
+struct Heard {
+    records: AtomicU64,
+    /// Since which second no broker is connected.
+    alone_since_s: AtomicI64,
+}
 
 impl Default for Lag {
     fn default() -> Self {
-        Self(Arc::new(AtomicU64::new(UNKNOWN_LAG)))
+        Self(Arc::new(Heard { records: AtomicU64::new(UNKNOWN_LAG), alone_since_s: AtomicI64::new(REACHED) }))
     }
 }
 
 impl Lag {
     /// How many; `None` while nobody has said.
     pub fn records(&self) -> Option<u64> {
-        Some(self.0.load(Ordering::Relaxed)).filter(|&lag| lag != UNKNOWN_LAG)
+        Some(self.0.records.load(Ordering::Relaxed)).filter(|&lag| lag != UNKNOWN_LAG)
+    }
+
+    /// Since when none of the brokers is connected, wall time; `None` while one is. What they said last still stands.
+    pub fn unreachable_since(&self) -> Option<Timestamp> {
+        let since = self.0.alone_since_s.load(Ordering::Relaxed);
+        (since != REACHED).then(|| Timestamp::from_seconds(since))
+    }
+
+    /// Takes in the state of each broker at a second.
+    pub(super) fn saw<'a>(&self, at_s: i64, mut states: impl Iterator<Item = &'a str>) {
+        let since = self.0.alone_since_s.load(Ordering::Relaxed);
+        let since = if states.any(|state| state == "UP") { REACHED } else { since.min(at_s) };
+        self.0.alone_since_s.store(since, Ordering::Relaxed);
     }
 
     /// Takes in the lag of each partition, below 0 where it is not known. Where none is known, nothing is.
     pub(super) fn told(&self, partitions: impl Iterator<Item = i64>) {
         let known = partitions.filter_map(|lag| u64::try_from(lag).ok());
         let sum = known.reduce(u64::saturating_add).unwrap_or(UNKNOWN_LAG);
-        self.0.store(sum, Ordering::Relaxed);
+        self.0.records.store(sum, Ordering::Relaxed);
     }
 }
 
@@ -88,6 +112,7 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
         self.lag.told(partitions.map(|partition| partition.consumer_lag));
+        self.lag.saw(statistics.time, statistics.brokers.values().map(|broker| broker.state.as_str()));
     }
 
     /// librdkafka tries again by itself; it is enough to say so.
@@ -148,5 +173,18 @@ mod tests {
         assert_eq!(lag.records(), None, "no position is committed yet");
         lag.told([-1, 0, 7].into_iter());
         assert_eq!(lag.records(), Some(7));
+    }
+
+    #[test]
+    fn brokers_are_away_since_the_first_second_in_which_none_was_connected() {
+        let lag = Lag::default();
+        assert_eq!(lag.unreachable_since(), None, "nobody has looked yet");
+        lag.saw(10, ["DOWN", "UP"].into_iter());
+        assert_eq!(lag.unreachable_since(), None);
+        lag.saw(15, ["DOWN", "CONNECT"].into_iter());
+        lag.saw(20, ["DOWN", "DOWN"].into_iter());
+        assert_eq!(lag.unreachable_since(), Some(Timestamp::from_seconds(15)));
+        lag.saw(25, ["UP", "DOWN"].into_iter());
+        assert_eq!(lag.unreachable_since(), None);
     }
 }

@@ -38,7 +38,7 @@ fn words(
     let whom = destination.map_or("others".to_owned(), |destination| plain(Hierarchy::of(destination).service));
     let what = operation.map_or("an operation".to_owned(), plain);
     let Deviation { observed, expected, .. } = *deviation;
-    let (seen, usual) = (number(observed), number(expected));
+    let usual = number(expected);
     let unusual = |deed: String| (deed, String::new());
     match question {
         Question::RareSource => unusual(format!("called {whom}, though it hardly ever calls anything")),
@@ -50,17 +50,21 @@ fn words(
         Question::NewFingerprint => unusual("spoke through a TLS client not seen of it before".to_owned()),
         Question::Failing => (format!("had {} of its calls fail", percent(observed)), percent(expected)),
         Question::Refused => (format!("was refused in {} of its calls", percent(observed)), percent(expected)),
-        Question::Rate1m => (format!("made {seen} calls in a minute"), usual),
-        Question::Rate10m => (format!("made {seen} calls in ten minutes"), usual),
-        Question::Rate1h => (format!("made {seen} calls in an hour"), usual),
-        Question::EdgeRate => (format!("made {seen} calls to {whom} in ten minutes"), usual),
-        Question::DestinationRate => (format!("called {whom} while that got {seen} calls in a minute"), usual),
-        Question::Spread10m => (format!("called {seen} new peers in ten minutes"), usual),
-        Question::Spread1h => (format!("called {seen} new peers in an hour"), usual),
-        Question::FanIn => (format!("called {whom} while that got {seen} new callers in ten minutes"), usual),
+        Question::Rate1m => (format!("made {} in a minute", counted(observed, "call")), usual),
+        Question::Rate10m => (format!("made {} in ten minutes", counted(observed, "call")), usual),
+        Question::Rate1h => (format!("made {} in an hour", counted(observed, "call")), usual),
+        Question::EdgeRate => (format!("made {} to {whom} in ten minutes", counted(observed, "call")), usual),
+        Question::DestinationRate => {
+            (format!("called {whom} while that got {} in a minute", counted(observed, "call")), usual)
+        }
+        Question::Spread10m => (format!("called {} in ten minutes", counted(observed, "new peer")), usual),
+        Question::Spread1h => (format!("called {} in an hour", counted(observed, "new peer")), usual),
+        Question::FanIn => {
+            (format!("called {whom} while that got {} in ten minutes", counted(observed, "new caller")), usual)
+        }
         Question::Bigger => (format!("moved {} in one call to {whom}", bytes(observed)), bytes(expected)),
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
-        Question::Silence => (format!("made {seen} calls in ten minutes"), usual),
+        Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
     }
 }
 
@@ -74,6 +78,14 @@ fn number(value: f64) -> String {
         format!("{value:.1}")
     } else {
         "hardly any".to_owned()
+    }
+}
+
+/// `1 call`, `2 calls`, `hardly any calls`.
+fn counted(count: f64, what: &str) -> String {
+    match number(count).as_str() {
+        "1" => format!("1 {what}"),
+        number => format!("{number} {what}s"),
     }
 }
 
@@ -115,6 +127,7 @@ fn in_units(mut value: f64, step: f64, units: &[&str]) -> String {
 
 fn scaled(value: f64, unit: &str) -> String {
     match number(value) {
+        one if one == "1" => format!("1 {}", if unit == "bytes" { "byte" } else { unit }),
         number if number.is_empty() => number,
         number => format!("{number} {unit}"),
     }
@@ -146,6 +159,11 @@ mod tests {
         assert_eq!(said(Question::NewOperation, 1.0, 0.001), "used GET /cards/{id} at payments for the first time | ");
         assert_eq!(said(Question::Rate1m, 41.0, 2.96), "made 41 calls in a minute | 3.0");
         assert_eq!(said(Question::Spread10m, 7.0, 0.004), "called 7 new peers in ten minutes | hardly any");
+        assert_eq!(said(Question::Rate10m, 1.0, 0.004), "made 1 call in ten minutes | hardly any");
+        assert_eq!(said(Question::Spread1h, 1.0, 0.2), "called 1 new peer in an hour | 0.2");
+        assert_eq!(said(Question::FanIn, 1.0, 0.2), "called payments while that got 1 new caller in ten minutes | 0.2");
+        assert_eq!(said(Question::Silence, 0.0, 40.0), "made 0 calls in ten minutes | 40");
+        assert_eq!(said(Question::Bigger, 1.0, 2.0), "moved 1 byte in one call to payments | 2 bytes");
         assert_eq!(said(Question::Failing, 0.8, 0.002), "had 80 % of its calls fail | less than 1 %");
         assert_eq!(said(Question::Bigger, 734_003_200.0, 20_480.0), "moved 700 MiB in one call to payments | 20 KiB");
         assert_eq!(said(Question::Longer, 90e6, 12_500.0), "kept a call to payments open for 90 s | 12 ms");

@@ -7,13 +7,14 @@ use qualm_model::{
 use qualm_scorer::config::arms_at;
 
 use super::Pipeline;
-use crate::{
-    observability::{Arming, Readiness},
-    run::coverage::Uncovered,
-};
+use crate::observability::{Arming, Readiness};
 
 /// Until event time has once been closer to the wall than this, history is being read.
 const BEHIND: Span = Span::MINUTE;
+
+/// Brokers that do not answer for so long are told of.
+const AWAY: Span = Span::MINUTE;
+const NO_TELEMETRY: &str = "no telemetry yet";
 
 impl Pipeline {
     /// Metrics, readiness, coverage.
@@ -27,8 +28,11 @@ impl Pipeline {
         metrics.state_limit_bytes.set(i64::try_from(limit).unwrap_or(i64::MAX));
         metrics.folded.inc_by(tally.folded - std::mem::replace(&mut self.folded, tally.folded));
         metrics.late.inc_by(tally.late - std::mem::replace(&mut self.late, tally.late));
+        metrics.unlisted.inc_by(tally.unlisted - std::mem::replace(&mut self.unlisted, tally.unlisted));
         let backlog = self.inputs.backlog();
         metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
+        let mut notes = unreachable(self.inputs.unreachable(), wall);
+        metrics.unreachable.set(i64::try_from(notes.len()).unwrap_or(i64::MAX));
         let mut reasons = Vec::new();
         if let Some(watermark) = self.state.scorer.watermark() {
             let behind = wall - watermark;
@@ -39,8 +43,11 @@ impl Pipeline {
                 self.caught_up = true;
                 tracing::info!(identities = tally.identities, edges = tally.edges, armed = ?self.state.scorer.armed(), "first look: history is read");
             }
+        } else if self.setup.config.listen.address.is_some() && backlog.is_read() {
+            // Who is not ready is not called, and proxies that are to report would wait for a first report.
+            notes.push(NO_TELEMETRY.to_owned());
         } else {
-            reasons.push("no telemetry yet".to_owned());
+            reasons.push(NO_TELEMETRY.to_owned());
         }
         let armings = self.armings();
         for arming in &armings {
@@ -49,7 +56,7 @@ impl Pipeline {
             metrics.budget(arming.level, configured, self.state.scorer.realised_per_day(arming.level));
         }
         self.readiness.send_if_modified(|readiness| {
-            let next = Readiness { reasons, levels: armings };
+            let next = Readiness { reasons, notes, levels: armings };
             let changed = *readiness != next;
             *readiness = next;
             changed
@@ -72,15 +79,38 @@ impl Pipeline {
         let Some((coverage, uncovered)) = self.proxies.coverage(wall) else { return };
         self.metrics.proxies_reporting.set(i64::from(coverage.reporting));
         self.metrics.proxies_enforcing.set(i64::from(coverage.enforcing));
-        let names: Vec<String> = uncovered.iter().map(|proxy| proxy.reporter.clone()).collect();
-        if names != self.uncovered {
-            // Both are sorted by name.
-            let is_new = |proxy: &&Uncovered| self.uncovered.binary_search(&proxy.reporter).is_err();
-            for proxy in uncovered.iter().filter(is_new).take(20) {
-                tracing::warn!(proxy = proxy.reporter, why = proxy.why, "reports calls and is not enforcing");
-            }
-            self.uncovered = names;
+        // Where there is no port nobody could enforce, and `check` has said so.
+        if self.setup.config.listen.address.is_some() {
+            self.laggards.tell(uncovered, coverage.reporting, wall);
         }
         self.coverage.send_if_modified(|shown| std::mem::replace(shown, coverage) != coverage);
+    }
+}
+
+/// What is to be known of clusters that have been away for long. It is no reason not to be ready: what stands is still
+/// served, its leases end, and what Envoys report themselves is still judged.
+fn unreachable<'a>(clusters: impl Iterator<Item = (&'a str, Timestamp)>, wall: Timestamp) -> Vec<String> {
+    let away = clusters.filter(|(_, since)| wall - *since >= AWAY);
+    let note = |(brokers, since): (&str, Timestamp)| {
+        let since =
+            jiff::Timestamp::from_nanosecond(i128::from(since.0)).map_or_else(|_| String::new(), |t| t.to_string());
+        format!(
+            "{brokers}: no broker has answered since {since}; what stands is served and ends with its lease, nothing new is read"
+        )
+    };
+    away.map(note).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn brokers_that_are_away_are_told_of_after_a_minute_and_not_before() {
+        let away = [("kafka:9092", Timestamp::from_seconds(100))];
+        let told = |at: i64| unreachable(away.into_iter(), Timestamp::from_seconds(at));
+        assert!(told(159).is_empty());
+        let [note] = told(160).try_into().expect("one");
+        assert!(note.contains("kafka:9092: no broker has answered since 1970-01-01T00:01:40Z"), "{note}");
     }
 }

@@ -1,0 +1,142 @@
+//! What the operator lets standings do: a new configuration is in force at once, for what stands too.
+//!
+//! What may no longer act is a shadow from this moment on. What was a shadow, or held back, is weighed again when
+//! `[enforce]` changes: it acts where the evidence that a renewal would ask for is still there and telemetry is of
+//! today. No lease is lengthened by it, and the decision keeps its id: nothing new was found out about anybody.
+
+use qualm_model::{evidence::Pace, level::Level, time::Timestamp};
+
+use crate::{
+    config::{Mode, ScorerConfig},
+    mesh::SourceKey,
+    scorer::Scorer,
+    standing::{Reading, Standing},
+    table::Object,
+    verdict::{Cause, Verdict},
+};
+
+impl Scorer {
+    /// Replaces what the operator decides, between two batches. Where that changes what an entry may do, there is a
+    /// verdict; `wall` is the wall time.
+    pub fn reconfigure(&mut self, config: ScorerConfig, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        if config.budget != self.config.budget {
+            self.mesh.read_curves(&config.budget);
+        }
+        let is_new = config.enforce != self.config.enforce;
+        self.config = config;
+        self.set_limit();
+        self.restrict(wall, verdicts);
+        if is_new && self.config.enforce.mode == Mode::Enforce {
+            self.let_act(wall, verdicts);
+        }
+    }
+
+    /// Makes a shadow of what stands and may not act under the configuration as it is: also at a start, which may have
+    /// read another one than the last run. Never the other way round: a restart is no grounds to act.
+    pub fn restrict(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let enforce = &self.config.enforce;
+        let may_act =
+            |standing: &Standing| enforce.mode == Mode::Enforce && !enforce.protects(&standing.subject.principal);
+        let standings = self.standings.iter().filter(|(_, standing)| standing.enforce && !may_act(standing));
+        let keys: Vec<SourceKey> = standings.map(|(key, _)| *key).collect();
+        for (key, reading) in self.strongest_first(keys) {
+            let Some(mut standing) = self.standings.remove(&key) else { continue };
+            (standing.enforce, standing.held) = (false, false);
+            verdicts.extend(self.mandated(key, &standing, None, reading, wall));
+            self.standings.insert(key, standing);
+        }
+    }
+
+    /// Weighs again what is a shadow or held back. The strongest first, as the blast radius is bounded.
+    fn let_act(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let now = self.watermark.now().unwrap_or(wall);
+        if wall - now > self.config.enforce.max_age.0 {
+            return;
+        }
+        let passive = |standing: &Standing| !standing.historic && (!standing.enforce || standing.held);
+        let standings = self.standings.iter().filter(|(_, standing)| passive(standing) && standing.expires > wall);
+        let keys: Vec<SourceKey> = standings.map(|(key, _)| *key).collect();
+        for (key, reading) in self.strongest_first(keys) {
+            let Some(mut standing) = self.standings.remove(&key) else { continue };
+            let source = self.shards[usize::from(key.0)].sources.get(&key.1);
+            let stands = !self.config.enforce.protects(&standing.subject.principal)
+                && standing.supported(&self.mesh, reading) == standing.level;
+            if let Some(source) = source.filter(|_| stands) {
+                let held = self.held(source, standing.level, now);
+                let before = (standing.enforce, standing.held);
+                (standing.enforce, standing.held) = (true, held.is_some());
+                if before != (standing.enforce, standing.held) {
+                    verdicts.extend(self.mandated(key, &standing, held, reading, wall));
+                }
+            }
+            self.standings.insert(key, standing);
+        }
+    }
+
+    /// Standings with the evidence behind them: the most first, and then by name, as the order of a map is nobody's
+    /// business.
+    fn strongest_first(&self, keys: Vec<SourceKey>) -> Vec<(SourceKey, Reading)> {
+        let Some(now) = self.watermark.now() else {
+            let mut keys = keys;
+            keys.sort_by(|a, b| self.identity_of(*a).cmp(self.identity_of(*b)));
+            return keys.into_iter().map(|key| (key, Reading::default())).collect();
+        };
+        let read = |key: SourceKey| {
+            let source = self.shards[usize::from(key.0)].sources.get(&key.1);
+            let standing = self.standings.get(&key);
+            let reading = source.zip(standing).map(|(source, standing)| self.reading_for(standing, source, now));
+            (key, reading.unwrap_or_default())
+        };
+        let mut read: Vec<_> = keys.into_iter().map(read).collect();
+        let strength = |reading: &Reading| reading.fast.max(reading.slow);
+        read.sort_by(|a, b| {
+            let by_evidence = strength(&b.1).total_cmp(&strength(&a.1));
+            by_evidence.then_with(|| self.identity_of(a.0).cmp(self.identity_of(b.0)))
+        });
+        read
+    }
+
+    /// What is to be told of a standing that may do something else from now on; nothing of history.
+    fn mandated(
+        &self,
+        key: SourceKey,
+        standing: &Standing,
+        held: Option<String>,
+        reading: Reading,
+        wall: Timestamp,
+    ) -> Option<Verdict> {
+        if standing.historic || standing.level == Level::Trusted {
+            return None;
+        }
+        let now = self.watermark.now().unwrap_or(standing.episode);
+        let source = self.shards[usize::from(key.0)].sources.get(&key.1);
+        let (pace, m) =
+            if reading.slow >= reading.fast { (Pace::Slow, reading.slow) } else { (Pace::Fast, reading.fast) };
+        Some(Verdict {
+            time: now,
+            decided: wall,
+            identity: standing.subject.identity(),
+            namespace: source.and_then(|source| source.namespace.as_deref()).map(str::to_owned),
+            subject: standing.subject.clone(),
+            object: Object::Any,
+            level: standing.level,
+            previous: standing.level,
+            cause: Cause::Operator,
+            pace: None,
+            evidence_bits: self.mesh.shown_bits(pace, m),
+            threshold_bits: 0.0,
+            per_day: self.mesh.per_day(pace, m),
+            m,
+            threshold: 0.0,
+            lease: Some(standing.expires - wall),
+            expires: Some(standing.expires),
+            decision: standing.decision.clone(),
+            episode: standing.episode,
+            historic: false,
+            enforce: standing.enforce && !standing.held,
+            held,
+            instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
+            reasons: Vec::new(),
+        })
+    }
+}
