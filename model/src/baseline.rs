@@ -267,6 +267,7 @@ impl SourceBaseline {
     }
 
     /// Whether the source has fallen silent, asked at the end of a ten-minute window.
+    #[inline]
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
         let counts = self.rate_10m.counts();

@@ -267,8 +267,17 @@ impl Mesh {
 
     /// Evidence in bits as it is shown: `log2(N · 1440 / rate(m))`.
     pub(crate) fn shown_bits(&self, pace: Pace, m: f64) -> f64 {
-        let rate = self.rates[pace as usize].per_day(m).max(1e-300);
-        libm::log2(self.identities.max(1) as f64 * 1440.0 / rate)
+        libm::log2(self.odds(pace, m))
+    }
+
+    /// The more of the bits shown for both clocks.
+    pub(crate) fn most_shown_bits(&self, fast: f64, slow: f64) -> f64 {
+        libm::log2(self.odds(Pace::Fast, fast).max(self.odds(Pace::Slow, slow)))
+    }
+
+    /// Against how many minutes of everybody one with evidence `m` stands: `N · 1440 / rate(m)`.
+    fn odds(&self, pace: Pace, m: f64) -> f64 {
+        self.identities.max(1) as f64 * 1440.0 / self.rates[pace as usize].per_day(m).max(1e-300)
     }
 
     /// How often a day evidence `m` is reached by chance.
