@@ -417,15 +417,14 @@ impl DestinationBaseline {
         }
     }
 
-    /// The baseline as it stands at `exposure`: with the windows closed that have ended.
-    pub fn at(mut self, exposure: Exposure) -> Self {
+    /// Closes the windows that have ended at `exposure`.
+    pub fn turn(&mut self, exposure: Exposure) {
         self.rarity.turn(exposure);
         self.rate.turn(exposure);
         self.fan_in.turn(exposure);
-        self
     }
 
-    /// The answers of [`score`](Self::score) as e-values, of a baseline as it stands now ([`at`](Self::at)), without
+    /// The answers of [`score`](Self::score) as e-values, of a baseline as it stands now ([`turn`](Self::turn)), without
     /// the reasons.
     #[inline]
     pub fn judge(&mut self, calls: f64, first_contacts: f64, tables: &[ETable], values: &mut EValues) {
