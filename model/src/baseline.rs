@@ -267,6 +267,7 @@ impl SourceBaseline {
     }
 
     /// Whether the source has fallen silent, asked at the end of a ten-minute window.
+    #[inline]
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
         let counts = self.rate_10m.counts();
@@ -416,15 +417,14 @@ impl DestinationBaseline {
         }
     }
 
-    /// The baseline as it stands at `exposure`: with the windows closed that have ended.
-    pub fn at(mut self, exposure: Exposure) -> Self {
+    /// Closes the windows that have ended at `exposure`.
+    pub fn turn(&mut self, exposure: Exposure) {
         self.rarity.turn(exposure);
         self.rate.turn(exposure);
         self.fan_in.turn(exposure);
-        self
     }
 
-    /// The answers of [`score`](Self::score) as e-values, of a baseline as it stands now ([`at`](Self::at)), without
+    /// The answers of [`score`](Self::score) as e-values, of a baseline as it stands now ([`turn`](Self::turn)), without
     /// the reasons.
     #[inline]
     pub fn judge(&mut self, calls: f64, first_contacts: f64, tables: &[ETable], values: &mut EValues) {

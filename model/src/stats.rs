@@ -3,6 +3,7 @@
 mod bins;
 mod calibration;
 mod count;
+mod ln;
 mod step;
 mod tail;
 

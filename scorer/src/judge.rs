@@ -104,7 +104,7 @@ impl Source {
         if news == News::Moved {
             evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
             *evidence.shown_bits() =
-                mesh.shown_bits(Pace::Fast, reading.fast).max(mesh.shown_bits(Pace::Slow, reading.slow));
+                mesh.most_shown_bits(reading.fast, reading.slow);
         }
         self.shown_bits = *evidence.shown_bits();
         Some(reading)

@@ -50,10 +50,17 @@ const NAMESPACES: usize = 10_000;
 /// A source, whatever shard it lives in.
 pub(crate) type SourceKey = (u8, u32);
 
+/// A destination as a shard can name it: by where it stands in the mesh, or, where it is new, by its text.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum Called {
+    Known(u32),
+    New(Arc<str>),
+}
+
 /// What one shard saw of one destination since the last summary.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DestinationDelta {
-    pub(crate) name: Arc<str>,
+    pub(crate) called: Called,
     pub(crate) calls: f64,
     pub(crate) weight: f64,
     pub(crate) first_contacts: f64,
@@ -105,6 +112,18 @@ impl Delta {
         if self.laps.len() < MINUTES {
             self.laps.extend(lap(calls, expected));
         }
+    }
+
+    /// Whether there is nothing to add, as of most shards in a calm minute.
+    fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+            && self.destinations.is_empty()
+            && self.minutes.is_empty()
+            && self.climbs.is_empty()
+            && self.context.is_empty()
+            && self.laps.is_empty()
+            && self.siblings.is_empty()
+            && self.new_identities == 0
     }
 
     pub(crate) fn siblings(&mut self, namespace: &Arc<str>) -> &mut SiblingRate {
@@ -276,8 +295,17 @@ impl Mesh {
 
     /// Evidence in bits as it is shown: `log2(N · 1440 / rate(m))`.
     pub(crate) fn shown_bits(&self, pace: Pace, m: f64) -> f64 {
-        let rate = self.rates[pace as usize].per_day(m).max(1e-300);
-        libm::log2(self.identities.max(1) as f64 * 1440.0 / rate)
+        libm::log2(self.odds(pace, m))
+    }
+
+    /// The more of the bits shown for both clocks.
+    pub(crate) fn most_shown_bits(&self, fast: f64, slow: f64) -> f64 {
+        libm::log2(self.odds(Pace::Fast, fast).max(self.odds(Pace::Slow, slow)))
+    }
+
+    /// Against how many minutes of everybody one with evidence `m` stands: `N · 1440 / rate(m)`.
+    fn odds(&self, pace: Pace, m: f64) -> f64 {
+        self.identities.max(1) as f64 * 1440.0 / self.rates[pace as usize].per_day(m).max(1e-300)
     }
 
     /// How often a day evidence `m` is reached by chance.
@@ -300,7 +328,7 @@ impl Mesh {
         // What a delta holds was seen in the interval that ended first; idle intervals after it are empty.
         let seen = Observation::at(self.exposure(Timestamp(self.next_close().0 - 1)));
         let most = self.destinations.len() + NEW_DESTINATIONS;
-        for delta in deltas {
+        for delta in deltas.filter(|delta| !delta.is_empty()) {
             self.absorb(delta, &seen, most);
         }
         self.refit();
@@ -326,33 +354,50 @@ impl Mesh {
             self.context.add(source, minute, bits);
         }
         delta.laps.drain(..).for_each(|lap| self.tide.add(lap));
-        for (namespace, rate) in delta.siblings.drain() {
+        // Even to drain an empty map costs.
+        let siblings = (!delta.siblings.is_empty()).then(|| delta.siblings.drain());
+        for (namespace, rate) in siblings.into_iter().flatten() {
             if self.siblings.len() < NAMESPACES || self.siblings.contains_key(&namespace) {
                 self.siblings.entry(namespace).or_default().merge(&rate);
             }
         }
         self.identities += std::mem::take(&mut delta.new_identities);
-        let calibrations = &mut self.calibrations;
-        for change in delta.destinations.drain(..) {
-            if self.destinations.len() >= most && !self.ids.contains_key(&change.name) {
-                continue;
-            }
-            let id = *self.ids.entry(change.name.clone()).or_insert_with(|| {
-                self.next_destination += 1;
-                self.next_destination - 1
-            });
-            let destination = self
-                .destinations
-                .entry(id)
-                .or_insert_with(|| Arc::new(Destination { name: change.name.clone(), ..Destination::default() }));
-            let destination = Arc::make_mut(destination);
-            if change.reported {
-                destination.reported = seen.exposure.now;
-            }
-            destination.baseline.learn(seen, change.calls, change.weight, change.first_contacts, &mut |question, x| {
-                calibrations[question as usize].add(x, 1.0);
-            });
+        let mut destinations = std::mem::take(&mut delta.destinations);
+        for change in destinations.drain(..) {
+            self.learn_destination(&change, seen, most);
         }
+        delta.destinations = destinations;
+    }
+
+    fn learn_destination(&mut self, change: &DestinationDelta, seen: &Observation, most: usize) {
+        let id = match &change.called {
+            Called::Known(id) => Some(*id),
+            Called::New(name) => self.make_destination(name, most),
+        };
+        let Some(destination) = id.and_then(|id| self.destinations.get_mut(&id)) else { return };
+        let destination = Arc::make_mut(destination);
+        if change.reported {
+            destination.reported = seen.exposure.now;
+        }
+        let calibrations = &mut self.calibrations;
+        destination.baseline.learn(seen, change.calls, change.weight, change.first_contacts, &mut |question, x| {
+            calibrations[question as usize].add(x, 1.0);
+        });
+    }
+
+    /// Where a destination of this name stands, made where it is new; `None` where there are `most` already.
+    fn make_destination(&mut self, name: &Arc<str>, most: usize) -> Option<u32> {
+        if let Some(id) = self.destination_id(name) {
+            return Some(id);
+        }
+        if self.destinations.len() >= most {
+            return None;
+        }
+        let id = self.next_destination;
+        self.next_destination += 1;
+        self.ids.insert(name.clone(), id);
+        self.destinations.insert(id, Arc::new(Destination { name: name.clone(), ..Destination::default() }));
+        Some(id)
     }
 
     fn refit(&mut self) {

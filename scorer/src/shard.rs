@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     forgotten::Forgotten,
-    mesh::{Delta, DestinationDelta, Mesh},
+    mesh::{Called, Delta, DestinationDelta, Mesh},
     names::Names,
     pending::{Gone, Pending},
     standing::Evidence,
@@ -299,7 +299,7 @@ impl Shard {
         for id in self.touched.drain(..) {
             let Some(link) = self.links.get_mut(&id) else { continue };
             self.delta.destinations.push(DestinationDelta {
-                name: self.names.shared(id),
+                called: link.mesh.map_or_else(|| Called::New(self.names.shared(id)), Called::Known),
                 calls: std::mem::take(&mut link.calls),
                 weight: std::mem::take(&mut link.weight),
                 first_contacts: std::mem::take(&mut link.first_contacts),

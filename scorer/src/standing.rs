@@ -62,6 +62,8 @@ struct Told {
     of: Option<(Timestamp, Timestamp, f64, Cause)>,
     reading: Reading,
     shown_bits: f64,
+    /// What the clocks show without the running minute, and when.
+    before: Option<(Timestamp, Reading)>,
 }
 
 impl PartialEq for Told {
@@ -113,8 +115,28 @@ impl Evidence {
         if self.told.of == of {
             return Some((self.told.reading, News::Same));
         }
-        self.told = Told { of, reading: self.reading(mesh, now), shown_bits: 0.0 };
-        Some((self.told.reading, News::Moved))
+        let before = self.before(now);
+        let reading = self.with(before, mesh.z(best));
+        self.told = Told { of, reading, shown_bits: 0.0, before: Some((now, before)) };
+        Some((reading, News::Moved))
+    }
+
+    /// What the clocks show without the running minute.
+    #[inline]
+    fn before(&self, now: Timestamp) -> Reading {
+        match self.told.before {
+            Some((at, before)) if at == now => before,
+            _ => Reading { fast: self.fast.at(Pace::Fast, now), slow: self.slow.at(Pace::Slow, now) },
+        }
+    }
+
+    /// What the clocks show with the `z` bits of the running minute.
+    #[inline]
+    fn with(&self, before: Reading, z: f64) -> Reading {
+        Reading {
+            fast: Pace::Fast.advance(before.fast, z),
+            slow: Pace::Slow.advance(before.slow, self.discounted(z)),
+        }
     }
 
     /// The bits shown for the reading worked out last.
@@ -143,7 +165,7 @@ impl Evidence {
     /// `z` as far as its cause has not been counted before.
     fn discounted(&self, z: f64) -> f64 {
         let minutes = self.led.iter().find(|(cause, _)| *cause == self.cause).map_or(0, |(_, minutes)| *minutes);
-        if z <= 0.0 || minutes == 0 { z } else { z.min(SLOW_CEILING) * libm::pow(REPEATED, f64::from(minutes)) }
+        if z <= 0.0 || minutes == 0 { z } else { z.min(SLOW_CEILING) * repeated(minutes) }
     }
 
     /// Whether anything but more of the same was odd: a new peer, operation, credential or TLS stack, a rare party,
@@ -165,14 +187,11 @@ impl Evidence {
 
     /// Both clocks at `now`, the running minute included.
     pub(crate) fn reading(&self, mesh: &Mesh, now: Timestamp) -> Reading {
-        let Some(best) = self.best else {
-            return Reading { fast: self.fast.at(Pace::Fast, now), slow: self.slow.at(Pace::Slow, now) };
-        };
+        let Some(best) = self.best else { return self.before(now) };
         // A minute that has ended without a later event still counts, and decays from its end.
         let (end, z) = (Timestamp((self.minute + 1) * Span::MINUTE.0 - 1), mesh.z(best));
         if now <= end {
-            let slow = self.slow.with(Pace::Slow, now, self.discounted(z));
-            return Reading { fast: self.fast.with(Pace::Fast, now, z), slow };
+            return self.with(self.before(now), z);
         }
         let (mut fast, mut slow) = (self.fast, self.slow);
         fast.commit(Pace::Fast, end, z);
@@ -182,11 +201,12 @@ impl Evidence {
 
     /// Follows the episodes of both clocks, for the curve.
     pub(crate) fn follow(&mut self, now: Timestamp, reading: Reading, climbed: &mut impl FnMut(Pace, Climb)) {
-        for (clock, pace, m) in [(&mut self.fast, Pace::Fast, reading.fast), (&mut self.slow, Pace::Slow, reading.slow)]
-        {
-            if let Some(climb) = clock.follow(pace, now, m) {
-                climbed(pace, climb);
-            }
+        let before = self.before(now);
+        if let Some(climb) = self.fast.follow(now, before.fast, reading.fast) {
+            climbed(Pace::Fast, climb);
+        }
+        if let Some(climb) = self.slow.follow(now, before.slow, reading.slow) {
+            climbed(Pace::Slow, climb);
         }
     }
 
@@ -197,6 +217,14 @@ impl Evidence {
             (a, b) => a.or(b),
         }
     }
+}
+
+/// What is left of a minute whose cause has led so many: [`REPEATED`] to the power of them.
+#[inline]
+fn repeated(minutes: u16) -> f64 {
+    const { assert!(REPEATED == 0.5, "halves are exact: an exponent") };
+    const BIAS: u16 = 1023;
+    if minutes < BIAS { f64::from_bits(u64::from(BIAS - minutes) << 52) } else { libm::pow(REPEATED, f64::from(minutes)) }
 }
 
 /// A level that the evidence reaches, by which clock and by how much.

@@ -122,14 +122,17 @@ impl EValues {
     /// The question with the strongest answer; ties go to the earlier link of the chain.
     #[inline]
     pub fn leading(&self) -> Option<Question> {
-        let (mut leading, mut most) = (None, 0.0);
-        for question in Question::ALL {
-            let e = self.values[question as usize];
-            if e > most {
-                (leading, most) = (Some(question), e);
+        // In lanes, as processors compare.
+        let mut lanes = [0.0; 2];
+        let (pairs, rest) = self.values.as_chunks::<2>();
+        for pair in pairs {
+            for (most, &e) in lanes.iter_mut().zip(pair) {
+                *most = if e > *most { e } else { *most };
             }
         }
-        leading
+        let most = lanes.iter().chain(rest).fold(0.0, |most, &e| if e > most { e } else { most });
+        let leading = self.values.iter().position(|&e| e == most)?;
+        (most > 0.0).then(|| Question::ALL[leading])
     }
 
     /// Questions with their bits (`log2 e`), strongest first, only what speaks against the source.

@@ -27,7 +27,9 @@ impl Pace {
         }
     }
 
-    fn advance(self, m: f64, z: f64) -> f64 {
+    /// What evidence `m` becomes with a minute's `z` bits in it.
+    #[inline]
+    pub fn advance(self, m: f64, z: f64) -> f64 {
         match self {
             Self::Fast => m.max(z),
             Self::Slow => (m + z.min(SLOW_CEILING)).max(0.0),
@@ -71,25 +73,20 @@ impl Clock {
         self.m * libm::exp2(-halves)
     }
 
-    /// What the evidence would be with the running minute's `z` bits in it.
-    pub fn with(&self, pace: Pace, now: Timestamp, z: f64) -> f64 {
-        pace.advance(self.at(pace, now), z)
-    }
-
     /// Takes in the `z` bits of a minute that has ended.
     pub fn commit(&mut self, pace: Pace, now: Timestamp, z: f64) {
-        self.m = self.with(pace, now, z);
+        self.m = pace.advance(self.at(pace, now), z);
         self.at = now.max(self.at);
     }
 
-    /// Follows the episode to the height `m` that the running minute has reached; returns the levels it newly
-    /// passed, for the curve.
-    pub fn follow(&mut self, pace: Pace, now: Timestamp, m: f64) -> Option<Climb> {
+    /// Follows the episode to the height `m` that the running minute has reached, from `before`, which is the evidence
+    /// at `now` without it; returns the levels it newly passed, for the curve.
+    pub fn follow(&mut self, now: Timestamp, before: f64, m: f64) -> Option<Climb> {
         // An episode that had died away between two calls is over: what comes now is a new one. The clock is without the
         // running minute, so an episode that began in it has not died.
         let minute = Timestamp(now.window(Span::MINUTE) * Span::MINUTE.0);
         let began_before = self.episode_since.is_some_and(|since| since < minute);
-        if began_before && self.at(pace, now) < EPISODE_FLOOR {
+        if began_before && before < EPISODE_FLOOR {
             self.episode_since = None;
             self.peak = 0;
         }
@@ -149,15 +146,16 @@ mod tests {
     #[test]
     fn a_second_episode_of_a_day_is_told_from_the_first() {
         let mut clock = Clock::default();
-        let first = clock.follow(Pace::Fast, NOW, 6.0).expect("a first climb");
+        let follow = |clock: &mut Clock, now, m| clock.follow(now, clock.at(Pace::Fast, now), m);
+        let first = follow(&mut clock, NOW, 6.0).expect("a first climb");
         assert_eq!((first.begun, first.after, first.upto), (0, 0, level_of(6.0)));
-        assert_eq!(clock.follow(Pace::Fast, NOW + Span::SECOND, 5.0), None, "the same episode, within its minute");
+        assert_eq!(follow(&mut clock, NOW + Span::SECOND, 5.0), None, "the same episode, within its minute");
         clock.commit(Pace::Fast, NOW, 6.0);
-        assert_eq!(clock.follow(Pace::Fast, minutes(1), 5.0), None);
+        assert_eq!(follow(&mut clock, minutes(1), 5.0), None);
         // The episode dies, a second one of the same day rises as high.
-        let second = clock.follow(Pace::Fast, minutes(200), 6.0).expect("a second climb");
+        let second = follow(&mut clock, minutes(200), 6.0).expect("a second climb");
         assert_eq!((second.begun, second.after, second.upto), (0, level_of(6.0), level_of(6.0)));
         let tomorrow = NOW + Span::DAY + Span::HOUR;
-        assert_eq!(clock.follow(Pace::Fast, tomorrow, 6.0).map(|climb| climb.after), Some(0));
+        assert_eq!(follow(&mut clock, tomorrow, 6.0).map(|climb| climb.after), Some(0));
     }
 }

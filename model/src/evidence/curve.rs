@@ -4,12 +4,15 @@
 //! to 4,600 times in the prototype). So thresholds are not computed from a theorem but read where the measured
 //! rate of episodes equals the budget.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
 use super::Climb;
-use crate::time::{Span, Timestamp};
+use crate::{
+    stats::Bins,
+    time::{Span, Timestamp},
+};
 
 const STEP: f64 = 0.04;
 const LEVELS: usize = 200;
@@ -27,12 +30,46 @@ const MOST_REPEATS: f64 = 2.0;
 /// No threshold is lower, whatever a contaminated curve says.
 const LEAST_THRESHOLD: f64 = 2.0;
 
-/// Level of the curve that evidence `m` reaches: steps of 0.04 in `ln(1 + m)`; 0 is none.
+/// Level of the curve that evidence `m` reaches: steps of 0.04 in `ln(1 + m)`; 0 is none. Looked up: it is asked of every
+/// event that moves the evidence.
+#[inline]
 pub fn level_of(m: f64) -> u16 {
     if m.is_nan() || m <= 0.0 {
         return 0;
     }
-    ((libm::log1p(m) / STEP) as usize).min(LEVELS - 1) as u16
+    let ladder = &*LADDER;
+    let mut level = usize::from(ladder.begin[Bins::locate(1.0 + m).0]);
+    while level + 1 < LEVELS && m >= ladder.edges[level + 1] {
+        level += 1;
+    }
+    level as u16
+}
+
+/// Where the levels begin.
+struct Ladder {
+    /// The least evidence of each level.
+    edges: Vec<f64>,
+    /// By the bin of `1 + m`: a level that is reached, at most a few below the highest.
+    begin: Vec<u8>,
+}
+
+static LADDER: LazyLock<Ladder> = LazyLock::new(|| {
+    let level = |m: f64| ((libm::log1p(m) / STEP) as usize).min(LEVELS - 1);
+    let edges = (0..LEVELS).map(|reached| least(|m| level(m) >= reached)).collect();
+    // `1 + m` may have been rounded up into its bin: one level below is reached in any case.
+    let begin = (0..Bins::COUNT).map(|bin| level(Bins::edge(bin) - 1.0).saturating_sub(1) as u8).collect();
+    Ladder { edges, begin }
+});
+
+/// The least number from 0 on for which `holds`, which goes on to hold from there. The bits of positive numbers are in
+/// their order.
+fn least(holds: impl Fn(f64) -> bool) -> f64 {
+    let (mut below, mut found) = (0, f64::MAX.to_bits());
+    while below < found {
+        let middle = below + (found - below) / 2;
+        (below, found) = if holds(f64::from_bits(middle)) { (below, middle) } else { (middle + 1, found) };
+    }
+    f64::from_bits(found)
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -131,7 +168,7 @@ impl EpisodeCurve {
 fn capped_sum(counts: &mut Vec<u32>, spanned: usize) -> f64 {
     let sum: u64 = counts.iter().map(|&count| u64::from(count)).sum();
     // No cap is below the slack.
-    if spanned < DAYS_BEFORE_CAPPING || sum as f64 <= DAY_SLACK {
+    if spanned < DAYS_BEFORE_CAPPING || counts.iter().all(|&count| f64::from(count) <= DAY_SLACK) {
         return sum as f64;
     }
     counts.resize(spanned.max(counts.len()), 0);
@@ -224,6 +261,22 @@ mod tests {
             let mut anew = EpisodeCurve { days: curve.days.clone(), ..EpisodeCurve::default() };
             assert_eq!(curve.rates(BIRTH, day(index)), anew.rates(BIRTH, day(index)));
         }
+    }
+
+    #[test]
+    fn a_level_begins_where_its_logarithm_does() {
+        let by_logarithm = |m: f64| ((libm::log1p(m) / STEP) as usize).min(LEVELS - 1) as u16;
+        for edge in &LADDER.edges {
+            for m in [edge.next_down(), *edge, edge.next_up(), 1.01 * edge, 0.99 * edge] {
+                assert_eq!(level_of(m), if m > 0.0 { by_logarithm(m) } else { 0 }, "{m:e}");
+            }
+        }
+        for exponent in -60..60 {
+            let m = libm::exp2(f64::from(exponent));
+            assert_eq!(level_of(m), by_logarithm(m), "{m:e}");
+            assert_eq!(level_of(m.next_down()), by_logarithm(m.next_down()), "{m:e}");
+        }
+        assert_eq!((level_of(f64::INFINITY), level_of(f64::NAN), level_of(-1.0)), (199, 0, 0));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bins, ETable, THETA,
+    ln::ln,
     step::{Step, Told},
     trust,
 };
@@ -24,9 +25,9 @@ const LOOK_AHEAD_AFTER: f64 = 2.0;
 #[inline]
 fn ln_count(a: f64) -> f64 {
     use std::sync::LazyLock;
-    static LN: LazyLock<Vec<f64>> = LazyLock::new(|| (0..SMALL).map(|i| libm::log(i as f64)).collect());
+    static LN: LazyLock<Vec<f64>> = LazyLock::new(|| (0..SMALL).map(|i| ln(i as f64)).collect());
     let index = a as usize;
-    if index < SMALL && index as f64 == a { LN[index] } else { libm::log(a) }
+    if index < SMALL && index as f64 == a { LN[index] } else { ln(a) }
 }
 
 /// While exposure is younger than this, an odd window is learned up to what is just not odd instead of being
@@ -94,7 +95,9 @@ impl WindowCount {
             }
             return self.tail_above(self.count + more).max(self.held);
         }
-        self.rolled(exposure, length).0.too_many(exposure, length, more)
+        let mut next = *self;
+        next.roll(exposure, length);
+        next.too_many(exposure, length, more)
     }
 
     /// Surprise of the count of the open window being as low as it is, nats. For windows that have ended.
@@ -112,9 +115,7 @@ impl WindowCount {
     pub fn add(&mut self, exposure: Exposure, length: Span, more: f64) -> Option<f64> {
         let window = exposure.now.window(length);
         let closed = if window > self.window || self.mean == 0.0 {
-            let (rolled, closed) = self.rolled(exposure, length);
-            *self = rolled;
-            closed
+            self.roll(exposure, length)
         } else {
             if exposure.tide != self.tide {
                 self.rise(exposure.tide);
@@ -208,7 +209,7 @@ impl WindowCount {
         if gap.is_nan() || gap <= 0.0 {
             return a;
         }
-        let slope = |b: f64, ln_b: f64| (ln_b - self.ln_mean) - (libm::log(b + self.dispersion) - self.ln_mean_r);
+        let slope = |b: f64, ln_b: f64| (ln_b - self.ln_mean) - (ln(b + self.dispersion) - self.ln_mean_r);
         let flattest = slope(a, ln_count(a));
         // Where the tangent meets the limit the surprise is above it.
         let beyond = a + gap / flattest;
@@ -217,7 +218,7 @@ impl WindowCount {
         }
         let steepest = self.ln_mean_r - self.ln_mean;
         let within = if flattest > 0.0 && beyond.is_finite() {
-            slope(beyond, libm::log(beyond)).min(steepest)
+            slope(beyond, ln(beyond)).min(steepest)
         } else {
             steepest
         };
@@ -289,10 +290,11 @@ impl WindowCount {
         self.tail_above(self.count)
     }
 
-    fn rolled(&self, exposure: Exposure, length: Span) -> (Self, Option<f64>) {
+    /// Closes the open window and opens that of now; returns the surprise of the window closed. In place: to copy what was
+    /// just written piece by piece is slow.
+    fn roll(&mut self, exposure: Exposure, length: Span) -> Option<f64> {
         let window = exposure.now.window(length);
         let birth = exposure.birth.window(length);
-        let mut next = *self;
         let mut closed = None;
         if self.mean > 0.0 {
             let s = self.tail_above(self.count);
@@ -302,16 +304,16 @@ impl WindowCount {
             } else {
                 (trust(s), self.count)
             };
-            next.n += weight * count + (1.0 - weight) * self.n / before;
-            next.q += weight * count * count + (1.0 - weight) * self.q / before;
-            (next.held, next.held_count) = if window == self.window + 1 { (s, self.count) } else { (0.0, 0.0) };
+            self.n += weight * count + (1.0 - weight) * self.n / before;
+            self.q += weight * count * count + (1.0 - weight) * self.q / before;
+            (self.held, self.held_count) = if window == self.window + 1 { (s, self.count) } else { (0.0, 0.0) };
             closed = Some(s);
         }
-        next.window = window;
-        next.count = 0.0;
-        next.step = Step::default();
-        next.fit((window - birth) as f64, exposure.tide);
-        (next, closed)
+        self.window = window;
+        self.count = 0.0;
+        self.step = Step::default();
+        self.fit((window - birth) as f64, exposure.tide);
+        closed
     }
 
     /// The count between the mean and the open count at which the surprise is θ, by bisection.
@@ -338,8 +340,8 @@ impl WindowCount {
     fn rise(&mut self, tide: f64) {
         self.mean = self.calm_mean() * tide;
         self.tide = tide;
-        self.ln_mean = libm::log(self.mean);
-        self.ln_mean_r = libm::log(self.mean + self.dispersion);
+        self.ln_mean = ln(self.mean);
+        self.ln_mean_r = ln(self.mean + self.dispersion);
         self.step = Step::default();
     }
 
@@ -352,7 +354,7 @@ impl WindowCount {
     fn surprise(&self, a: f64) -> f64 {
         let r = self.dispersion;
         let first = if a > 0.0 { a * (ln_count(a) - self.ln_mean) } else { 0.0 };
-        first - (a + r) * (libm::log(a + r) - self.ln_mean_r)
+        first - (a + r) * (ln(a + r) - self.ln_mean_r)
     }
 }
 

@@ -173,8 +173,7 @@ impl Link {
         let of = (id, mesh.closed(), exposure.now.window(Span::MINUTE));
         if views.get(self.view).is_none_or(|view| view.of != of) {
             let known = self.mesh.and_then(|id| mesh.destination(id));
-            let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
-            let view = View { of, baseline: baseline.at(exposure) };
+            let view = View { of, baseline: known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline) };
             // So many destinations at once that there is no place for one more take turns at the last.
             let is_own = views.get(self.view).is_some_and(|before| before.of.0 == id);
             if !is_own && views.len() < TOUCHED {
@@ -184,6 +183,7 @@ impl Link {
                 self.view = if is_own { self.view } else { TOUCHED - 1 };
                 views[self.view] = view;
             }
+            views[self.view].baseline.turn(exposure);
         }
         &mut views[self.view].baseline
     }
