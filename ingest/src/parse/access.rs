@@ -1,5 +1,9 @@
 //! What an entry of Envoy's access log means, in whatever form it comes: text, JSON or protobuf.
 
+mod names;
+#[cfg(test)]
+mod tests;
+
 use qualm_model::{
     event::{EventDraft, Kind, Outcome, Party, Reporter},
     fold,
@@ -7,6 +11,8 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
+pub use self::names::host_and_port;
+use self::names::{cluster_host, first_san, instance_of, server_name_host, workload_of};
 use super::{clip, time::rfc3339};
 use crate::source::{Invalid, Rejection};
 
@@ -315,200 +321,4 @@ fn optional_time(text: &str) -> Result<Option<Timestamp>, Invalid> {
 
 fn first_present<const N: usize>(texts: [&str; N]) -> &str {
     texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
-}
-
-/// The first SPIFFE ID of a list of SANs, or else the first SAN.
-fn first_san(sans: &str) -> &str {
-    if !sans.as_bytes().contains(&b',') {
-        return sans;
-    }
-    let mut each = sans.split(',').map(str::trim);
-    each.clone().find(|san| san.starts_with("spiffe://")).or_else(|| each.next()).unwrap_or_default()
-}
-
-/// `127.0.0.1:80` and `[::1]:80`, with or without the port.
-pub fn host_and_port(address: &str) -> (&str, u16) {
-    let bytes = address.as_bytes();
-    let digits = bytes.iter().rev().take(6).take_while(|byte| byte.is_ascii_digit()).count();
-    let end = bytes.len() - digits;
-    let host = match end.checked_sub(1) {
-        Some(colon) if digits > 0 && bytes[colon] == b':' => &bytes[..colon],
-        _ => bytes,
-    };
-    let bracketed = host.len() >= 2 && host[0] == b'[' && host[host.len() - 1] == b']';
-    if bracketed {
-        return (&address[1..host.len() - 1], port_of(&bytes[end..], host.len() < bytes.len()));
-    }
-    // A colon before the last one: a bare IPv6 address, without a port.
-    if host.len() == bytes.len() || host.contains(&b':') {
-        return (address, 0);
-    }
-    match port_of(&bytes[end..], true) {
-        0 => (address, 0),
-        port => (&address[..host.len()], port),
-    }
-}
-
-fn port_of(digits: &[u8], present: bool) -> u16 {
-    let port = digits.iter().fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0'));
-    if present { u16::try_from(port).unwrap_or(0) } else { 0 }
-}
-
-/// The host in Istio's `outbound|8000|v1|httpbin.foo.svc.cluster.local`.
-fn cluster_host(cluster: &str) -> &str {
-    if !cluster.contains('|') { "" } else { cluster.rsplit('|').next().unwrap_or_default() }
-}
-
-/// The host in Istio's `outbound_.8000_._.httpbin.foo.svc.cluster.local`; another server name is one itself.
-fn server_name_host(name: &str) -> &str {
-    let Some(rest) = name.strip_prefix("outbound_.") else { return name };
-    rest.splitn(3, "_.").nth(2).and_then(|rest| rest.strip_prefix("_.").or(Some(rest))).unwrap_or(name)
-}
-
-/// The pod in Istio's `sidecar~10.0.0.1~cart-1.shop~shop.svc.cluster.local`.
-fn instance_of(node_id: &str) -> &str {
-    if node_id.is_empty() {
-        return "";
-    }
-    let pod = node_id.split('~').nth(2).unwrap_or_default();
-    clip(pod.split('.').next().unwrap_or_default())
-}
-
-/// The pod and its namespace, `cart-1.shop`; or the node id itself where it is not Istio's.
-fn workload_of(node_id: &str) -> &str {
-    node_id.split('~').nth(2).unwrap_or(node_id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn inbound() -> AccessEntry<'static> {
-        AccessEntry {
-            method: "GET",
-            path: "/v1/orders/42?x=1",
-            status: Some(200),
-            upstream_cluster: "inbound|8000||",
-            authority: "orders.shop:8000",
-            downstream_direct_remote_address: "10.0.0.7:41854",
-            downstream_local_address: "10.0.0.9:8000",
-            downstream_peer_uri_san: "spiffe://mesh.test/ns/shop/sa/cart",
-            downstream_local_uri_san: "spiffe://mesh.test/ns/shop/sa/orders",
-            ..AccessEntry::default()
-        }
-    }
-
-    #[test]
-    fn an_inbound_entry_names_the_peer_by_its_certificate() {
-        let mut operation = String::new();
-        let entry = inbound();
-        let draft = entry.draft(&mut operation).expect("complete");
-        assert_eq!(draft.reporter, Reporter::Destination);
-        assert_eq!(draft.source.principal, "spiffe://mesh.test/ns/shop/sa/cart");
-        assert_eq!(
-            (draft.source.provenance, draft.source.ip, draft.source.port),
-            (Provenance::Certificate, "10.0.0.7", 41854)
-        );
-        assert_eq!(
-            (draft.destination.principal, draft.hostname),
-            ("spiffe://mesh.test/ns/shop/sa/orders", "orders.shop")
-        );
-        assert_eq!((draft.operation, draft.auth_method), ("GET /v1/orders/{id}", "mtls"));
-    }
-
-    #[test]
-    fn an_outbound_entry_claims_its_own_name_and_verifies_the_other() {
-        let entry = AccessEntry {
-            upstream_cluster: "outbound|80||orders.shop.svc.cluster.local",
-            upstream_peer_uri_san: "spiffe://mesh.test/ns/shop/sa/orders",
-            upstream_local_uri_san: "spiffe://mesh.test/ns/shop/sa/cart",
-            downstream_peer_uri_san: "",
-            node_id: "sidecar~10.0.0.7~cart-1.shop~shop.svc.cluster.local",
-            ..inbound()
-        };
-        let mut operation = String::new();
-        let draft = entry.draft(&mut operation).expect("complete");
-        assert_eq!((draft.reporter, draft.source.provenance), (Reporter::Source, Provenance::Name));
-        assert_eq!((draft.source.principal, draft.source.instance), ("spiffe://mesh.test/ns/shop/sa/cart", "cart-1"));
-        assert_eq!(draft.destination.principal, "spiffe://mesh.test/ns/shop/sa/orders");
-        assert_eq!(draft.auth_method, "");
-    }
-
-    #[test]
-    fn what_the_caller_says_in_x_forwarded_for_is_never_its_instance() {
-        let claimed = AccessEntry {
-            downstream_remote_address: "10.0.0.8:41854",
-            downstream_direct_remote_address: "",
-            ..inbound()
-        };
-        let tcp = AccessEntry { method: "", path: "", status: None, ..claimed };
-        for (entry, ip) in [
-            (AccessEntry { downstream_direct_remote_address: "10.0.0.7:41854", ..claimed }, "10.0.0.7"),
-            (claimed, ""),
-            (AccessEntry { forwarded: Forwarded::of("10.0.0.8"), ..claimed }, ""),
-            (AccessEntry { forwarded: Forwarded::of("-"), ..claimed }, "10.0.0.8"),
-            (tcp, "10.0.0.8"),
-            (AccessEntry { forwarded: Forwarded::of("10.0.0.8"), ..tcp }, ""),
-            // Requests of a format without the keys that tell them from connections.
-            (AccessEntry { status: Some(404), ..tcp }, ""),
-            (AccessEntry { protocol: "HTTP/1.1", ..tcp }, ""),
-        ] {
-            let (mut operation, mut other) = (String::new(), String::new());
-            let outbound = AccessEntry {
-                upstream_cluster: "outbound|80||orders.shop.svc.cluster.local",
-                downstream_peer_uri_san: "",
-                ..entry
-            };
-            assert_eq!(entry.draft(&mut operation).expect("complete").source.ip, ip, "{entry:?}");
-            assert_eq!(outbound.draft(&mut other).expect("complete").source.ip, ip, "{outbound:?}");
-        }
-    }
-
-    #[test]
-    fn our_own_denials_are_recognised_and_other_policies_are_not() {
-        for (details, decision) in [
-            ("rbac_access_denied_matched_policy[qualm-deny/3f2a]", "3f2a"),
-            ("rbac_access_denied_matched_policy[qualm-deny]", "qualm-deny"),
-            ("rbac_access_denied_matched_policy[ns[shop]-policy[x]-rule[0]]", ""),
-            ("via_upstream", ""),
-        ] {
-            let http = AccessEntry { response_code_details: details, ..inbound() };
-            let tcp = AccessEntry { connection_termination_details: details, method: "", path: "", ..inbound() };
-            for entry in [http, tcp] {
-                let mut operation = String::new();
-                let draft = entry.draft(&mut operation).expect("complete");
-                assert_eq!(draft.decision_id, decision);
-                assert_eq!(draft.outcome == Outcome::Refused, details.starts_with("rbac"));
-            }
-        }
-    }
-
-    #[test]
-    fn only_the_entry_of_the_end_is_an_event() {
-        for (kind, is_event) in [
-            ("", true),
-            ("NotSet", true),
-            ("DownstreamEnd", true),
-            ("TcpConnectionEnd", true),
-            ("TcpPeriodic", false),
-            ("DownstreamPeriodic", false),
-            ("DownstreamStart", false),
-            ("TcpUpstreamConnected", false),
-        ] {
-            let entry = AccessEntry { access_log_type: kind, ..inbound() };
-            assert_eq!(entry.draft(&mut String::new()).err(), (!is_event).then_some(Rejection::Part), "{kind}");
-        }
-    }
-
-    #[test]
-    fn addresses_and_server_names_are_taken_apart() {
-        assert_eq!(host_and_port("10.0.0.1:80"), ("10.0.0.1", 80));
-        assert_eq!(host_and_port("[fd00::1]:80"), ("fd00::1", 80));
-        assert_eq!(host_and_port("fd00::1"), ("fd00::1", 0));
-        assert_eq!(host_and_port("orders.shop"), ("orders.shop", 0));
-        assert_eq!(server_name_host("outbound_.8000_._.httpbin.foo.svc"), "httpbin.foo.svc");
-        assert_eq!(server_name_host("outbound_.8000_.v1_.httpbin.foo.svc"), "httpbin.foo.svc");
-        assert_eq!(server_name_host("orders.shop.svc"), "orders.shop.svc");
-        assert_eq!(first_san("DNS:x,spiffe://a/b"), "spiffe://a/b");
-    }
 }

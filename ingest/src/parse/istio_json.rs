@@ -3,10 +3,16 @@
 //! Unknown keys are ignored. Envoy writes the keys of every line in the same order, so the order of the line before
 //! is what is looked for first.
 
+mod found;
+mod keys;
+
 use std::cell::OnceCell;
 
-use qualm_model::time::Span;
-
+pub(super) use self::found::{milliseconds, whole_number};
+use self::{
+    found::Found,
+    keys::{KEYS, Key, key_of},
+};
 use super::{
     Row,
     access::{AccessEntry, Forwarded},
@@ -17,95 +23,6 @@ use crate::source::{Invalid, Rejection};
 
 /// Keys of a line whose place is remembered; later ones are looked up.
 const MAX_REMEMBERED: usize = 64;
-
-/// The keys that are read. `user_agent` says nothing that can be believed; of `x_forwarded_for` only its absence counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    StartTime,
-    Duration,
-    AccessLogType,
-    Method,
-    Path,
-    Protocol,
-    Authority,
-    RequestId,
-    StreamId,
-    ResponseCode,
-    GrpcStatus,
-    GrpcStatusNumber,
-    ResponseFlags,
-    ResponseCodeDetails,
-    ConnectionTerminationDetails,
-    UpstreamTransportFailureReason,
-    DownstreamTransportFailureReason,
-    BytesReceived,
-    BytesSent,
-    RequestedServerName,
-    UpstreamCluster,
-    UpstreamHost,
-    UpstreamLocalAddress,
-    DownstreamLocalAddress,
-    DownstreamRemoteAddress,
-    DownstreamDirectRemoteAddress,
-    XForwardedFor,
-    DownstreamPeerUriSan,
-    DownstreamLocalUriSan,
-    UpstreamPeerUriSan,
-    UpstreamLocalUriSan,
-    DownstreamPeerSerial,
-    DownstreamPeerCertVStart,
-    DownstreamPeerCertVEnd,
-    DownstreamTlsVersion,
-    TlsJa3Fingerprint,
-    TlsJa4Fingerprint,
-    NodeId,
-}
-
-const KEYS: usize = Key::NodeId as usize + 1;
-
-fn key_of(name: &[u8]) -> Option<Key> {
-    Some(match name {
-        b"start_time" => Key::StartTime,
-        b"duration" => Key::Duration,
-        b"access_log_type" => Key::AccessLogType,
-        b"method" => Key::Method,
-        b"path" => Key::Path,
-        b"protocol" => Key::Protocol,
-        b"authority" => Key::Authority,
-        b"request_id" => Key::RequestId,
-        b"stream_id" => Key::StreamId,
-        b"response_code" => Key::ResponseCode,
-        b"grpc_status" => Key::GrpcStatus,
-        b"grpc_status_number" => Key::GrpcStatusNumber,
-        b"response_flags" => Key::ResponseFlags,
-        b"response_code_details" => Key::ResponseCodeDetails,
-        b"connection_termination_details" => Key::ConnectionTerminationDetails,
-        b"upstream_transport_failure_reason" => Key::UpstreamTransportFailureReason,
-        b"downstream_transport_failure_reason" => Key::DownstreamTransportFailureReason,
-        b"bytes_received" => Key::BytesReceived,
-        b"bytes_sent" => Key::BytesSent,
-        b"requested_server_name" => Key::RequestedServerName,
-        b"upstream_cluster" => Key::UpstreamCluster,
-        b"upstream_host" => Key::UpstreamHost,
-        b"upstream_local_address" => Key::UpstreamLocalAddress,
-        b"downstream_local_address" => Key::DownstreamLocalAddress,
-        b"downstream_remote_address" => Key::DownstreamRemoteAddress,
-        b"downstream_direct_remote_address" => Key::DownstreamDirectRemoteAddress,
-        b"x_forwarded_for" => Key::XForwardedFor,
-        b"downstream_peer_uri_san" => Key::DownstreamPeerUriSan,
-        b"downstream_local_uri_san" => Key::DownstreamLocalUriSan,
-        b"upstream_peer_uri_san" => Key::UpstreamPeerUriSan,
-        b"upstream_local_uri_san" => Key::UpstreamLocalUriSan,
-        b"downstream_peer_serial" => Key::DownstreamPeerSerial,
-        b"downstream_peer_cert_v_start" => Key::DownstreamPeerCertVStart,
-        b"downstream_peer_cert_v_end" => Key::DownstreamPeerCertVEnd,
-        b"downstream_tls_version" => Key::DownstreamTlsVersion,
-        b"tls_ja3_fingerprint" => Key::TlsJa3Fingerprint,
-        b"tls_ja4_fingerprint" => Key::TlsJa4Fingerprint,
-        b"node_id" => Key::NodeId,
-        _ => return None,
-    })
-}
 
 /// Where a key stood in the line before: `"key":`, and what it is.
 #[derive(Debug, Default)]
@@ -131,6 +48,15 @@ struct Order(Vec<Remembered>);
 impl IstioJson {
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
+        self.read(line, |entry, operation| row.push(entry.draft(operation)?))
+    }
+
+    /// Reads one line and hands on what it says, with the place for the folded operation.
+    pub(super) fn read(
+        &mut self,
+        line: &str,
+        then: impl FnOnce(AccessEntry<'_>, &mut String) -> Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
         if !line.trim_ascii_start().starts_with('{') {
             return Err(Rejection::Foreign);
         }
@@ -145,7 +71,7 @@ impl IstioJson {
         if !fields.started {
             return Err(Invalid::MissingField.into());
         }
-        row.push(fields.entry.draft(&mut self.operation)?)
+        then(fields.entry, &mut self.operation)
     }
 }
 
@@ -293,87 +219,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// A value that is there.
-#[derive(Debug, Clone, Copy)]
-enum Found<'a> {
-    Text(&'a str),
-    Number(&'a str),
-}
-
-impl<'a> Found<'a> {
-    fn text(self) -> Result<&'a str, Invalid> {
-        match self {
-            Self::Text(text) => Ok(text),
-            Self::Number(_) => Err(Invalid::WrongType),
-        }
-    }
-
-    /// A whole number, written as one or as a text.
-    fn number(self) -> Result<u64, Invalid> {
-        let (Self::Text(digits) | Self::Number(digits)) = self;
-        whole_number(digits)
-    }
-
-    fn status(self) -> Result<u16, Invalid> {
-        u16::try_from(self.number()?).map_err(|_| Invalid::WrongType)
-    }
-
-    fn grpc_status(self) -> Result<Option<u16>, Invalid> {
-        match self {
-            Self::Number(_) => self.status().map(Some),
-            Self::Text(name) => Ok(grpc_status_of(name)),
-        }
-    }
-}
-
-/// Digits only; a sign, a fraction or an exponent is another type.
-pub(super) fn whole_number(digits: &str) -> Result<u64, Invalid> {
-    if digits.len() > 20 || !digits.bytes().all(|c| c.is_ascii_digit()) {
-        return Err(Invalid::WrongType);
-    }
-    digits.parse().map_err(|_| Invalid::WrongType)
-}
-
-/// A duration; centuries are of the wrong type.
-pub(super) fn milliseconds(count: u64) -> Result<Span, Invalid> {
-    let nanoseconds = i64::try_from(count).ok().and_then(|count| count.checked_mul(1_000_000));
-    nanoseconds.map(Span).ok_or(Invalid::WrongType)
-}
-
-/// The number behind Envoy's name of a gRPC status, in its camel, snake or numeric form.
-fn grpc_status_of(name: &str) -> Option<u16> {
-    const NAMES: [&str; 17] = [
-        "ok",
-        "canceled",
-        "unknown",
-        "invalidargument",
-        "deadlineexceeded",
-        "notfound",
-        "alreadyexists",
-        "permissiondenied",
-        "resourceexhausted",
-        "failedprecondition",
-        "aborted",
-        "outofrange",
-        "unimplemented",
-        "internal",
-        "unavailable",
-        "dataloss",
-        "unauthenticated",
-    ];
-    if name.is_empty() {
-        return None;
-    }
-    if let Ok(number) = name.parse() {
-        return Some(number);
-    }
-    let plain: String = name.chars().filter(|&c| c != '_').map(|c| c.to_ascii_lowercase()).collect();
-    NAMES.iter().position(|&known| known == plain).map(|number| number as u16)
-}
-
 #[cfg(test)]
 mod tests {
-    use qualm_model::event::{EventBatch, EventBuilder, Kind, Outcome, Position};
+    use qualm_model::{
+        event::{EventBatch, EventBuilder, Kind, Outcome, Position},
+        time::Span,
+    };
 
     use super::*;
 

@@ -1,0 +1,82 @@
+//! Names and addresses as Envoy and Istio write them.
+
+use crate::parse::clip;
+
+/// The first SPIFFE ID of a list of SANs, or else the first SAN.
+pub(super) fn first_san(sans: &str) -> &str {
+    if !sans.as_bytes().contains(&b',') {
+        return sans;
+    }
+    let mut each = sans.split(',').map(str::trim);
+    each.clone().find(|san| san.starts_with("spiffe://")).or_else(|| each.next()).unwrap_or_default()
+}
+
+/// `127.0.0.1:80` and `[::1]:80`, with or without the port.
+pub fn host_and_port(address: &str) -> (&str, u16) {
+    let bytes = address.as_bytes();
+    let digits = bytes.iter().rev().take(6).take_while(|byte| byte.is_ascii_digit()).count();
+    let end = bytes.len() - digits;
+    let host = match end.checked_sub(1) {
+        Some(colon) if digits > 0 && bytes[colon] == b':' => &bytes[..colon],
+        _ => bytes,
+    };
+    let bracketed = host.len() >= 2 && host[0] == b'[' && host[host.len() - 1] == b']';
+    if bracketed {
+        return (&address[1..host.len() - 1], port_of(&bytes[end..], host.len() < bytes.len()));
+    }
+    // A colon before the last one: a bare IPv6 address, without a port.
+    if host.len() == bytes.len() || host.contains(&b':') {
+        return (address, 0);
+    }
+    match port_of(&bytes[end..], true) {
+        0 => (address, 0),
+        port => (&address[..host.len()], port),
+    }
+}
+
+fn port_of(digits: &[u8], present: bool) -> u16 {
+    let port = digits.iter().fold(0_u32, |port, digit| port * 10 + u32::from(digit - b'0'));
+    if present { u16::try_from(port).unwrap_or(0) } else { 0 }
+}
+
+/// The host in Istio's `outbound|8000|v1|httpbin.foo.svc.cluster.local`.
+pub(super) fn cluster_host(cluster: &str) -> &str {
+    if !cluster.contains('|') { "" } else { cluster.rsplit('|').next().unwrap_or_default() }
+}
+
+/// The host in Istio's `outbound_.8000_._.httpbin.foo.svc.cluster.local`; another server name is one itself.
+pub(super) fn server_name_host(name: &str) -> &str {
+    let Some(rest) = name.strip_prefix("outbound_.") else { return name };
+    rest.splitn(3, "_.").nth(2).and_then(|rest| rest.strip_prefix("_.").or(Some(rest))).unwrap_or(name)
+}
+
+/// The pod in Istio's `sidecar~10.0.0.1~cart-1.shop~shop.svc.cluster.local`.
+pub(super) fn instance_of(node_id: &str) -> &str {
+    if node_id.is_empty() {
+        return "";
+    }
+    let pod = node_id.split('~').nth(2).unwrap_or_default();
+    clip(pod.split('.').next().unwrap_or_default())
+}
+
+/// The pod and its namespace, `cart-1.shop`; or the node id itself where it is not Istio's.
+pub(super) fn workload_of(node_id: &str) -> &str {
+    node_id.split('~').nth(2).unwrap_or(node_id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_server_names_are_taken_apart() {
+        assert_eq!(host_and_port("10.0.0.1:80"), ("10.0.0.1", 80));
+        assert_eq!(host_and_port("[fd00::1]:80"), ("fd00::1", 80));
+        assert_eq!(host_and_port("fd00::1"), ("fd00::1", 0));
+        assert_eq!(host_and_port("orders.shop"), ("orders.shop", 0));
+        assert_eq!(server_name_host("outbound_.8000_._.httpbin.foo.svc"), "httpbin.foo.svc");
+        assert_eq!(server_name_host("outbound_.8000_.v1_.httpbin.foo.svc"), "httpbin.foo.svc");
+        assert_eq!(server_name_host("orders.shop.svc"), "orders.shop.svc");
+        assert_eq!(first_san("DNS:x,spiffe://a/b"), "spiffe://a/b");
+    }
+}
