@@ -28,6 +28,11 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Replay logs through the same scorer and write what it would have done.
     Backtest(BacktestArgs),
+    /// Look at a topic or a file and tell what is in it: formats, services, edges, delays, what can be asked of it and
+    /// what to add. Needs no configuration, commits nothing, and ends by writing one that works.
+    Look(LookArgs),
+    /// List the formats that are understood, with a sample of each.
+    Formats(FormatsArgs),
     /// Check a configuration and everything it needs: files, topics, certificates, ports; which levels are armed.
     Check(RunArgs),
     /// Tell where an identity stands and why, or what is known of one that was always trusted, from the state directory
@@ -61,6 +66,47 @@ pub(crate) struct ExplainArgs {
     /// The configuration file.
     #[arg(long, default_value = "qualm.toml")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LookArgs {
+    /// Log files, plain, .gz or .zst; `-` is standard input.
+    #[arg(conflicts_with_all = ["brokers", "topic"])]
+    pub(crate) files: Vec<PathBuf>,
+    /// `host:port` of one or more Kafka brokers, separated by commas.
+    #[arg(long, requires = "topic")]
+    pub(crate) brokers: Option<String>,
+    /// The topic to look at.
+    #[arg(long, requires = "brokers")]
+    pub(crate) topic: Option<String>,
+    /// A property for librdkafka, as `security.protocol=ssl`; may be given several times.
+    #[arg(long = "property", value_name = "NAME=VALUE")]
+    pub(crate) properties: Vec<String>,
+    /// Format of the records; found out otherwise.
+    #[arg(long, conflicts_with = "mapping")]
+    pub(crate) format: Option<Format>,
+    /// Mapping file (TOML) for CSV or JSON lines of your own.
+    #[arg(long)]
+    pub(crate) mapping: Option<PathBuf>,
+    /// Records to read at most.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) records: u64,
+    /// Seconds to read at most.
+    #[arg(long, default_value_t = 45)]
+    pub(crate) seconds: u64,
+    /// Print JSON, for scripts.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to write a configuration for what was found: a file that does not exist yet, or `-` for standard output.
+    /// Without it a new qualm.toml is written, except with --json.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) write: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FormatsArgs {
+    /// Only this one, with all of its sample.
+    pub(crate) format: Option<Format>,
 }
 
 #[derive(Debug, Args)]

@@ -8,7 +8,9 @@ mod config;
 mod demo;
 mod explain;
 mod finding;
+mod formats;
 mod listen;
+mod look;
 mod observability;
 mod reload;
 mod run;
@@ -32,6 +34,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Formats(args) => formats::run(&args),
+        Command::Look(args) => look::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Reload(args) => reload::run(&args),
     };

@@ -4,6 +4,7 @@
 //! - [`source`]: [`source::Source`], what every input is
 //! - [`envoy`]: Envoy's access log service and OTLP logs, over gRPC
 //! - [`mod@file`], [`kafka`]: the sources; [`config`]: their sections of the configuration; [`counters`]: what they count
+//! - [`lines`]: lines of a byte stream, packed or plain
 //! - [`parse`]: the bytes of one record to one event, one format a file
 //!
 //! **Invariant:** wire forms end here. What leaves this crate is an event batch, or a counted rejection.
@@ -14,6 +15,6 @@ pub mod envoy;
 pub mod file;
 mod gathering;
 pub mod kafka;
-mod lines;
+pub mod lines;
 pub mod parse;
 pub mod source;

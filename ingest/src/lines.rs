@@ -13,7 +13,7 @@ const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
 /// What came next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Line<'a> {
+pub enum Line<'a> {
     /// A line, without its end.
     Whole(&'a [u8]),
     /// A line longer than the bound; it was stepped over.
@@ -25,7 +25,7 @@ pub(crate) enum Line<'a> {
 }
 
 /// Splits a stream into lines.
-pub(crate) struct Lines {
+pub struct Lines {
     input: Box<dyn Read + Send>,
     buffer: Vec<u8>,
     /// What is not given out yet: `buffer[start..end]`.
@@ -48,19 +48,20 @@ impl std::fmt::Debug for Lines {
 }
 
 impl Lines {
-    pub(crate) fn new(input: Box<dyn Read + Send>, max_bytes: usize) -> Self {
+    /// The lines of `input`, of at most `max_bytes` each.
+    pub fn new(input: Box<dyn Read + Send>, max_bytes: usize) -> Self {
         // One more than the bound must fit, and a `\r\n`, and a byte order mark.
         let buffer = vec![0; CHUNK.max(max_bytes + 6)];
         Self { input, buffer, start: 0, end: 0, searched: 0, max_bytes, skipping: false, at_head: true, read: 0 }
     }
 
     /// Bytes read from the stream so far.
-    pub(crate) fn bytes_read(&self) -> u64 {
+    pub fn bytes_read(&self) -> u64 {
         self.read
     }
 
     /// Reads more. Whether there was any.
-    pub(crate) fn refill(&mut self) -> io::Result<bool> {
+    pub fn refill(&mut self) -> io::Result<bool> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -85,7 +86,7 @@ impl Lines {
     }
 
     /// The next buffered line.
-    pub(crate) fn next_buffered(&mut self) -> Line<'_> {
+    pub fn next_buffered(&mut self) -> Line<'_> {
         let Some(at) = memchr(b'\n', &self.buffer[self.searched..self.end]) else {
             self.searched = self.end;
             return Line::Starved;
@@ -96,7 +97,7 @@ impl Lines {
     }
 
     /// What stands at the end of the stream without a line end.
-    pub(crate) fn rest(&mut self) -> Line<'_> {
+    pub fn rest(&mut self) -> Line<'_> {
         let (from, to) = (self.start, self.end);
         (self.start, self.searched) = (to, to);
         if from == to && !self.skipping { Line::End } else { self.line(from, to) }
@@ -120,7 +121,7 @@ pub(crate) fn is_packed(first: &[u8]) -> bool {
 }
 
 /// Unpacks gzip and Zstandard streams, known by their first bytes; others pass.
-pub(crate) fn unpacked(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
+pub fn unpacked(mut input: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
     let mut magic = [0; 4];
     let mut count = 0;
     while count < magic.len() {

@@ -1,0 +1,123 @@
+//! `qualm look`: what is in a topic or a file, told in sentences; no configuration, no group, nothing committed.
+//!
+//! # Layout
+//! - [`topic`], [`files`]: where the sample comes from
+//! - [`survey`]: what is counted of it
+//! - [`questions`]: what can be asked of it, and what to add
+//! - [`summary`]: what the counts say; [`words`]: how that is told
+//! - [`configuration`]: the configuration written at the end
+
+mod configuration;
+mod files;
+mod questions;
+mod summary;
+mod survey;
+mod topic;
+mod words;
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+use qualm_ingest::{
+    config::read_mapping,
+    parse::{Format, Parser},
+};
+
+use self::{
+    configuration::Looked,
+    summary::Summary,
+    survey::Survey,
+    topic::{Topic, Where},
+};
+use crate::cli::LookArgs;
+
+/// Where the configuration goes unless told otherwise.
+const DEFAULT: &str = "qualm.toml";
+
+/// Runs the command.
+///
+/// # Errors
+/// Nothing can be read there, nothing was understood, or the configuration cannot be written.
+pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
+    let properties = properties(&args.properties)?;
+    let begun = Instant::now();
+    let mut survey = survey(args)?;
+    let patience = Duration::from_secs(args.seconds);
+    let (topic, complete, looked) = match (&args.brokers, &args.topic) {
+        (Some(brokers), Some(topic)) => {
+            let place = Where { brokers, topic, properties: &properties };
+            let topic = topic::read(&place, args.records, patience, &mut survey)?;
+            (Some(topic), false, Some(place))
+        }
+        _ if args.files.is_empty() => bail!("name a file, or --brokers and --topic"),
+        _ => (None, files::read(&args.files, args.records, patience, &mut survey)?, None),
+    };
+    let looked = looked.as_ref().map_or(Looked::Files(&args.files), Looked::Topic);
+    let name = match &looked {
+        Looked::Topic(place) => format!("topic {} at {}", place.topic, place.brokers),
+        Looked::Files(files) => files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", "),
+    };
+    let reading = Reading { name, topic, complete, elapsed: begun.elapsed() };
+    let format = survey.formats().first().map(|&(format, _)| format);
+    let summary = Summary::of(&survey, &reading);
+    let text = if args.json { serde_json::to_string_pretty(&summary)? + "\n" } else { words::told(&summary) };
+    io::stdout().write_all(text.as_bytes())?;
+    let Some(format) = format else {
+        bail!(
+            "{}: nothing was understood, so there is no configuration to write; see the examples above, and `qualm formats`",
+            reading.name
+        )
+    };
+    leave_configuration(args, &configuration::text(&looked, format, args.mapping.as_deref()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the configuration to where it is wanted; by default to a new `qualm.toml`, for people.
+fn leave_configuration(args: &LookArgs, text: &str) -> Result<()> {
+    let path = match &args.write {
+        Some(path) if path == Path::new("-") => return Ok(words::say(text)?),
+        Some(path) => path,
+        None if args.json => return Ok(()),
+        None if Path::new(DEFAULT).exists() => {
+            let told = format!("\n{DEFAULT} is there already and is left as it is; --write FILE writes another one.\n");
+            return Ok(words::say(&told)?);
+        }
+        None => Path::new(DEFAULT),
+    };
+    configuration::write(path, text)?;
+    if !args.json {
+        let file = path.display();
+        words::say(&format!(
+            "\nConfiguration written to {file}. Next: `qualm check --config {file}`, then `qualm run --config {file}`.\n"
+        ))?;
+    }
+    Ok(())
+}
+
+/// How the sample was read.
+struct Reading {
+    name: String,
+    topic: Option<Topic>,
+    complete: bool,
+    elapsed: Duration,
+}
+
+fn survey(args: &LookArgs) -> Result<Survey> {
+    let mapping = args.mapping.as_deref().map(read_mapping).transpose()?;
+    let format = if mapping.is_some() { Format::Mapped } else { args.format.unwrap_or_default() };
+    Ok(Survey::new(Parser::for_format(format, mapping)?, format))
+}
+
+fn properties(given: &[String]) -> Result<BTreeMap<String, String>> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) => Ok((name.trim().to_owned(), value.trim().to_owned())),
+        None => bail!("--property {text}: write it as name=value, for example security.protocol=ssl"),
+    };
+    given.iter().map(pair).collect()
+}

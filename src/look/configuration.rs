@@ -1,0 +1,65 @@
+//! The configuration that `look` ends with: it works as it stands.
+
+use std::{
+    fmt::Write as _,
+    fs::OpenOptions,
+    io::{ErrorKind, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use qualm_ingest::parse::Format;
+
+use super::topic::Where;
+
+/// What was looked at.
+pub(super) enum Looked<'a> {
+    Topic(&'a Where<'a>),
+    Files(&'a [PathBuf]),
+}
+
+/// The text of a configuration for what was looked at.
+pub(super) fn text(looked: &Looked<'_>, format: Format, mapping: Option<&Path>) -> String {
+    let mut text = String::from(
+        "# Written by `qualm look`. Every key with its meaning and default is in qualm.toml of the source;\n\
+         # `qualm check` tells whether this works, `qualm run` runs it. Nothing is denied in shadow mode.\n\n",
+    );
+    let mapping = mapping.map(|path| format!(", mapping = {}", quoted(&path.display().to_string())));
+    let mapping = mapping.as_deref().unwrap_or_default();
+    match looked {
+        Looked::Topic(place) => {
+            let _ = writeln!(text, "[[kafka]]\nbrokers = {}", quoted(place.brokers));
+            let topic = quoted(place.topic);
+            let _ = writeln!(text, "topics = [{{ name = {topic}, format = \"{format}\"{mapping} }}]");
+            if !place.properties.is_empty() {
+                let pair = |(name, value): (&String, &String)| format!("{} = {}", quoted(name), quoted(value));
+                let pairs: Vec<String> = place.properties.iter().map(pair).collect();
+                let _ = writeln!(text, "properties = {{ {} }}", pairs.join(", "));
+            }
+        }
+        Looked::Files(files) => {
+            for file in *files {
+                let _ = writeln!(text, "[[file]]\npath = {}", quoted(&file.display().to_string()));
+                let _ = writeln!(text, "format = \"{format}\"{}", mapping.replacen(", ", "\n", 1));
+            }
+        }
+    }
+    text.push_str("\n[enforce]\nmode = \"shadow\"\n\n[alerts]\nstdout = true\n");
+    text
+}
+
+/// Writes it, unless the file is there already.
+pub(super) fn write(path: &Path, text: &str) -> Result<()> {
+    let file = OpenOptions::new().write(true).create_new(true).open(path);
+    let mut file = match file {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            bail!("{}: is there already and is left as it is; name another file with --write", path.display())
+        }
+        file => file.with_context(|| format!("{}: cannot be written", path.display()))?,
+    };
+    file.write_all(text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}

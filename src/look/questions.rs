@@ -1,0 +1,143 @@
+//! Which questions the records can answer, and which lines to add for the others.
+
+use qualm_ingest::parse::Format;
+use serde::Serialize;
+
+use super::survey::{Present, Survey};
+
+/// With this share of the events a question is answered; below a twentieth of it, it is not asked at all.
+const ANSWERED: f64 = 0.5;
+const PARTLY: f64 = 0.05;
+
+/// How far a question can be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Answer {
+    Yes,
+    Partly,
+    No,
+}
+
+/// A question, as far as it can be answered.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Asked {
+    pub(super) question: &'static str,
+    pub(super) answer: Answer,
+    /// Share of the events that have what it needs.
+    pub(super) share: f64,
+    /// What to add where it cannot.
+    pub(super) add: Vec<String>,
+}
+
+/// What is asked, what it needs, and how Envoy writes that.
+struct Question {
+    text: &'static str,
+    needs: fn(&Present) -> u64,
+    /// What to call it where the format is not Envoy's.
+    field: &'static str,
+    envoy: &'static [&'static str],
+}
+
+const QUESTIONS: [Question; 9] = [
+    Question {
+        text: "who calls, proven by a certificate (without it: watched at most)",
+        needs: |present| present.verified,
+        field: "the verified peer identity",
+        envoy: &[
+            r#""downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%""#,
+            r#""downstream_local_uri_san": "%DOWNSTREAM_LOCAL_URI_SAN%""#,
+            r#""upstream_peer_uri_san": "%UPSTREAM_PEER_URI_SAN%""#,
+            r#""upstream_local_uri_san": "%UPSTREAM_LOCAL_URI_SAN%""#,
+        ],
+    },
+    Question {
+        text: "which replica calls (without it a whole service is judged and denied)",
+        needs: |present| present.address,
+        field: "the caller's direct address",
+        envoy: &[r#""downstream_direct_remote_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%""#],
+    },
+    Question {
+        text: "what is asked for: new operations",
+        needs: |present| present.operation,
+        field: "method and path, or another name of the operation",
+        envoy: &[r#""method": "%REQ(:METHOD)%""#, r#""path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%""#],
+    },
+    Question {
+        text: "does it fail, is it refused, unlike before",
+        needs: |present| present.outcome,
+        field: "the status or outcome",
+        envoy: &[
+            r#""response_code": "%RESPONSE_CODE%""#,
+            r#""grpc_status_number": "%GRPC_STATUS_NUMBER%""#,
+            r#""response_flags": "%RESPONSE_FLAGS%""#,
+        ],
+    },
+    Question {
+        text: "is it bigger than usual",
+        needs: |present| present.bytes,
+        field: "bytes in both directions",
+        envoy: &[r#""bytes_received": "%BYTES_RECEIVED%""#, r#""bytes_sent": "%BYTES_SENT%""#],
+    },
+    Question {
+        text: "does it last longer than usual",
+        needs: |present| present.duration,
+        field: "the duration",
+        envoy: &[r#""duration": "%DURATION%""#],
+    },
+    Question {
+        text: "does it speak with another TLS stack",
+        needs: |present| present.fingerprint,
+        field: "a JA4 or JA3 fingerprint",
+        envoy: &[
+            r#""tls_ja4_fingerprint": "%TLS_JA4_FINGERPRINT%""#,
+            r"(and the listener's tls_inspector with enable_ja4_fingerprinting: true)",
+        ],
+    },
+    Question {
+        text: "does it show a new credential",
+        needs: |present| present.credential,
+        field: "the certificate's serial, or the id of the token",
+        envoy: &[
+            r#""downstream_peer_serial": "%DOWNSTREAM_PEER_SERIAL%""#,
+            r#""downstream_peer_cert_v_start": "%DOWNSTREAM_PEER_CERT_V_START%""#,
+            r#""downstream_peer_cert_v_end": "%DOWNSTREAM_PEER_CERT_V_END%""#,
+        ],
+    },
+    Question {
+        text: "is it one call that both proxies report, is it a repetition",
+        needs: |present| present.record_id,
+        field: "a request id",
+        envoy: &[r#""request_id": "%REQ(X-REQUEST-ID)%""#],
+    },
+];
+
+/// Asks them all.
+pub(super) fn ask(survey: &Survey) -> Vec<Asked> {
+    let format = survey.formats().first().map(|&(format, _)| format);
+    let events = survey.events.max(1) as f64;
+    let asked = |question: &Question| {
+        let share = (question.needs)(&survey.present) as f64 / events;
+        let answer = match share {
+            share if share >= ANSWERED => Answer::Yes,
+            share if share >= PARTLY => Answer::Partly,
+            _ => Answer::No,
+        };
+        let add = if answer == Answer::Yes { Vec::new() } else { lines(question, format) };
+        Asked { question: question.text, answer, share, add }
+    };
+    QUESTIONS.iter().map(asked).collect()
+}
+
+fn lines(question: &Question, format: Option<Format>) -> Vec<String> {
+    match format {
+        Some(Format::IstioJson) => question.envoy.iter().map(|&line| line.to_owned()).collect(),
+        Some(Format::IstioText) => {
+            let mut lines = vec!["JSON in place of text (meshConfig.accessLogEncoding: JSON), with".to_owned()];
+            lines.extend(question.envoy.iter().map(|&line| line.to_owned()));
+            lines
+        }
+        Some(Format::Mapped) => vec![format!("in the mapping, under [fields]: {}", question.field)],
+        Some(other) => vec![format!("{}, which {other} records do not carry here", question.field)],
+        None => Vec::new(),
+    }
+}

@@ -1,0 +1,149 @@
+//! A sample of a topic: its latest records, read outside of any group and without committing anything.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use qualm_model::time::Timestamp;
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
+
+use super::{survey::Survey, words::Progress};
+
+/// How long a broker may take to answer one question.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the oldest record of a partition is waited for.
+const OLDEST: Duration = Duration::from_secs(5);
+/// Without a record for so long, what there is has been read.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// What is known of a topic beside its records.
+#[derive(Debug, Default)]
+pub(super) struct Topic {
+    pub(super) partitions: usize,
+    /// Records in it.
+    pub(super) records: u64,
+    /// When its oldest and its newest record arrived.
+    pub(super) oldest: Option<Timestamp>,
+    pub(super) newest: Option<Timestamp>,
+}
+
+/// Where to look.
+pub(super) struct Where<'a> {
+    pub(super) brokers: &'a str,
+    pub(super) topic: &'a str,
+    pub(super) properties: &'a BTreeMap<String, String>,
+}
+
+/// Reads the latest `most` records, for `patience` at most.
+pub(super) fn read(place: &Where<'_>, most: u64, patience: Duration, survey: &mut Survey) -> Result<Topic> {
+    let consumer = connect(place)?;
+    let ends = ends(&consumer, place)?;
+    let mut topic = Topic {
+        partitions: ends.len(),
+        records: ends.iter().map(|&(_, low, high)| (high - low).unsigned_abs()).sum(),
+        ..Topic::default()
+    };
+    if topic.records == 0 {
+        return Ok(topic);
+    }
+    topic.oldest = oldest(&consumer, place, &ends)?;
+    let starts = starts(&ends, most);
+    assign(&consumer, place, &starts)?;
+    let mut left: u64 =
+        ends.iter().zip(&starts).map(|(&(_, _, high), &(_, start))| (high - start).unsigned_abs()).sum();
+    let (begun, total, mut heard) = (Instant::now(), left, Instant::now());
+    let mut progress = Progress::new(total, "records");
+    while left > 0 && begun.elapsed() < patience && heard.elapsed() < QUIET {
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message.map_err(|error| anyhow!("{}: {error}", place.topic))?;
+        heard = Instant::now();
+        left -= 1;
+        let arrived = message.timestamp().to_millis().map(|millis| Timestamp(millis.saturating_mul(1_000_000)));
+        topic.newest = topic.newest.max(arrived);
+        survey.take(message.payload().unwrap_or_default(), arrived);
+        progress.reached(total - left);
+    }
+    survey.finish();
+    Ok(topic)
+}
+
+fn connect(place: &Where<'_>) -> Result<BaseConsumer> {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", place.brokers)
+        // Not joined, and nothing is committed to it: a consumer has to have one.
+        .set("group.id", "qualm-look")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("client.id", "qualm-look");
+    for (name, value) in place.properties {
+        client.set(name, value);
+    }
+    client.create().with_context(|| "a --property is wrong; see librdkafka's CONFIGURATION.md")
+}
+
+/// Partitions with the first offset and the one after the last.
+fn ends(consumer: &BaseConsumer, place: &Where<'_>) -> Result<Vec<(i32, i64, i64)>> {
+    let metadata = consumer.fetch_metadata(Some(place.topic), PATIENCE).with_context(|| {
+        format!(
+            "{}: no broker answers; check --brokers, the network, and `security.protocol` by --property",
+            place.brokers
+        )
+    })?;
+    let found = metadata.topics().iter().find(|topic| topic.name() == place.topic);
+    let partitions = found.map_or(&[][..], |topic| topic.partitions());
+    if partitions.is_empty() {
+        let all = consumer.fetch_metadata(None, PATIENCE)?;
+        let names = all.topics().iter().map(rdkafka::metadata::MetadataTopic::name);
+        let mut names: Vec<&str> = names.filter(|name| !name.starts_with("__")).collect();
+        names.sort_by_key(|name| strsim::damerau_levenshtein(name, place.topic));
+        names.truncate(10);
+        bail!(
+            "topic `{}` does not exist at {}, or may not be seen; there are: {}",
+            place.topic,
+            place.brokers,
+            if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+        );
+    }
+    let ends = |id| {
+        let (low, high) = consumer.fetch_watermarks(place.topic, id, PATIENCE)?;
+        Ok((id, low, high))
+    };
+    partitions.iter().map(|partition| ends(partition.id())).collect()
+}
+
+/// The latest records, evenly over the partitions that have some.
+fn starts(ends: &[(i32, i64, i64)], most: u64) -> Vec<(i32, i64)> {
+    let filled = ends.iter().filter(|&&(_, low, high)| high > low).count().max(1) as u64;
+    let share = i64::try_from(most / filled).unwrap_or(i64::MAX).max(1);
+    ends.iter().map(|&(id, low, high)| (id, low.max(high.saturating_sub(share)))).collect()
+}
+
+fn assign(consumer: &BaseConsumer, place: &Where<'_>, starts: &[(i32, i64)]) -> Result<()> {
+    let mut partitions = TopicPartitionList::new();
+    for &(id, start) in starts {
+        partitions.add_partition_offset(place.topic, id, Offset::Offset(start))?;
+    }
+    Ok(consumer.assign(&partitions)?)
+}
+
+/// When the oldest record arrived, over all partitions.
+fn oldest(consumer: &BaseConsumer, place: &Where<'_>, ends: &[(i32, i64, i64)]) -> Result<Option<Timestamp>> {
+    let filled: Vec<(i32, i64)> =
+        ends.iter().filter(|&&(_, low, high)| high > low).map(|&(id, low, _)| (id, low)).collect();
+    assign(consumer, place, &filled)?;
+    let mut first: BTreeMap<i32, Timestamp> = BTreeMap::new();
+    let begun = Instant::now();
+    while first.len() < filled.len() && begun.elapsed() < OLDEST {
+        let Some(message) = consumer.poll(Duration::from_millis(100)) else { continue };
+        let message = message.map_err(|error| anyhow!("{}: {error}", place.topic))?;
+        let Some(millis) = message.timestamp().to_millis() else { continue };
+        first.entry(message.partition()).or_insert(Timestamp(millis.saturating_mul(1_000_000)));
+    }
+    Ok(first.into_values().min())
+}

@@ -1,0 +1,208 @@
+//! How it is told: plain sentences, with pictures in text on a terminal.
+
+use std::{
+    fmt::Write as _,
+    io::{self, IsTerminal as _, Write as _},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use qualm_model::identity::Hierarchy;
+
+use super::{
+    questions::Answer,
+    summary::{Edge, Refused, Summary},
+};
+
+/// Width of the longest bar.
+const BAR: usize = 30;
+
+/// A bar on a terminal while it is read.
+pub(super) struct Progress(ProgressBar);
+
+impl Progress {
+    /// For so many of `what`; 0 where nobody knows.
+    pub(super) fn new(total: u64, what: &str) -> Self {
+        let bar = if total > 0 { ProgressBar::new(total) } else { ProgressBar::new_spinner() };
+        let style = format!("{{elapsed_precise}} {{wide_bar}} {{percent}} % of {what}");
+        if let (true, Ok(style)) = (total > 0, ProgressStyle::with_template(&style)) {
+            bar.set_style(style);
+        }
+        if !io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        Self(bar)
+    }
+
+    pub(super) fn reached(&mut self, place: u64) {
+        let end = self.0.length().unwrap_or(u64::MAX);
+        self.0.set_position(place.min(end));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Writes to standard output.
+pub(super) fn say(text: &str) -> io::Result<()> {
+    io::stdout().write_all(text.as_bytes())
+}
+
+/// The whole answer.
+pub(super) fn told(summary: &Summary) -> String {
+    let mut text = String::new();
+    head(&mut text, summary);
+    if summary.events > 0 {
+        mesh(&mut text, summary);
+        reporting(&mut text, summary);
+        time(&mut text, summary);
+        asked(&mut text, summary);
+    }
+    text
+}
+
+fn head(text: &mut String, summary: &Summary) {
+    let read = if summary.complete { "all of it read" } else { "a sample read" };
+    let megabytes = summary.bytes as f64 / 1e6;
+    let _ = writeln!(
+        text,
+        "{}: {} records, {megabytes:.1} MB, {read} in {:.1} s ({:.0} MB/s)",
+        summary.name,
+        summary.records,
+        summary.elapsed_s,
+        megabytes / summary.elapsed_s.max(1e-3)
+    );
+    if let Some(topic) = &summary.topic {
+        let history = topic.history_s.map_or_else(String::new, |history| format!(", {} of history", length(history)));
+        let _ =
+            writeln!(text, "The topic holds {} records in {} partitions{history}.", topic.records, topic.partitions);
+    }
+    if summary.records == 0 {
+        text.push_str("There are no records.\n");
+        return;
+    }
+    text.push_str("\nRecords\n");
+    for format in &summary.formats {
+        let _ = writeln!(text, "  {:<16} {:>6.2} %", format.name, 100.0 * format.share);
+    }
+    refused(text, "foreign", "no access logs: counted apart, never an error", &summary.foreign);
+    for (why, tally) in &summary.invalid {
+        refused(text, &format!("invalid: {why}"), "cannot be read", tally);
+    }
+}
+
+fn refused(text: &mut String, name: &str, meaning: &str, tally: &Refused) {
+    if tally.count > 0 {
+        let _ =
+            writeln!(text, "  {name:<16} {:>6.2} %  ({meaning}) for example: {}", 100.0 * tally.share, tally.example);
+    }
+}
+
+fn mesh(text: &mut String, summary: &Summary) {
+    let _ = writeln!(
+        text,
+        "\nMesh\n  {} identities call {} destinations over {} edges; {} of them are proven by a certificate ({:.0} % of the calls).",
+        summary.identities,
+        summary.destinations,
+        summary.edges,
+        summary.verified_identities,
+        100.0 * summary.verified_share
+    );
+    let most = summary.busiest.first().map_or(1, |edge| edge.calls).max(1);
+    let width = summary.busiest.iter().map(|edge| arrow(edge).chars().count()).max().unwrap_or(0);
+    text.push_str("  Busiest\n");
+    for edge in &summary.busiest {
+        let bar = "█".repeat(((edge.calls as f64 / most as f64) * BAR as f64).ceil() as usize);
+        let share = 100.0 * edge.calls as f64 / summary.events.max(1) as f64;
+        let arrow = arrow(edge);
+        let pad = " ".repeat(width - arrow.chars().count());
+        let _ = writeln!(text, "    {arrow}{pad}  {bar} {share:.1} %");
+    }
+    let rarest = summary.rarest.iter().map(|edge| format!("{} ({}×)", arrow(edge), edge.calls));
+    let _ = writeln!(text, "  Rarest: {}", rarest.collect::<Vec<_>>().join(", "));
+    if !summary.clusters_named {
+        text.push_str(
+            "  No cluster is named. With more than one cluster, set `cluster` at the topic: the same principal in two \
+             clusters is two identities.\n",
+        );
+    }
+}
+
+fn arrow(edge: &Edge) -> String {
+    format!("{} ──▶ {}", short(&edge.source), short(&edge.destination))
+}
+
+/// `namespace/service`, or the name itself where it has no such parts.
+fn short(name: &str) -> String {
+    let (principal, cluster) = match name.split_once('@') {
+        Some((principal, cluster)) if principal.starts_with("spiffe://") => (principal, format!("@{cluster}")),
+        _ => (name, String::new()),
+    };
+    let place = Hierarchy::of(principal);
+    let short =
+        place.namespace.map_or_else(|| place.service.to_owned(), |namespace| format!("{namespace}/{}", place.service));
+    short + &cluster
+}
+
+fn reporting(text: &mut String, summary: &Summary) {
+    let share = |count: u64| 100.0 * count as f64 / summary.events.max(1) as f64;
+    let list = |counts: &std::collections::BTreeMap<&'static str, u64>| {
+        counts.iter().map(|(name, &count)| format!("{name} {:.1} %", share(count))).collect::<Vec<_>>().join(", ")
+    };
+    let _ = writeln!(text, "\nReports\n  of {}; written by the {}", list(&summary.kinds), list(&summary.reporters));
+    for suspicion in &summary.suspicions {
+        let _ = writeln!(text, "  Suspected: {suspicion}.");
+    }
+}
+
+fn time(text: &mut String, summary: &Summary) {
+    if let (Some(first), Some(last)) = (&summary.first, &summary.last) {
+        let _ = writeln!(text, "\nTime\n  from {first} to {last} ({})", length(summary.span_s));
+    }
+    if let Some(delay) = &summary.delay_s {
+        let _ = writeln!(
+            text,
+            "  from the end of a call to the topic: p50 {}, p99 {}",
+            length(delay.p50),
+            length(delay.p99)
+        );
+    }
+    for skew in &summary.skewed {
+        let _ = writeln!(text, "  the clock of {} is at least {} ahead", skew.reporter, length(skew.ahead_s));
+    }
+    let armed = &summary.armed_with_history;
+    let told = if armed.is_empty() { "no level yet".to_owned() } else { armed.join(", ") };
+    let _ =
+        writeln!(text, "  History read first would arm: {told} (1 h arms watched, 1 day throttled, 6 days the rest)");
+}
+
+fn asked(text: &mut String, summary: &Summary) {
+    text.push_str("\nWhat can be asked\n");
+    for asked in &summary.questions {
+        let mark = match asked.answer {
+            Answer::Yes => "yes   ",
+            Answer::Partly => "partly",
+            Answer::No => "no    ",
+        };
+        let _ = writeln!(text, "  {mark} {} ({:.0} % of the records have it)", asked.question, 100.0 * asked.share);
+        if let Some((first, rest)) = asked.add.split_first() {
+            let _ = writeln!(text, "         add {first}");
+            rest.iter().for_each(|line| text.push_str(&format!("             {line}\n")));
+        }
+    }
+}
+
+/// A length of time, as people say it.
+fn length(seconds: f64) -> String {
+    let sign = if seconds < 0.0 { "-" } else { "" };
+    let seconds = seconds.abs();
+    match seconds {
+        s if s < 1.0 => format!("{sign}{:.0} ms", 1000.0 * s),
+        s if s < 120.0 => format!("{sign}{s:.1} s"),
+        s if s < 7200.0 => format!("{sign}{:.0} min", s / 60.0),
+        s if s < 172_800.0 => format!("{sign}{:.1} h", s / 3600.0),
+        s => format!("{sign}{:.1} days", s / 86_400.0),
+    }
+}
