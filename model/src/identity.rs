@@ -1,8 +1,14 @@
 //! Who: principals, their place in the hierarchy, and how far a claim of identity is to be believed.
 
+mod class;
+mod pod;
+
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
+
+pub use class::{Class, external, probe};
+pub use pod::workload_of_pod;
 
 /// How the identity of a party became known, best first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

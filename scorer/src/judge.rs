@@ -3,6 +3,7 @@
 use qualm_model::{
     detector::Question,
     evidence::{EValues, Pace},
+    identity::Class,
     level::Level,
     stats::Exposure,
     time::{Span, Timestamp},
@@ -46,6 +47,12 @@ pub(crate) fn is_news(
 }
 
 impl Source {
+    /// How far an identity of its class may be downgraded: only workloads and credentials carry trust.
+    #[inline]
+    pub(crate) fn class_may_reach(&self) -> Level {
+        if Class::of(&self.principal).carries_trust() { Level::Quarantined } else { Level::Trusted }
+    }
+
     /// Notes which instance the odd events of this episode come from.
     #[inline]
     pub(crate) fn attribute(&mut self, case: &Case<'_>, bits: f64) {
@@ -103,8 +110,7 @@ impl Source {
         let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level()))?;
         if news == News::Moved {
             evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
-            *evidence.shown_bits() =
-                mesh.most_shown_bits(reading.fast, reading.slow);
+            *evidence.shown_bits() = mesh.most_shown_bits(reading.fast, reading.slow);
         }
         self.shown_bits = *evidence.shown_bits();
         Some(reading)
@@ -344,6 +350,9 @@ impl Scorer {
         for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
             for (&id, source) in sources {
                 let Some(deviation) = source.baseline.score_silence(exposure) else { continue };
+                if source.class_may_reach() == Level::Trusted {
+                    continue;
+                }
                 // Whoever is held is silent because of us.
                 if self.standings.get(&(shard, id)).is_none_or(|standing| standing.level < Level::Throttled) {
                     asked.push(((shard, id), deviation));

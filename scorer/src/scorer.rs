@@ -332,6 +332,7 @@ impl Scorer {
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
+        let most = most.min(place.source.class_may_reach());
         let most = most.min(place.source.newcomer_may_reach(case.ids.address, now, &values));
         let reached = place.weigh((mesh, &self.standings), case, (bits, leading), most);
         let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall))
@@ -358,7 +359,7 @@ impl Scorer {
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
-        let most = self.most(case).min(may);
+        let most = self.most(case).min(may).min(shard.sources[&case.ids.source].class_may_reach());
         let shard = &mut self.shards[usize::from(case.ids.shard)];
         let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
         let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), most);

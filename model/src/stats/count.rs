@@ -217,11 +217,8 @@ impl WindowCount {
             return a;
         }
         let steepest = self.ln_mean_r - self.ln_mean;
-        let within = if flattest > 0.0 && beyond.is_finite() {
-            slope(beyond, ln(beyond)).min(steepest)
-        } else {
-            steepest
-        };
+        let within =
+            if flattest > 0.0 && beyond.is_finite() { slope(beyond, ln(beyond)).min(steepest) } else { steepest };
         let upto = a + gap / (within * (1.0 + 1e-6) + 1e-12);
         if upto.is_finite() { upto } else { a }
     }

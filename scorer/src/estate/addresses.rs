@@ -145,6 +145,8 @@ impl Addresses {
             return None;
         }
         let principal = party.principal();
+        // Whoever is known to be a workload is none of the probes.
+        let principal = principal.strip_prefix("probe:").unwrap_or(principal);
         if principal.parse::<IpAddr>().is_err() {
             return self.names.holder(principal, now);
         }

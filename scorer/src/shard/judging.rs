@@ -173,7 +173,8 @@ impl Link {
         let of = (id, mesh.closed(), exposure.now.window(Span::MINUTE));
         if views.get(self.view).is_none_or(|view| view.of != of) {
             let known = self.mesh.and_then(|id| mesh.destination(id));
-            let view = View { of, baseline: known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline) };
+            let view =
+                View { of, baseline: known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline) };
             // So many destinations at once that there is no place for one more take turns at the last.
             let is_own = views.get(self.view).is_some_and(|before| before.of.0 == id);
             if !is_own && views.len() < TOUCHED {
