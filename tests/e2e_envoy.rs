@@ -5,6 +5,7 @@
 mod support;
 
 use std::{
+    fs,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::Duration,
@@ -17,7 +18,7 @@ use support::{
     envoy::{Envoy, Sidecar, Slot},
     mesh::{BYSTANDER, DEVIATING, Mesh, SIBLING, Settings, until_armed, until_enforcing},
     parts::{Part, present},
-    qualm::check,
+    qualm::{check, explain},
     wait::{PATIENCE, until_true},
 };
 
@@ -175,4 +176,29 @@ fn in_shadow_mode_the_mesh_s_own_log_says_who_would_have_been_denied() {
     assert_eq!(shadow(&marked)["qualm_shadow_engine_result"], "denied");
     assert_eq!(marked["downstream_peer_uri_san"], mesh.pair.caller);
     assert_eq!(mesh.denials(), Vec::<Value>::new(), "nothing is denied");
+}
+
+#[test]
+fn an_operator_who_turns_to_enforcement_denies_what_stands_and_who_turns_back_lifts_it() {
+    if !present(&[Part::Envoy]) {
+        return;
+    }
+    let mesh = Mesh::start(Settings { mode: "shadow", ..Settings::default() });
+    let mut deviating = mesh.open(DEVIATING);
+    mesh.deviate(&mut deviating, "it is quarantined in shadow", |_| {
+        mesh.qualm.metric(r#"qualm_trust_entries{level="quarantined"}"#) >= Some(1.0)
+    });
+    assert_eq!(mesh.usual(DEVIATING, &mut deviating), 200);
+    let shadow = fs::read_to_string(mesh.qualm.folder().join("qualm.toml")).unwrap();
+
+    mesh.qualm.reload(&shadow.replace("mode = \"shadow\"", "mode = \"enforce\""));
+    until_true("what stands is denied", PATIENCE, || mesh.usual(DEVIATING, &mut deviating) == 403);
+    let explained = explain(mesh.qualm.folder(), &mesh.pair.caller);
+    assert!(explained.contains("quarantined, enforced, until"), "{explained}");
+
+    mesh.qualm.reload(&shadow);
+    until_true("it is lifted", PATIENCE, || mesh.usual(DEVIATING, &mut deviating) == 200);
+    let explained = explain(mesh.qualm.folder(), &mesh.pair.caller);
+    assert!(explained.contains("quarantined, in shadow only, until"), "{explained}");
+    assert_eq!(mesh.findings_about(&mesh.pair.caller).len(), 1, "one episode is one finding");
 }

@@ -1,13 +1,16 @@
 //! The Kafka source against librdkafka's mock cluster: no Kafka needed.
 #![allow(clippy::unwrap_used)]
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use prometheus::Registry;
 use qualm_ingest::{
     config::{KafkaConfig, TopicConfig},
     counters::IngestCounters,
-    kafka::{KafkaSource, probe},
+    kafka::{KafkaSource, WrittenKeys, probe, probe_written},
     parse::Format,
     source::{Batch, Incoming, Source, SourceError},
 };
@@ -134,6 +137,42 @@ fn a_probe_counts_partitions_and_names_what_is_missing() {
     config.properties.insert("group.id".into(), "own".into());
     let answers = probe(&config, PATIENCE);
     assert!(matches!(&answers[..], [(_, Err(error))] if error.to_string().contains("set by Qualm")), "{answers:?}");
+}
+
+#[test]
+fn a_topic_that_is_only_written_to_is_missed_by_the_name_of_its_own_key() {
+    let cluster = cluster(1);
+    let keys = WrittenKeys { brokers: "`brokers`", topic: "`topic` in [alerts.kafka]", properties: "`settings`" };
+    let ask =
+        |brokers: &str, topic: &str| probe_written(brokers, &BTreeMap::new(), topic, keys, Duration::from_secs(5));
+    assert!(ask(&cluster.bootstrap_servers(), TOPIC).is_ok());
+    let error = ask(&cluster.bootstrap_servers(), "nobody").unwrap_err().to_string();
+    assert!(error.contains("topic `nobody`") && error.contains("correct `topic` in [alerts.kafka]"), "{error}");
+    assert!(error.contains("grant WRITE"), "{error}");
+    let error = ask("127.0.0.1:1", TOPIC).unwrap_err().to_string();
+    assert!(error.contains("127.0.0.1:1: no answer") && error.contains("`security.protocol` in `settings`"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_go_away_and_come_back_are_known_to_have_done_so() {
+    let cluster = cluster(1);
+    let mut config = config(&cluster);
+    config.properties.insert("statistics.interval.ms".into(), "100".into());
+    let source = start(&config, &Registry::new()).unwrap();
+    let lag = source.lag();
+    let until = async |is_away: bool| {
+        let comes = async {
+            while lag.unreachable_since().is_some() != is_away {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, comes).await.expect("the state of the brokers is seen");
+    };
+    until(false).await;
+    cluster.broker_down(1).unwrap();
+    until(true).await;
+    cluster.broker_up(1).unwrap();
+    until(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,8 +35,11 @@ impl Scorer {
     /// read another one than the last run. Never the other way round: a restart is no grounds to act.
     pub fn restrict(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
         let enforce = &self.config.enforce;
-        let may_act =
-            |standing: &Standing| enforce.mode == Mode::Enforce && !enforce.protects(&standing.subject.principal);
+        // Who is protected is not denied; what is held back for that is so already.
+        let may_act = |standing: &Standing| {
+            let is_spared = standing.denies() && enforce.protects(&standing.subject.principal);
+            enforce.mode == Mode::Enforce && !is_spared
+        };
         let standings = self.standings.iter().filter(|(_, standing)| standing.enforce && !may_act(standing));
         let keys: Vec<SourceKey> = standings.map(|(key, _)| *key).collect();
         for (key, reading) in self.strongest_first(keys) {

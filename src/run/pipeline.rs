@@ -454,9 +454,9 @@ impl Pipeline {
                 let changed = self.verdicts.len();
                 // What stands may do something else from now on, and that is on disk before anybody acts on it.
                 if changed > 0 {
-                    self.act(None)
+                    self.act(None);
                 } else {
-                    self.publish(Vec::new(), None)
+                    self.publish(Vec::new(), None);
                 }
                 tracing::info!(
                     config = self.setup.hash,

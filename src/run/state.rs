@@ -176,6 +176,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_held_back_for_a_protected_identity_is_so_after_a_restart_and_no_news() {
+        let held = Verdict { enforce: false, held: Some("protected".to_owned()), ..quarantine() };
+        let directory = decided(&[held]);
+        let config = config(directory.path(), "[enforce]\nmode = \"enforce\"\nprotected = [\"cart\"]");
+        let state = open(&config, "hash", Timestamp(1)).expect("it opens");
+        let stands: Vec<_> = state.scorer.entries().iter().map(|entry| (entry.level, entry.enforce)).collect();
+        assert_eq!((stands, state.restricted.len()), (vec![(Level::Restricted, true)], 0));
+    }
+
+    #[test]
     fn a_snapshot_ahead_of_the_journal_hides_no_later_decision() {
         let directory = decided(&[]);
         let config = config(directory.path(), "");

@@ -148,8 +148,17 @@ fn spawn(folder: &Path) -> Process {
 
 /// What `qualm check` says of the configuration under `folder`, and of the state that it names.
 pub(crate) fn check(folder: &Path) -> String {
+    asked(folder, &["check"])
+}
+
+/// What `qualm explain` says of an identity, by the state under `folder`.
+pub(crate) fn explain(folder: &Path, identity: &str) -> String {
+    asked(folder, &["explain", identity])
+}
+
+fn asked(folder: &Path, arguments: &[&str]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_qualm"));
-    command.args(["check", "--config", "qualm.toml"]).current_dir(folder);
+    command.args(arguments).args(["--config", "qualm.toml"]).current_dir(folder);
     let output = command.output().expect("the product can be started");
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
