@@ -131,7 +131,7 @@ fn written_topic(
     found: &mut Findings,
 ) {
     let name = topic.to_owned();
-    let topics = vec![TopicConfig { name, format: Format::IstioJson, mapping: None, max_level: None }];
+    let topics = vec![TopicConfig::new(name, Format::IstioJson)];
     let asked = KafkaConfig { brokers: brokers.to_owned(), topics, properties, ..KafkaConfig::default() };
     for (_, answer) in probe(&asked, PATIENCE) {
         match answer {
