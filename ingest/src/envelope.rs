@@ -373,8 +373,12 @@ impl Opener {
             outcome = Some(plain);
         }
         let within = Wrapping { origin: message.origin(&outer.origin), ..*outer };
-        for candidate in message.candidates {
-            let found = self.open(candidate, &within, depth + 1, contents);
+        for (place, candidate) in message.candidates.iter().enumerate() {
+            // Only what follows all of the header may be wrapped again.
+            let found = match place {
+                0 => self.open(candidate, &within, depth + 1, contents),
+                _ => contents.take(candidate, &within.origin),
+            };
             if is_taken(found) {
                 return found;
             }
