@@ -92,7 +92,7 @@ fn from_kafka(kafka: &Kafka, group: &str, judges: bool) -> Duration {
     let config = KafkaConfig {
         brokers: kafka.bootstrap(),
         group: group.to_owned(),
-        topics: vec![TopicConfig { name: TOPIC.to_owned(), format: Format::IstioJson, mapping: None, max_level: None }],
+        topics: vec![TopicConfig::new(TOPIC, Format::IstioJson)],
         properties: BTreeMap::from([("broker.address.family".to_owned(), "v4".to_owned())]),
         ..KafkaConfig::default()
     };

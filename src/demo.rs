@@ -136,7 +136,7 @@ fn config(brokers: &str, state: &Path) -> Config {
     let kafka = KafkaConfig {
         brokers: brokers.to_owned(),
         group: GROUP.to_owned(),
-        topics: vec![TopicConfig { name: TOPIC.to_owned(), format: Format::IstioJson, mapping: None, max_level: None }],
+        topics: vec![TopicConfig::new(TOPIC, Format::IstioJson)],
         // The mock cluster answers an empty fetch only when its time is over, whatever arrives meanwhile.
         properties: [("fetch.wait.max.ms", "5"), ("statistics.interval.ms", "500")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))

@@ -8,7 +8,10 @@ use std::{
 use qualm_model::level::Level;
 use serde::{Deserialize, Serialize};
 
-use crate::parse::{DEFAULT_MAX_RECORD_BYTES, Format, Parser, mapped::Mapping};
+use crate::{
+    envelope::Envelope,
+    parse::{DEFAULT_MAX_RECORD_BYTES, Format, Parser, mapped::Mapping},
+};
 
 /// One `[[kafka]]` section: a consumer group on one Kafka cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,9 +64,27 @@ pub struct TopicConfig {
     /// The highest level that evidence from it may lead to; `quarantined`, or `watched` for `mapped`.
     #[serde(default)]
     pub max_level: Option<Level>,
+    /// What its records are wrapped in.
+    #[serde(default)]
+    pub envelope: Envelope,
+    /// The cluster that its records are from, whatever they say themselves; empty where they say it.
+    #[serde(default)]
+    pub cluster: String,
 }
 
 impl TopicConfig {
+    /// A topic with nothing said of it but what is in it.
+    pub fn new(name: impl Into<String>, format: Format) -> Self {
+        Self {
+            name: name.into(),
+            format,
+            mapping: None,
+            max_level: None,
+            envelope: Envelope::default(),
+            cluster: String::new(),
+        }
+    }
+
     /// The highest level that evidence from this topic may lead to.
     pub fn max_level(&self) -> Level {
         max_level(self.max_level, self.format)
@@ -84,6 +105,10 @@ pub struct FileConfig {
     pub follow: bool,
     /// The highest level that evidence from it may lead to; `quarantined`, or `watched` for `mapped`.
     pub max_level: Option<Level>,
+    /// What its lines are wrapped in.
+    pub envelope: Envelope,
+    /// The cluster that its lines are from, whatever they say themselves; empty where they say it.
+    pub cluster: String,
     /// Longer lines are invalid.
     pub max_record_bytes: usize,
 }
@@ -96,6 +121,8 @@ impl Default for FileConfig {
             mapping: None,
             follow: false,
             max_level: None,
+            envelope: Envelope::default(),
+            cluster: String::new(),
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
         }
     }
@@ -169,6 +196,8 @@ mod tests {
             path = "access.log"
             format = "istio_text"
             max_level = "watched"
+            envelope = "/event/original"
+            cluster = "north"
             "#,
         )
         .expect("a valid configuration");
@@ -176,6 +205,10 @@ mod tests {
         assert_eq!((kafka.group.as_str(), kafka.topics[0].max_level()), ("qualm", Level::Quarantined));
         assert_eq!(kafka.topics[1].max_level(), Level::Watched);
         assert_eq!((file.follow, file.max_level()), (false, Level::Watched));
+        assert_eq!(kafka.topics[0].envelope, Envelope::Auto);
+        assert_eq!(file.envelope, Envelope::Pointer("/event/original".to_owned()));
+        let error = toml::from_str::<Inputs>("[[file]]\nenvelope = \"cri\"").expect_err("no such envelope").to_string();
+        assert!(error.contains("`cri` is no envelope"), "{error}");
         let error = toml::from_str::<Inputs>("[[file]]\npth = \"x\"").expect_err("no such key").to_string();
         assert!(error.contains("unknown field `pth`"), "{error}");
     }

@@ -22,7 +22,7 @@ use crate::{
     counters::SourceCounters,
     gathering::Gathering,
     lines::{Line, Lines, is_packed, unpacked},
-    parse::{Parser, mapped::InvalidHeader},
+    parse::{Origin, Parser, mapped::InvalidHeader},
     source::{Batch, Incoming, Invalid, Source, SourceError},
 };
 
@@ -165,7 +165,7 @@ impl Rows {
         }
         match line {
             Some(line) => {
-                self.gathering.record(&mut self.parser, line, position);
+                self.gathering.record(&mut self.parser, line, position, &Origin::default());
             }
             None => self.gathering.reject(position, Invalid::TooLong.into()),
         }

@@ -3,7 +3,7 @@
 use qualm_model::event::{EventBuilder, Position, Positions};
 
 use crate::{
-    parse::Parser,
+    parse::{Origin, Parser},
     source::{Batch, Rejected, Rejection},
 };
 
@@ -25,10 +25,17 @@ impl Gathering {
 
     /// Parses one record; the reason where it becomes no event.
     #[inline]
-    pub(crate) fn record(&mut self, parser: &mut Parser, record: &[u8], position: Position) -> Option<Rejection> {
-        match parser.parse(record, position, &mut self.builder) {
+    pub(crate) fn record(
+        &mut self,
+        parser: &mut Parser,
+        record: &[u8],
+        position: Position,
+        origin: &Origin<'_>,
+    ) -> Option<Rejection> {
+        let outcome = parser.parse_from(origin, record, position, &mut self.builder);
+        self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
+        match outcome {
             Ok(()) => {
-                self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
                 self.advance(position);
                 None
             }

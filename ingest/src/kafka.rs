@@ -244,6 +244,7 @@ fn open_topic(
             remedy: "set `header = false` and name the columns by number".to_owned(),
         });
     }
+    let parser = parser.with_envelope(topic.envelope.clone()).with_cluster(topic.cluster.clone());
     Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name) })
 }
 

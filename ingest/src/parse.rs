@@ -24,7 +24,7 @@ use qualm_model::{
     time::Timestamp,
 };
 
-pub(crate) use self::row::clip;
+pub(crate) use self::{row::clip, typed::object as json_object};
 use self::{
     format::Grammar,
     mapped::{InvalidHeader, Mapping},
@@ -33,15 +33,23 @@ pub use self::{
     format::{Format, InvalidFormat},
     row::{MAX_AHEAD, Origin, Row},
 };
-use crate::source::{Invalid, Rejection};
+use crate::{
+    envelope::{Contents, Envelope, Envelopes, Wrapping, foreign::Marks},
+    source::{Invalid, Rejection},
+};
 
 /// Records longer than this are [`Invalid::TooLong`] unless configured otherwise.
 pub const DEFAULT_MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// Reads records of one format. One parser serves one input: it may keep what joins several lines.
+/// Reads records of one format, in whatever envelope they come. One parser serves one input: it may keep what joins
+/// several lines.
 #[derive(Debug)]
 pub struct Parser {
     grammar: Grammar,
+    envelopes: Envelopes,
+    setting: Envelope,
+    cluster: String,
+    marks: Marks,
     max_record_bytes: usize,
     arrival: Option<Timestamp>,
     refused: Vec<Rejection>,
@@ -56,13 +64,35 @@ impl Parser {
     /// A parser of `format`; `mapping` for [`Format::Mapped`] and for no other.
     pub fn for_format(format: Format, mapping: Option<Mapping>) -> Result<Self, InvalidParser> {
         let grammar = Grammar::of(format, mapping)?;
-        Ok(Self { grammar, max_record_bytes: DEFAULT_MAX_RECORD_BYTES, arrival: None, refused: Vec::new() })
+        let setting = Envelope::default();
+        Ok(Self {
+            grammar,
+            envelopes: Envelopes::new(&setting, DEFAULT_MAX_RECORD_BYTES),
+            setting,
+            cluster: String::new(),
+            marks: Marks::beside(format),
+            max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
+            arrival: None,
+            refused: Vec::new(),
+        })
     }
 
     /// The same parser with another bound on the length of a record.
     #[must_use]
     pub fn with_max_record_bytes(self, max_record_bytes: usize) -> Self {
-        Self { max_record_bytes, ..self }
+        Self { max_record_bytes, envelopes: Envelopes::new(&self.setting, max_record_bytes), ..self }
+    }
+
+    /// The same parser of records in other envelopes than those that are found by themselves.
+    #[must_use]
+    pub fn with_envelope(self, setting: Envelope) -> Self {
+        Self { envelopes: Envelopes::new(&setting, self.max_record_bytes), setting, ..self }
+    }
+
+    /// The same parser of records that were written in `cluster`, whatever they say themselves. Empty: they say it.
+    #[must_use]
+    pub fn with_cluster(self, cluster: String) -> Self {
+        Self { cluster, ..self }
     }
 
     /// The bound on the length of a record.
@@ -82,6 +112,7 @@ impl Parser {
 
     /// A new file begins: what stood in the head of the one before is forgotten.
     pub fn begin_input(&mut self) {
+        self.envelopes.begin_input();
         if let Grammar::Mapped(mapped) = &mut self.grammar {
             mapped.begin_input();
         }
@@ -100,16 +131,32 @@ impl Parser {
 
     /// Reads one record and pushes its events: one, or as many as a record of several entries has. Nothing is pushed
     /// when the record is rejected as a whole; single entries that were are told by [`refused`](Self::refused).
+    #[inline]
     pub fn parse(&mut self, record: &[u8], position: Position, builder: &mut EventBuilder) -> Result<(), Rejection> {
+        self.parse_from(&Origin::default(), record, position, builder)
+    }
+
+    /// As [`parse`](Self::parse), with what is known of the record's origin from outside of it: it is believed before
+    /// what the record says.
+    pub fn parse_from(
+        &mut self,
+        origin: &Origin<'_>,
+        record: &[u8],
+        position: Position,
+        builder: &mut EventBuilder,
+    ) -> Result<(), Rejection> {
         self.refused.clear();
         if record.len() > self.max_record_bytes {
             return Err(Invalid::TooLong.into());
         }
-        let text = str::from_utf8(record).map_err(|_| Invalid::Encoding)?;
-        let mut row = Row::new(builder, position, self.arrival);
-        self.grammar.parse(text, &mut row)?;
-        self.refused = row.into_refused();
-        Ok(())
+        let mut outer = Wrapping { origin: *origin, partition: position.partition, ..Wrapping::default() };
+        if !self.cluster.is_empty() {
+            outer.origin.cluster = &self.cluster;
+        }
+        let (arrival, marks) = (self.arrival, self.marks);
+        let mut reading =
+            Reading { grammar: &mut self.grammar, refused: &mut self.refused, builder, position, arrival, marks };
+        self.envelopes.open(record, &outer, &mut reading)
     }
 
     /// The formats that records were of so far, most frequent first; empty where the format was named.
@@ -117,9 +164,43 @@ impl Parser {
         if let Grammar::Auto(auto) = &self.grammar { auto.found() } else { Vec::new() }
     }
 
-    /// Why entries of the record just read became no events.
+    /// Why entries of the record just read became no events, and pieces of lines that were given up meanwhile.
     pub fn refused(&self) -> &[Rejection] {
         &self.refused
+    }
+}
+
+/// One record in the reading: what is in its envelopes goes to the format.
+struct Reading<'a> {
+    grammar: &'a mut Grammar,
+    refused: &'a mut Vec<Rejection>,
+    builder: &'a mut EventBuilder,
+    position: Position,
+    arrival: Option<Timestamp>,
+    marks: Marks,
+}
+
+impl Contents for Reading<'_> {
+    #[inline]
+    fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection> {
+        let mut row = Row::new(self.builder, self.position, self.arrival).written_at(*origin);
+        let outcome = self.grammar.parse(record, &mut row);
+        match outcome {
+            Ok(()) => self.refused.append(&mut row.into_refused()),
+            Err(Rejection::Invalid(_)) if self.marks.are_on(record) => return Err(Rejection::Foreign),
+            Err(_) => {}
+        }
+        outcome
+    }
+
+    #[inline]
+    fn take_escaped(&mut self, record: &str, origin: &Origin<'_>) -> Option<()> {
+        let mut row = Row::new(self.builder, self.position, self.arrival).written_at(*origin);
+        self.grammar.parse_escaped(record, &mut row)
+    }
+
+    fn refuse(&mut self, why: Rejection) {
+        self.refused.push(why);
     }
 }
 

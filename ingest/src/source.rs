@@ -95,6 +95,8 @@ pub enum Invalid {
     FutureTime,
     /// A reporter that may not report this call.
     NotItsOwn,
+    /// Pieces of a line whose end never came.
+    Unfinished,
 }
 
 impl Invalid {
@@ -110,6 +112,7 @@ impl Invalid {
             Self::ImpossibleTime => "impossible_time",
             Self::FutureTime => "future_time",
             Self::NotItsOwn => "not_its_own",
+            Self::Unfinished => "unfinished",
         }
     }
 }

@@ -41,7 +41,7 @@ fn cluster(partitions: i32) -> Cluster {
 fn config(cluster: &Cluster) -> KafkaConfig {
     KafkaConfig {
         brokers: cluster.bootstrap_servers(),
-        topics: vec![TopicConfig { name: TOPIC.into(), format: Format::IstioJson, mapping: None, max_level: None }],
+        topics: vec![TopicConfig::new(TOPIC, Format::IstioJson)],
         // The mock waits for the session to end before it gives a left member's partitions away.
         properties: [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()))

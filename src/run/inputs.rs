@@ -109,7 +109,9 @@ impl Inputs {
         }
         for file in &config.file {
             let name = file.path.display().to_string();
-            let parser = config::parser(&name, file.format, file.mapping.as_deref(), file.max_record_bytes)?;
+            let parser = config::parser(&name, file.format, file.mapping.as_deref(), file.max_record_bytes)?
+                .with_envelope(file.envelope.clone())
+                .with_cluster(file.cluster.clone());
             let follow = if file.follow { Follow::Yes } else { Follow::No };
             let source = FileSource::start(
                 file.path.clone(),

@@ -14,6 +14,7 @@ use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    message::Headers,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,7 +24,9 @@ use super::{
     dead_letter::DeadLetters,
 };
 use crate::{
+    envelope,
     gathering::Gathering,
+    parse::Origin,
     source::{Batch, Incoming, Invalid, SourceError},
 };
 
@@ -31,6 +34,8 @@ use crate::{
 const IDLE: Duration = Duration::from_millis(50);
 /// Trouble with the brokers is counted each time and told this often: librdkafka reports it many times a second.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Longer headers name no origin.
+const MAX_HEADER_BYTES: usize = 256;
 const DEFAULT_BATCH_RECORDS: usize = 4096;
 
 /// Nobody listens any more.
@@ -323,7 +328,20 @@ fn take(
     let Some(record) = message.payload() else {
         return gathering.reject(position, Invalid::Syntax.into());
     };
-    if let Some(why) = gathering.record(&mut topic.parser, record, position) {
+    let origin = origin(message.headers());
+    if let Some(why) = gathering.record(&mut topic.parser, record, position, &origin) {
         dead_letters.send(topic, record, position, why);
     }
+}
+
+/// What the headers of a message say of where it was written.
+fn origin(headers: Option<&impl Headers>) -> Origin<'_> {
+    let mut origin = Origin::default();
+    for header in headers.into_iter().flat_map(Headers::iter) {
+        let value = header.value.and_then(|value| str::from_utf8(value).ok());
+        if let Some(value) = value.filter(|value| value.len() <= MAX_HEADER_BYTES) {
+            envelope::header(header.key, value, &mut origin);
+        }
+    }
+    origin
 }

@@ -101,6 +101,18 @@ macro_rules! formats {
     };
 }
 
+impl Grammar {
+    /// Reads a line that stands in a JSON string as it was written there, where the format can read it so. `None`
+    /// where it cannot: it must be unescaped first.
+    #[inline]
+    pub(super) fn parse_escaped(&mut self, line: &str, row: &mut Row<'_>) -> Option<()> {
+        match self {
+            Self::IstioJson(reader) => reader.parse_escaped(line, row).ok(),
+            _ => None,
+        }
+    }
+}
+
 formats! {
     IstioJson "istio_json" IstioJson,
         "Envoy's access log as JSON with Istio's 24 keys, and lower-case Envoy operators beside them.";

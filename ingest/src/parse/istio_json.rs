@@ -38,6 +38,8 @@ type Unescaped = [OnceCell<String>; KEYS];
 #[derive(Debug, Default)]
 pub struct IstioJson {
     order: Order,
+    /// Of lines that are still escaped.
+    escaped_order: Order,
     operation: String,
 }
 
@@ -61,9 +63,8 @@ impl IstioJson {
             return Err(Rejection::Foreign);
         }
         let unescaped: Unescaped = [const { OnceCell::new() }; KEYS];
-        let mut fields =
-            Fields { line, unescaped: &unescaped, known: false, started: false, entry: AccessEntry::default() };
-        let read = fields.read(&mut self.order);
+        let mut fields = Fields::of(line, &unescaped);
+        let read = fields.read(Lexer::new(line), &mut self.order);
         if !fields.known && read.is_ok() {
             return Err(Rejection::Foreign);
         }
@@ -73,17 +74,30 @@ impl IstioJson {
         }
         then(fields.entry, &mut self.operation)
     }
+
+    /// Reads one line that stands in a JSON string, as it was written there: so it need not be unescaped first. Where
+    /// this fails, only [`parse`](Self::parse) of the unescaped line can say why.
+    pub fn parse_escaped(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
+        let unescaped: Unescaped = [const { OnceCell::new() }; KEYS];
+        let mut fields = Fields::of(line, &unescaped);
+        fields.read(Lexer::escaped(line), &mut self.escaped_order)?;
+        if !fields.started {
+            return Err(Invalid::MissingField.into());
+        }
+        row.push(fields.entry.draft(&mut self.operation)?)
+    }
 }
 
 impl Order {
-    fn remember(&mut self, place: usize, name: &str) -> Option<Key> {
+    fn remember<const ESCAPED: bool>(&mut self, place: usize, name: &str) -> Option<Key> {
         let key = key_of(name.as_bytes());
         if place == self.0.len() && place < MAX_REMEMBERED {
             self.0.push(Remembered::default());
         }
         if let Some(remembered) = self.0.get_mut(place) {
+            let quote: &[u8] = if ESCAPED { b"\\\"" } else { b"\"" };
             remembered.quoted.clear();
-            remembered.quoted.extend([b"\"", name.as_bytes(), b"\":"].into_iter().flatten());
+            remembered.quoted.extend([quote, name.as_bytes(), quote, b":"].into_iter().flatten());
             remembered.key = key;
         }
         key
@@ -101,8 +115,15 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn read(&mut self, order: &mut Order) -> Result<(), Invalid> {
-        let mut lexer = Lexer::new(self.line);
+    fn of(line: &'a str, unescaped: &'a Unescaped) -> Self {
+        Self { line, unescaped, known: false, started: false, entry: AccessEntry::default() }
+    }
+
+    fn read<const ESCAPED: bool>(
+        &mut self,
+        mut lexer: Lexer<'a, ESCAPED>,
+        order: &mut Order,
+    ) -> Result<(), Invalid> {
         lexer.begin()?;
         let mut place = 0;
         loop {
@@ -110,7 +131,7 @@ impl<'a> Fields<'a> {
             let key = match expected {
                 Some(expected) => expected.key,
                 None => match lexer.key()? {
-                    Some(name) => order.remember(place, name),
+                    Some(name) => order.remember::<ESCAPED>(place, name),
                     None => break,
                 },
             };
@@ -124,7 +145,7 @@ impl<'a> Fields<'a> {
     }
 
     #[inline]
-    fn set(&mut self, key: Key, lexer: &mut Lexer<'a>) -> Result<(), Invalid> {
+    fn set<const ESCAPED: bool>(&mut self, key: Key, lexer: &mut Lexer<'a, ESCAPED>) -> Result<(), Invalid> {
         if key == Key::XForwardedFor {
             self.entry.forwarded = self.forwarded(lexer)?;
             return Ok(());
@@ -134,7 +155,7 @@ impl<'a> Fields<'a> {
             Value::Null => return Ok(()),
             Value::Text(text) => Found::Text(text.of(self.line)),
             Value::Number(number) => Found::Number(number.of(self.line)),
-            Value::Escaped(escaped) => Found::Text(self.unescape(key, escaped)?),
+            Value::Escaped(escaped) => Found::Text(self.unescape::<ESCAPED>(key, escaped)?),
             Value::Bool(_) | Value::Object | Value::Array => return Err(Invalid::WrongType),
         };
         if let Found::Text("" | "-") = value {
@@ -143,7 +164,7 @@ impl<'a> Fields<'a> {
         self.fill(key, value)
     }
 
-    fn forwarded(&self, lexer: &mut Lexer<'a>) -> Result<Forwarded, Invalid> {
+    fn forwarded<const ESCAPED: bool>(&self, lexer: &mut Lexer<'a, ESCAPED>) -> Result<Forwarded, Invalid> {
         match lexer.value()? {
             Value::Null => Ok(Forwarded::Nothing),
             Value::Text(text) => Ok(Forwarded::of(text.of(self.line))),
@@ -152,9 +173,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn unescape(&self, key: Key, escaped: Stretch) -> Result<&'a str, Invalid> {
+    fn unescape<const ESCAPED: bool>(&self, key: Key, escaped: Stretch) -> Result<&'a str, Invalid> {
         let mut text = String::new();
         unescape(escaped.of(self.line), &mut text)?;
+        if ESCAPED {
+            let once = std::mem::take(&mut text);
+            unescape(&once, &mut text)?;
+        }
         // The same key twice, with escapes each time: nothing that Envoy writes.
         self.unescaped[key as usize].set(text).map_err(|_| Invalid::Syntax)?;
         Ok(self.unescaped[key as usize].get().map_or("", String::as_str))

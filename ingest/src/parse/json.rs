@@ -53,9 +53,10 @@ pub enum Value {
     Array,
 }
 
-/// Reads one line from front to back.
+/// Reads one line from front to back; where `ESCAPED`, a line that stands in a JSON string as it was written there, each
+/// of its quotes as `\\"`.
 #[derive(Debug)]
-pub struct Lexer<'a> {
+pub struct Lexer<'a, const ESCAPED: bool = false> {
     text: &'a str,
     at: usize,
     depth: u32,
@@ -69,7 +70,35 @@ type Lexed<T> = Result<T, Invalid>;
 impl<'a> Lexer<'a> {
     /// A lexer at the beginning of `text`.
     pub fn new(text: &'a str) -> Self {
+        Self::at_start(text)
+    }
+}
+
+impl<'a> Lexer<'a, true> {
+    /// A lexer at the beginning of a line that is still escaped. It refuses more than a lexer of the unescaped line:
+    /// who is refused should unescape and try again. A value that is [`Value::Escaped`] is escaped twice.
+    pub fn escaped(text: &'a str) -> Self {
+        Self::at_start(text)
+    }
+}
+
+impl<'a, const ESCAPED: bool> Lexer<'a, ESCAPED> {
+    /// Bytes of a quote.
+    const QUOTE: usize = 1 + ESCAPED as usize;
+
+    fn at_start(text: &'a str) -> Self {
         Self { text, at: 0, depth: 0, objects: 0, after_value: false }
+    }
+
+    /// What is not read yet.
+    pub fn rest(&self) -> &'a str {
+        &self.text[self.at..]
+    }
+
+    /// Steps over the next value, which is known to be `bytes` long.
+    pub fn step_over(&mut self, bytes: usize) {
+        self.at += bytes;
+        self.after_value = true;
     }
 
     /// The brace that opens the line's object.
@@ -117,10 +146,10 @@ impl<'a> Lexer<'a> {
                 self.at += 1;
                 self.skip_blanks();
             }
-            b'"' if !self.after_value => {}
+            _ if !self.after_value => {}
             _ => return Err(Invalid::Syntax),
         }
-        if self.byte()? != b'"' {
+        if !self.is_quote(self.byte()?) {
             return Err(Invalid::Syntax);
         }
         let (key, _) = self.string()?;
@@ -138,7 +167,7 @@ impl<'a> Lexer<'a> {
     pub fn value(&mut self) -> Lexed<Value> {
         self.skip_blanks();
         let value = match self.byte()? {
-            b'"' => {
+            quote if self.is_quote(quote) => {
                 let (text, escaped) = self.string()?;
                 if escaped { Value::Escaped(text) } else { Value::Text(text) }
             }
@@ -167,7 +196,7 @@ impl<'a> Lexer<'a> {
         let outer = self.depth - 1;
         while self.depth > outer {
             match self.byte()? {
-                b'"' => {
+                b'"' | b'\\' => {
                     self.string()?;
                 }
                 bracket @ (b'{' | b'[') => {
@@ -208,6 +237,12 @@ impl<'a> Lexer<'a> {
         self.text.as_bytes().get(self.at).copied().ok_or(Invalid::Syntax)
     }
 
+    /// Whether a string begins here, whose first byte is `byte`.
+    #[inline]
+    fn is_quote(&self, byte: u8) -> bool {
+        if ESCAPED { self.text.as_bytes()[self.at..].starts_with(b"\\\"") } else { byte == b'"' }
+    }
+
     #[inline]
     fn skip_blanks(&mut self) {
         while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.text.as_bytes().get(self.at) {
@@ -235,22 +270,87 @@ impl<'a> Lexer<'a> {
     #[inline]
     fn string(&mut self) -> Lexed<(Stretch, bool)> {
         let bytes = self.text.as_bytes();
-        let start = self.at + 1;
-        let (mut at, mut escaped) = (start, false);
-        loop {
-            at = next_special(bytes, at);
-            match bytes.get(at) {
-                Some(b'"') => break,
+        if !self.is_quote(self.byte()?) {
+            return Err(Invalid::Syntax);
+        }
+        let start = self.at + Self::QUOTE;
+        let mut end = next_special(bytes, start);
+        let escaped = if ESCAPED {
+            let first = end;
+            end = inner_end(bytes, first)?;
+            end != first
+        } else {
+            match bytes.get(end) {
+                Some(b'"') => false,
                 Some(b'\\') => {
-                    escaped = true;
-                    at += 2;
+                    end = end_of_escaped(bytes, end)?;
+                    true
                 }
                 // Control characters must be escaped; the end must not come first.
                 _ => return Err(Invalid::Syntax),
             }
+        };
+        self.at = end + Self::QUOTE;
+        Ok((Stretch::new(start, end), escaped))
+    }
+}
+
+/// Bytes that are looked at together.
+const BLOCK: usize = 32;
+
+/// Index of the quote that ends a string with escapes in it, from its first backslash on. A wrapped line has a hundred
+/// escapes: blocks that have nothing but escapes of one character in them are stepped over whole.
+fn end_of_escaped(bytes: &[u8], mut at: usize) -> Lexed<usize> {
+    loop {
+        // A backslash before `at` would be half of an escape that is read already.
+        while bytes.get(at - 1).is_some_and(|&before| before != b'\\')
+            && let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>())
+            && let Some(before) = bytes[at - 1..].first_chunk::<BLOCK>()
+            && !is_special(block, before)
+        {
+            at += BLOCK;
+            if bytes[at - 1] == b'\\' {
+                at -= 1;
+            }
         }
-        self.at = at + 1;
-        Ok((Stretch::new(start, at), escaped))
+        match bytes.get(at) {
+            Some(b'"') => return Ok(at),
+            Some(b'\\') => at += 2,
+            None | Some(..0x20) => return Err(Invalid::Syntax),
+            Some(_) => at += 1,
+        }
+    }
+}
+
+/// Whether a block has a quote that is not escaped, an escaped backslash or a control character; `before` is the block
+/// one byte earlier.
+#[inline]
+fn is_special(block: &[u8; BLOCK], before: &[u8; BLOCK]) -> bool {
+    let special = |(&byte, &before): (&u8, &u8)| {
+        let after_backslash = before == b'\\';
+        ((byte == b'"') & !after_backslash) | ((byte == b'\\') & after_backslash) | (byte < 0x20)
+    };
+    block.iter().zip(before).fold(false, |any, pair| any | special(pair))
+}
+
+/// Index of the escaped quote that ends a string within an escaped line, from its first special byte on.
+#[inline]
+fn inner_end(bytes: &[u8], mut at: usize) -> Lexed<usize> {
+    loop {
+        at = match bytes.get(at..).unwrap_or_default() {
+            [b'\\', b'"', ..] => return Ok(at),
+            // An escape of the line's own: of a quote, of a backslash, or of something else.
+            [b'\\', b'\\', b'\\', b'"' | b'\\', ..] => at + 4,
+            [b'\\', b'\\', b'\\', ..] => return Err(Invalid::Syntax),
+            [b'\\', b'\\', _, ..] => at + 3,
+            // A quote or a backslash written like this would be one for the line.
+            [b'\\', b'u', b'0', b'0', b'2', b'2', ..] | [b'\\', b'u', b'0', b'0', b'5', b'c' | b'C', ..] => {
+                return Err(Invalid::Syntax);
+            }
+            [b'\\', b'u' | b'/', ..] => at + 2,
+            _ => return Err(Invalid::Syntax),
+        };
+        at = next_special(bytes, at);
     }
 }
 

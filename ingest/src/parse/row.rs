@@ -37,6 +37,25 @@ pub struct Origin<'a> {
     pub time: Option<Timestamp>,
 }
 
+impl<'a> Origin<'a> {
+    /// What this says, and `other` where this says nothing.
+    #[must_use]
+    pub fn or(&self, other: &Self) -> Self {
+        let or = |own: &'a str, other: &'a str| if own.is_empty() { other } else { own };
+        Self {
+            cluster: or(self.cluster, other.cluster),
+            namespace: or(self.namespace, other.namespace),
+            pod: or(self.pod, other.pod),
+            pod_ip: or(self.pod_ip, other.pod_ip),
+            node: or(self.node, other.node),
+            container: or(self.container, other.container),
+            owner: or(self.owner, other.owner),
+            version: or(self.version, other.version),
+            time: self.time.or(other.time),
+        }
+    }
+}
+
 /// The place a record's events go to: usually one, where a record carries several each of them.
 #[derive(Debug)]
 pub struct Row<'a> {

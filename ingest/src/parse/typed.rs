@@ -9,7 +9,7 @@ use crate::source::{Invalid, Rejection};
 /// [`Invalid::WrongType`], everything else that is not well-formed [`Invalid::Syntax`].
 ///
 /// Fields are best optional: whether one is missing is for the format to say.
-pub(super) fn object<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, Rejection> {
+pub(crate) fn object<'a, T: Deserialize<'a>>(line: &'a str) -> Result<T, Rejection> {
     if !line.trim_ascii_start().starts_with('{') {
         return Err(Rejection::Foreign);
     }

@@ -1,0 +1,420 @@
+//! Envelopes: what shippers put around a record. They are opened before any format reads it, record by record, and
+//! nested ones up to [`MAX_DEPTH`] deep; what they say of the origin is kept.
+//!
+//! # Layout
+//! - this file: the setting, and the order in which envelopes are tried
+//! - [`object`]: one pass over a JSON record, in the words of [`docker`], [`fluent`], [`vector`], [`beats`] and [`otlp`]
+//! - [`cri`], [`syslog`]: prefixes of a line; [`pointer`]: a place named in the configuration
+//! - [`partial`]: pieces of one line, joined; [`memo`]: what a pod's metadata said before
+//! - [`foreign`]: what is plainly no access log
+//!
+//! Who writes a record may write anything into it, an envelope as well. So an outer envelope is believed before an
+//! inner one, and the configuration and Kafka's headers before both.
+
+mod beats;
+mod cri;
+mod docker;
+mod fluent;
+pub(crate) mod foreign;
+mod memo;
+mod object;
+mod otlp;
+mod partial;
+mod pointer;
+mod syslog;
+mod vector;
+
+use memchr::memmem::Finder;
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::otlp::header;
+use self::{
+    memo::Memo,
+    object::{Object, Text},
+    partial::{Joined, Partials},
+    pointer::Pointer,
+};
+use crate::{
+    parse::{Origin, json::unescape},
+    source::{Invalid, Rejection},
+};
+
+/// Envelopes within envelopes.
+pub const MAX_DEPTH: u32 = 4;
+/// First keys of envelopes that are remembered.
+const MAX_LEARNED: usize = 8;
+
+/// The key `envelope` of a topic or file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Envelope {
+    /// Every known envelope is found by itself, record by record.
+    #[default]
+    Auto,
+    /// Records are as the format says.
+    None,
+    /// A JSON pointer (RFC 6901) to a text or an object that is the record; what is in there may be wrapped again.
+    Pointer(String),
+}
+
+/// A word that names no envelope.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no envelope; it is \"auto\", \"none\", or a JSON pointer such as \"/event/original\"")]
+pub struct InvalidEnvelope(String);
+
+impl TryFrom<String> for Envelope {
+    type Error = InvalidEnvelope;
+
+    fn try_from(word: String) -> Result<Self, InvalidEnvelope> {
+        match word.as_str() {
+            "auto" => Ok(Self::Auto),
+            "none" => Ok(Self::None),
+            pointer if pointer.starts_with('/') => Ok(Self::Pointer(word)),
+            _ => Err(InvalidEnvelope(word)),
+        }
+    }
+}
+
+impl From<Envelope> for String {
+    fn from(envelope: Envelope) -> Self {
+        match envelope {
+            Envelope::Auto => "auto".to_owned(),
+            Envelope::None => "none".to_owned(),
+            Envelope::Pointer(pointer) => pointer,
+        }
+    }
+}
+
+/// What becomes of what is in an envelope.
+pub(crate) trait Contents {
+    /// Reads a record.
+    fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection>;
+
+    /// Reads a record that stands in a JSON string, as it was written there. `None`: it must be unescaped first.
+    fn take_escaped(&mut self, record: &str, origin: &Origin<'_>) -> Option<()>;
+
+    /// Counts one that was found beside others, or before.
+    fn refuse(&mut self, why: Rejection);
+}
+
+/// What the envelopes around a record say.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wrapping<'a> {
+    pub(crate) origin: Origin<'a>,
+    /// The partition of a topic: pieces of one line come through one.
+    pub(crate) partition: i32,
+    pub(crate) file: &'a str,
+    pub(crate) stream: &'a str,
+}
+
+/// Whether a format could make something of a record.
+fn is_taken(outcome: Result<(), Rejection>) -> bool {
+    !matches!(outcome, Err(Rejection::Foreign | Rejection::Invalid(_)))
+}
+
+/// Opens the envelopes of one input.
+#[derive(Debug)]
+pub(crate) struct Envelopes {
+    pointer: Option<Pointer>,
+    is_opening: bool,
+    opener: Opener,
+}
+
+impl Envelopes {
+    pub(crate) fn new(setting: &Envelope, max_record_bytes: usize) -> Self {
+        let pointer = if let Envelope::Pointer(pointer) = setting { Some(Pointer::new(pointer)) } else { None };
+        Self { pointer, is_opening: *setting != Envelope::None, opener: Opener::new(max_record_bytes) }
+    }
+
+    /// Another file begins: no line of the one before goes on in it.
+    pub(crate) fn begin_input(&mut self) {
+        self.opener.partials.clear();
+    }
+
+    /// Reads one record of the input, in its envelopes.
+    #[inline]
+    pub(crate) fn open(
+        &mut self,
+        record: &[u8],
+        outer: &Wrapping<'_>,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        if self.is_opening && otlp::may_be_protobuf(record) {
+            return self.opener.open_protobuf(record, outer, contents);
+        }
+        let text = str::from_utf8(record).map_err(|_| Invalid::Encoding)?;
+        match &self.pointer {
+            _ if !self.is_opening => contents.take(text, &outer.origin),
+            None => self.opener.open(text, outer, 0, contents),
+            Some(pointer) => self.opener.open_at(pointer, text, outer, contents),
+        }
+    }
+}
+
+/// What opening needs from one record to the next.
+#[derive(Debug)]
+struct Opener {
+    /// First keys of JSON records that were envelopes: of those the envelope is tried first.
+    learned: Vec<String>,
+    kubernetes: Finder<'static>,
+    memo: Memo,
+    partials: Partials,
+    /// Room for unescaped texts, one a depth.
+    room: Vec<String>,
+}
+
+impl Opener {
+    fn new(max_record_bytes: usize) -> Self {
+        Self {
+            learned: Vec::new(),
+            kubernetes: Finder::new("\"kubernetes"),
+            memo: Memo::default(),
+            partials: Partials::new(max_record_bytes),
+            room: Vec::new(),
+        }
+    }
+
+    /// Reads a text that may be an envelope. What is none costs a look at its first byte, and a search where that is
+    /// a brace.
+    #[inline]
+    fn open(
+        &mut self,
+        text: &str,
+        outer: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        let start = text.trim_ascii_start();
+        match start.as_bytes().first() {
+            _ if depth >= MAX_DEPTH => contents.take(text, &outer.origin),
+            Some(b'{') => self.open_object(start, outer, depth, contents),
+            Some(b'0'..=b'9') => self.open_cri(text, outer, depth, contents),
+            Some(b'<' | b'A'..=b'S') => self.open_syslog(text, outer, depth, contents),
+            _ => contents.take(text, &outer.origin),
+        }
+    }
+
+    #[inline]
+    fn open_object(
+        &mut self,
+        text: &str,
+        outer: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        let is_learned = self.is_learned(text);
+        if is_learned || self.kubernetes.find(text.as_bytes()).is_some() {
+            let Ok(object) = Object::read(text, &mut self.memo) else {
+                // It was cut off.
+                return if is_learned { Err(Invalid::Syntax.into()) } else { contents.take(text, &outer.origin) };
+            };
+            let opened = self.open_read(text, &object, outer, depth, contents);
+            return opened.unwrap_or_else(|| contents.take(text, &outer.origin));
+        }
+        let plain = contents.take(text, &outer.origin);
+        if is_taken(plain) { plain } else { self.open_unknown(text, outer, depth, contents, plain) }
+    }
+
+    /// Reads an object that no format could read: it may be an envelope that is not known yet.
+    #[cold]
+    fn open_unknown(
+        &mut self,
+        text: &str,
+        outer: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+        plain: Result<(), Rejection>,
+    ) -> Result<(), Rejection> {
+        let Ok(object) = Object::read(text, &mut self.memo) else { return plain };
+        let Some(opened) = self.open_read(text, &object, outer, depth, contents) else { return plain };
+        if object.is_certain() {
+            self.learn(text);
+            return opened;
+        }
+        if is_taken(opened) { opened } else { plain }
+    }
+
+    fn is_learned(&self, text: &str) -> bool {
+        self.learned.iter().any(|key| text.starts_with(key.as_str()))
+    }
+
+    /// Remembers the first key of `text`, from its brace to the closing quote.
+    fn learn(&mut self, text: &str) {
+        let mut quotes = memchr::memchr_iter(b'"', text.as_bytes());
+        let Some(end) = quotes.nth(1) else { return };
+        if self.learned.len() < MAX_LEARNED && !self.is_learned(text) {
+            self.learned.push(text[..=end].to_owned());
+        }
+    }
+
+    /// What is in an object that was read: a text, an object, several records, or the object itself where the record's
+    /// keys were lifted into it. `None`: it is no envelope.
+    fn open_read(
+        &mut self,
+        text: &str,
+        object: &Object,
+        outer: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Option<Result<(), Rejection>> {
+        if object.holds_otlp {
+            return Some(self.open_otlp_json(text, outer, depth, contents));
+        }
+        let within = object.wrapping(text, outer);
+        let mut outcome = None;
+        if let Some(record) = object.record {
+            outcome = Some(self.open_piece(text, record, object, &within, depth, contents));
+        }
+        if let Some(nested) = object.nested
+            && outcome.is_none_or(|outcome| !is_taken(outcome))
+        {
+            let found = self.open(nested.of(text), &within, depth + 1, contents);
+            outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
+        }
+        if object.is_placed
+            && outcome.is_none_or(|outcome| !is_taken(outcome))
+        {
+            let found = contents.take(text, &within.origin);
+            outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
+        }
+        outcome
+    }
+
+    /// A text in an object: all of a line, or a piece of one.
+    fn open_piece(
+        &mut self,
+        text: &str,
+        record: Text,
+        object: &Object,
+        within: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        let is_piece = object.is_piece(text);
+        let (stretch, is_escaped) = match record {
+            Text::Plain(stretch) => (stretch, false),
+            Text::Escaped(stretch) => (stretch, true),
+        };
+        let written = stretch.of(text);
+        if !is_escaped {
+            return self.open_line(written, is_piece, within, depth, contents);
+        }
+        let line = without_line_end(written);
+        if !is_piece
+            && self.partials.is_empty()
+            && line.starts_with("{\\\"")
+            && contents.take_escaped(line, &within.origin).is_some()
+        {
+            return Ok(());
+        }
+        let mut room = self.room.pop().unwrap_or_default();
+        room.clear();
+        let outcome = match unescape(line, &mut room) {
+            Ok(()) => self.open_line(&room, is_piece, within, depth, contents),
+            Err(invalid) => Err(invalid.into()),
+        };
+        self.room.push(room);
+        outcome
+    }
+
+    fn open_cri(
+        &mut self,
+        text: &str,
+        outer: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        let Some(line) = cri::line(text) else { return contents.take(text, &outer.origin) };
+        let origin = Origin { time: Some(line.time), ..outer.origin };
+        let within = Wrapping { origin, stream: line.stream, ..*outer };
+        self.open_line(line.content, line.is_piece, &within, depth, contents)
+    }
+
+    /// A line, once all of its pieces are here.
+    #[inline]
+    fn open_line(
+        &mut self,
+        piece: &str,
+        is_piece: bool,
+        within: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        if !is_piece && self.partials.is_empty() {
+            return self.open(piece, within, depth + 1, contents);
+        }
+        let joined = self.partials.join(within, piece, is_piece);
+        for _ in 0..self.partials.take_forgotten() {
+            contents.refuse(Invalid::Unfinished.into());
+        }
+        match joined {
+            Joined::Waiting => Err(Rejection::Part),
+            Joined::Alone => self.open(piece, within, depth + 1, contents),
+            Joined::Whole(line) => self.open(&line, within, depth + 1, contents),
+            Joined::TooLong => Err(Invalid::TooLong.into()),
+        }
+    }
+
+    fn open_syslog(
+        &mut self,
+        text: &str,
+        outer: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        let Some(message) = syslog::message(text) else { return contents.take(text, &outer.origin) };
+        // A line without a priority is what sshd and others are known by.
+        let mut outcome = None;
+        if !message.has_priority {
+            let plain = contents.take(text, &outer.origin);
+            if is_taken(plain) {
+                return plain;
+            }
+            outcome = Some(plain);
+        }
+        let within = Wrapping { origin: message.origin(&outer.origin), ..*outer };
+        for (place, candidate) in message.candidates.iter().enumerate() {
+            // Only what follows all of the header may be wrapped again.
+            let found = match place {
+                0 => self.open(candidate, &within, depth + 1, contents),
+                _ => contents.take(candidate, &within.origin),
+            };
+            if is_taken(found) {
+                return found;
+            }
+            outcome = outcome.or(Some(found));
+        }
+        outcome.unwrap_or(Err(Rejection::Foreign))
+    }
+
+    /// The value at a configured place. A record that has none there is foreign.
+    fn open_at(
+        &mut self,
+        pointer: &Pointer,
+        text: &str,
+        outer: &Wrapping<'_>,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        let text = text.trim_ascii_start();
+        if !text.starts_with(['{', '[']) {
+            return Err(Rejection::Foreign);
+        }
+        let found = pointer.find(text)?;
+        let object = if text.starts_with('{') { Object::read(text, &mut self.memo)? } else { Object::default() };
+        let within = object.wrapping(text, outer);
+        match found {
+            None => Err(Rejection::Foreign),
+            Some(pointer::Found::Object(stretch)) => self.open(stretch.of(text), &within, 1, contents),
+            Some(pointer::Found::Text(record)) => self.open_piece(text, record, &object, &within, 0, contents),
+        }
+    }
+}
+
+/// An escaped text without the line end that it may have.
+fn without_line_end(escaped: &str) -> &str {
+    let line = escaped.strip_suffix("\\n").unwrap_or(escaped);
+    let line = line.strip_suffix("\\r").unwrap_or(line);
+    // The backslash of the line end may be one that was escaped itself.
+    let backslashes = line.bytes().rev().take_while(|&byte| byte == b'\\').count();
+    if backslashes % 2 == 0 { line } else { escaped }
+}

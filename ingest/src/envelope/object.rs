@@ -1,0 +1,298 @@
+//! One pass over a JSON record: where the line stands in it, and what it says of the line's origin.
+
+use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, vector};
+use crate::{
+    parse::{
+        Origin,
+        json::{Lexer, Stretch, Value},
+        time::{epoch, rfc3339},
+    },
+    source::Invalid,
+};
+
+/// What a key of an envelope is, by its path: the keys that lead to it, parted by dots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Key {
+    /// The line, as a text or as the object that it was parsed to.
+    Record,
+    /// The object that the line was parsed to.
+    Nested,
+    /// Which of the two outputs it was written to.
+    Stream,
+    /// When.
+    Time,
+    /// The file that it was read from.
+    File,
+    /// `P` where the line goes on.
+    Tag,
+    /// True where the line goes on.
+    Unfinished,
+    /// True where it does not.
+    Last,
+    /// The pod's metadata.
+    Metadata,
+    /// An object with more of these keys in it.
+    Within,
+    /// Part of the origin.
+    Place(Place),
+    /// Nothing that is kept, but only envelopes have it.
+    Sign,
+    /// OTLP's logs.
+    Otlp,
+}
+
+/// Part of the origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Cluster,
+    Namespace,
+    Pod,
+    PodIp,
+    Node,
+    /// The machine that the shipper ran on: the node, where nothing else says which.
+    Host,
+    Container,
+    Owner,
+    Version,
+}
+
+pub(super) const PLACES: usize = Place::Version as usize + 1;
+
+/// Where the parts of the origin stand; empty where there is none.
+pub(super) type Places = [Stretch; PLACES];
+
+/// A text in the object.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Text {
+    Plain(Stretch),
+    Escaped(Stretch),
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Object {
+    pub(super) record: Option<Text>,
+    pub(super) nested: Option<Stretch>,
+    /// Whether there is metadata of a pod.
+    pub(super) is_placed: bool,
+    pub(super) holds_otlp: bool,
+    places: Places,
+    stream: Stretch,
+    time: Option<Stretch>,
+    file: Stretch,
+    is_signed: bool,
+    is_tagged: bool,
+    goes_on: bool,
+    is_last: bool,
+}
+
+fn key_of(path: &[u8]) -> Option<Key> {
+    docker::key(path)
+        .or_else(|| fluent::key(path))
+        .or_else(|| vector::key(path))
+        .or_else(|| beats::key(path))
+        .or_else(|| otlp::key(path))
+}
+
+impl Object {
+    /// Reads `text`, which begins with a brace.
+    ///
+    /// Errors: it is not well-formed, or cut off.
+    pub(super) fn read(text: &str, memo: &mut Memo) -> Result<Self, Invalid> {
+        let mut lexer = Lexer::new(text);
+        lexer.begin()?;
+        let mut object = Self::default();
+        object.read_keys(text, &mut lexer, &mut String::new(), memo)?;
+        lexer.end()?;
+        Ok(object)
+    }
+
+    fn read_keys<'a>(
+        &mut self,
+        text: &'a str,
+        lexer: &mut Lexer<'a>,
+        path: &mut String,
+        memo: &mut Memo,
+    ) -> Result<(), Invalid> {
+        let outer = path.len();
+        while let Some(name) = lexer.key()? {
+            let found = if outer == 0 {
+                key_of(name.as_bytes())
+            } else {
+                path.truncate(outer);
+                path.push('.');
+                path.push_str(name);
+                key_of(path.as_bytes())
+            };
+            match found {
+                None => lexer.skip_value()?,
+                Some(Key::Metadata) => self.read_metadata(text, lexer, memo)?,
+                Some(key) => {
+                    if outer == 0 {
+                        path.clear();
+                        path.push_str(name);
+                    }
+                    self.read_value(key, text, lexer, path, memo)?;
+                    path.truncate(outer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_value<'a>(
+        &mut self,
+        key: Key,
+        text: &'a str,
+        lexer: &mut Lexer<'a>,
+        path: &mut String,
+        memo: &mut Memo,
+    ) -> Result<(), Invalid> {
+        let start = text.len() - lexer.rest().trim_ascii_start().len();
+        match lexer.value()? {
+            Value::Object => match key {
+                Key::Record | Key::Nested | Key::Within | Key::Place(_) | Key::File => {
+                    self.read_keys(text, lexer, path, memo)?;
+                    if matches!(key, Key::Record | Key::Nested) && self.nested.is_none() {
+                        self.nested = Some(Stretch::new(start, text.len() - lexer.rest().len()));
+                    }
+                }
+                _ => {
+                    lexer.skip_rest()?;
+                    self.set_sign(key);
+                }
+            },
+            Value::Array => {
+                lexer.skip_rest()?;
+                self.set_sign(key);
+                self.holds_otlp |= key == Key::Otlp;
+            }
+            Value::Text(value) => {
+                if key == Key::Record {
+                    self.record = self.record.or(Some(Text::Plain(value)));
+                } else {
+                    self.set(key, value, text);
+                }
+            }
+            Value::Escaped(value) if key == Key::Record => self.record = self.record.or(Some(Text::Escaped(value))),
+            Value::Number(value) if key == Key::Time => self.time = self.time.or(Some(value)),
+            Value::Bool(is_so) => self.set_flag(key, is_so),
+            // No name has escapes in it.
+            Value::Escaped(_) | Value::Number(_) | Value::Null => {}
+        }
+        Ok(())
+    }
+
+    /// What the shipper says of the pod: mostly what it has said before.
+    fn read_metadata<'a>(&mut self, text: &'a str, lexer: &mut Lexer<'a>, memo: &mut Memo) -> Result<(), Invalid> {
+        let rest = lexer.rest().trim_ascii_start();
+        let offset = text.len() - rest.len();
+        if let Some((bytes, places)) = memo.find(rest) {
+            for (place, known) in self.places.iter_mut().zip(places) {
+                let (start, end) = known.bounds();
+                if end > start {
+                    *place = Stretch::new(start + offset, end + offset);
+                }
+            }
+            self.is_placed = true;
+            lexer.step_over(bytes + lexer.rest().len() - rest.len());
+            return Ok(());
+        }
+        match lexer.value()? {
+            Value::Object => {
+                self.read_keys(text, lexer, &mut "kubernetes".to_owned(), memo)?;
+                self.is_placed = true;
+                memo.keep(rest, rest.len() - lexer.rest().len(), &self.places, offset);
+            }
+            Value::Array => lexer.skip_rest()?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn set_sign(&mut self, key: Key) {
+        self.is_signed |= key == Key::Sign;
+    }
+
+    fn set_flag(&mut self, key: Key, is_so: bool) {
+        match key {
+            Key::Unfinished => self.goes_on |= is_so,
+            Key::Last => self.is_last |= is_so,
+            _ => {}
+        }
+    }
+
+    fn set(&mut self, key: Key, value: Stretch, text: &str) {
+        match key {
+            Key::Stream => {
+                self.is_signed |= matches!(value.of(text), "stdout" | "stderr");
+                self.stream = value;
+            }
+            Key::Time => self.time = self.time.or(Some(value)),
+            Key::File => self.file = value,
+            Key::Tag => {
+                self.is_tagged = matches!(value.of(text), "F" | "P");
+                self.goes_on |= value.of(text) == "P";
+            }
+            Key::Unfinished | Key::Last => self.set_flag(key, value.of(text) == "true"),
+            Key::Sign => self.is_signed = true,
+            Key::Place(place) => self.put(place, value),
+            Key::Record | Key::Nested | Key::Metadata | Key::Within | Key::Otlp => {}
+        }
+    }
+
+    fn put(&mut self, place: Place, value: Stretch) {
+        let kept = &mut self.places[place as usize];
+        let length = |stretch: Stretch| stretch.bounds().1 - stretch.bounds().0;
+        // The name of a Deployment is the beginning of its ReplicaSet's, that of a CronJob of its Job's.
+        let is_nearer = place == Place::Owner && length(value) > 0 && length(value) < length(*kept);
+        if length(*kept) == 0 || is_nearer {
+            *kept = value;
+        }
+        self.is_placed |= !matches!(place, Place::Cluster | Place::Host | Place::Container);
+    }
+
+    /// Whether this can hardly be anything but an envelope, whatever is in it.
+    pub(super) fn is_certain(&self) -> bool {
+        self.holds_otlp
+            || (self.record.is_some() || self.nested.is_some())
+                && (self.is_signed || self.is_tagged || self.is_placed || self.file != Stretch::default())
+    }
+
+    /// Whether the line goes on in a later record.
+    pub(super) fn is_piece(&self, text: &str) -> bool {
+        let Some(record) = self.record else { return false };
+        let (Text::Plain(stretch) | Text::Escaped(stretch)) = record;
+        let is_dockers = self.stream != Stretch::default() && self.time.is_some() && !self.is_tagged;
+        let is_cut = is_dockers && docker::is_cut(stretch.of(text), matches!(record, Text::Escaped(_)));
+        self.goes_on && !self.is_last || is_cut
+    }
+
+    /// What is known of the line, with what the envelopes around this one say, which are believed before it.
+    pub(super) fn wrapping<'a>(&self, text: &'a str, outer: &Wrapping<'a>) -> Wrapping<'a> {
+        let of = |place: Place| self.places[place as usize].of(text);
+        let or = |outer: &'a str, own: &'a str| if outer.is_empty() { own } else { outer };
+        let owner = of(Place::Owner);
+        let time = self.time.map(|time| time.of(text)).and_then(|time| rfc3339(time).or_else(|_| epoch(time, 0)).ok());
+        let own = Origin {
+            cluster: of(Place::Cluster),
+            namespace: of(Place::Namespace),
+            pod: of(Place::Pod),
+            pod_ip: of(Place::PodIp),
+            node: or(of(Place::Node), of(Place::Host)),
+            container: of(Place::Container),
+            // `ReplicaSet/cart-5d4f`, as Vector writes it.
+            owner: owner.split_once('/').map_or(owner, |(_, name)| name),
+            version: of(Place::Version),
+            time,
+        };
+        // The time next to the line is nearest to its writing.
+        let origin = Origin { time: time.or(outer.origin.time), ..outer.origin.or(&own) };
+        Wrapping {
+            origin,
+            partition: outer.partition,
+            file: or(outer.file, self.file.of(text)),
+            stream: or(outer.stream, self.stream.of(text)),
+        }
+    }
+}
