@@ -4,7 +4,7 @@ use qualm_model::event::{EventBuilder, Position, Positions};
 
 use crate::{
     parse::Parser,
-    source::{Batch, Rejected, Rejection},
+    source::{Batch, Loss, Rejected, Rejection},
 };
 
 /// Gathers what records become, in the order of their positions.
@@ -16,6 +16,7 @@ pub(crate) struct Gathering {
     /// The partition of the latest records and its next offset: noted with the others when another one's turn comes.
     latest: Option<((u16, i32), i64)>,
     records: usize,
+    lost: Vec<Loss>,
 }
 
 impl Gathering {
@@ -26,7 +27,11 @@ impl Gathering {
     /// Parses one record; the reason where it becomes no event.
     #[inline]
     pub(crate) fn record(&mut self, parser: &mut Parser, record: &[u8], position: Position) -> Option<Rejection> {
-        match parser.parse(record, position, &mut self.builder) {
+        let read = parser.parse(record, position, &mut self.builder);
+        if parser.lost() > 0 {
+            self.lost.push(Loss { position, records: parser.lost() });
+        }
+        match read {
             Ok(()) => {
                 self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
                 self.advance(position);
@@ -62,6 +67,7 @@ impl Gathering {
             rejected: std::mem::take(&mut self.rejected),
             positions: std::mem::take(&mut self.positions),
             lag,
+            lost: std::mem::take(&mut self.lost),
         }
     }
 }

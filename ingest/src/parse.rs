@@ -4,18 +4,27 @@
 //! - [`format`]: the formats by name; [`row`]: where events go to, and what holds for every format
 //! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
-//! - one format a file: [`istio_json`], [`istio_text`], [`vault_audit`], [`mapped`]
+//! - one format a file: [`istio_json`], [`istio_text`], [`ztunnel`], [`linkerd`], [`consul`], [`hubble`], [`zeek`],
+//!   [`vault_audit`], [`mapped`]
 
 pub mod access;
+pub mod consul;
 pub mod format;
+pub mod hubble;
 pub mod istio_json;
 pub mod istio_text;
 pub mod json;
+pub mod linkerd;
 pub mod mapped;
+mod number;
+pub mod pod;
 pub mod row;
 pub mod time;
 mod typed;
+mod url;
 pub mod vault_audit;
+pub mod zeek;
+pub mod ztunnel;
 
 use qualm_model::{
     event::{EventBuilder, Position},
@@ -43,6 +52,7 @@ pub struct Parser {
     max_record_bytes: usize,
     arrival: Option<Timestamp>,
     refused: Vec<Rejection>,
+    lost: u64,
 }
 
 /// A format that cannot be read as configured.
@@ -54,7 +64,7 @@ impl Parser {
     /// A parser of `format`; `mapping` for [`Format::Mapped`] and for no other.
     pub fn for_format(format: Format, mapping: Option<Mapping>) -> Result<Self, InvalidParser> {
         let grammar = Grammar::of(format, mapping)?;
-        Ok(Self { grammar, max_record_bytes: DEFAULT_MAX_RECORD_BYTES, arrival: None, refused: Vec::new() })
+        Ok(Self { grammar, max_record_bytes: DEFAULT_MAX_RECORD_BYTES, arrival: None, refused: Vec::new(), lost: 0 })
     }
 
     /// The same parser with another bound on the length of a record.
@@ -80,8 +90,10 @@ impl Parser {
 
     /// A new file begins: what stood in the head of the one before is forgotten.
     pub fn begin_input(&mut self) {
-        if let Grammar::Mapped(mapped) = &mut self.grammar {
-            mapped.begin_input();
+        match &mut self.grammar {
+            Grammar::Mapped(mapped) => mapped.begin_input(),
+            Grammar::ZeekTsv(zeek) => zeek.begin_input(),
+            _ => {}
         }
     }
 
@@ -92,6 +104,7 @@ impl Parser {
         }
         match &mut self.grammar {
             Grammar::Mapped(mapped) => mapped.is_record(line),
+            Grammar::ZeekTsv(zeek) => Ok(zeek.is_record(line)),
             _ => Ok(true),
         }
     }
@@ -100,14 +113,22 @@ impl Parser {
     /// when the record is rejected as a whole; single entries that were are told by [`refused`](Self::refused).
     pub fn parse(&mut self, record: &[u8], position: Position, builder: &mut EventBuilder) -> Result<(), Rejection> {
         self.refused.clear();
+        self.lost = 0;
         if record.len() > self.max_record_bytes {
             return Err(Invalid::TooLong.into());
         }
         let text = str::from_utf8(record).map_err(|_| Invalid::Encoding)?;
         let mut row = Row::new(builder, position, self.arrival);
-        self.grammar.parse(text, &mut row)?;
+        let read = self.grammar.parse(text, &mut row);
+        self.lost = row.lost();
+        read?;
         self.refused = row.into_refused();
         Ok(())
+    }
+
+    /// Records that the reporter says it lost, as the record just read tells.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// Why entries of the record just read became no events.

@@ -6,10 +6,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     InvalidParser, Row,
+    consul::Consul,
+    hubble::Hubble,
     istio_json::IstioJson,
     istio_text::IstioText,
+    linkerd::{LinkerdApache, LinkerdJson},
     mapped::{Mapped, Mapping},
     vault_audit::VaultAudit,
+    zeek::{ZeekJson, ZeekTsv},
+    ztunnel::Ztunnel,
 };
 use crate::source::Rejection;
 
@@ -90,6 +95,13 @@ formats! {
     IstioJson "istio_json" IstioJson,
         "Envoy's access log as JSON with Istio's 24 keys, and lower-case Envoy operators beside them.";
     IstioText "istio_text" IstioText, "Istio's default text format of 22 fields.";
+    Ztunnel "ztunnel" Ztunnel, "ztunnel's access log (Istio's ambient mode), text and JSON.";
+    LinkerdJson "linkerd_json" LinkerdJson, "Linkerd's access log in its JSON form.";
+    LinkerdApache "linkerd_apache" LinkerdApache, "Linkerd's access log in its Apache form.";
+    Consul "consul" Consul, "Access log of Consul's Envoy proxies in its default JSON form.";
+    Hubble "hubble" Hubble, "Cilium's flows as Hubble exports them.";
+    ZeekJson "zeek_json" ZeekJson, "Zeek's conn, ssl, http and ssh logs as JSON, in any mixture.";
+    ZeekTsv "zeek_tsv" ZeekTsv, "Zeek's conn, ssl, http and ssh logs as tab-separated text.";
     VaultAudit "vault_audit" VaultAudit, "Vault's audit device: request and response lines, joined.";
 }
 
