@@ -5,7 +5,7 @@
 //! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
 //! - one format a file: [`istio_json`], [`istio_text`], [`ztunnel`], [`linkerd`], [`consul`], [`hubble`], [`zeek`],
-//!   [`vault_audit`], [`mapped`]
+//!   [`otlp_spans`], [`vault_audit`], [`mapped`]
 
 pub mod access;
 pub mod consul;
@@ -17,6 +17,7 @@ pub mod json;
 pub mod linkerd;
 pub mod mapped;
 mod number;
+pub mod otlp_spans;
 pub mod pod;
 pub mod row;
 pub mod time;

@@ -12,6 +12,7 @@ use super::{
     istio_text::IstioText,
     linkerd::{LinkerdApache, LinkerdJson},
     mapped::{Mapped, Mapping},
+    otlp_spans::OtlpSpans,
     vault_audit::VaultAudit,
     zeek::{ZeekJson, ZeekTsv},
     ztunnel::Ztunnel,
@@ -102,6 +103,7 @@ formats! {
     Hubble "hubble" Hubble, "Cilium's flows as Hubble exports them.";
     ZeekJson "zeek_json" ZeekJson, "Zeek's conn, ssl, http and ssh logs as JSON, in any mixture.";
     ZeekTsv "zeek_tsv" ZeekTsv, "Zeek's conn, ssl, http and ssh logs as tab-separated text.";
+    OtlpSpans "otlp_spans" OtlpSpans, "OpenTelemetry's spans: OTLP's export of traces as JSON.";
     VaultAudit "vault_audit" VaultAudit, "Vault's audit device: request and response lines, joined.";
 }
 
