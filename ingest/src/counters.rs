@@ -10,6 +10,7 @@ pub struct IngestCounters {
     events: IntCounterVec,
     rejected: IntCounterVec,
     gaps: IntCounterVec,
+    lost: IntCounterVec,
     dead_letters: IntCounterVec,
     dead_letters_suppressed: IntCounterVec,
     connection_errors: IntCounterVec,
@@ -32,6 +33,11 @@ impl IngestCounters {
                 &["source", "reason"],
             )?,
             gaps: counter("qualm_ingest_gaps_total", "Records that the origin no longer had.", source)?,
+            lost: counter(
+                "qualm_ingest_lost_total",
+                "Records that a reporter says it lost before it could write them.",
+                source,
+            )?,
             dead_letters: counter("qualm_ingest_dead_letters_total", "Samples sent to the dead-letter topic.", source)?,
             dead_letters_suppressed: counter(
                 "qualm_ingest_dead_letters_suppressed_total",
@@ -53,6 +59,7 @@ impl IngestCounters {
             rejected: self.rejected.clone(),
             name: source.to_owned(),
             gaps: self.gaps.with_label_values(&[source]),
+            lost: self.lost.with_label_values(&[source]),
             dead_letters: self.dead_letters.with_label_values(&[source]),
             dead_letters_suppressed: self.dead_letters_suppressed.with_label_values(&[source]),
             connection_errors: self.connection_errors.with_label_values(&[source]),
@@ -68,6 +75,8 @@ pub struct SourceCounters {
     rejected: IntCounterVec,
     /// Records that the origin no longer had.
     pub gaps: IntCounter,
+    /// Records that a reporter says it lost.
+    pub lost: IntCounter,
     /// Samples sent to the dead-letter topic.
     pub dead_letters: IntCounter,
     /// Samples that were not sent.
@@ -90,6 +99,7 @@ impl SourceCounters {
     /// Counts a batch of this source alone.
     pub fn count(&self, batch: &Batch) {
         self.count_events(batch.events.len());
+        self.lost.inc_by(batch.lost.iter().map(|loss| loss.records).sum());
         for rejected in &batch.rejected {
             self.count_rejection(rejected.why);
         }

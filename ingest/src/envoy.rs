@@ -260,7 +260,7 @@ impl Source for EnvoySource {
             }
         }
         let positions = Positions::from([((self.index, 0), self.received)]);
-        Ok(Incoming::Batch(Batch { events: self.builder.finish(), rejected, positions, lag: None }))
+        Ok(Incoming::Batch(Batch { events: self.builder.finish(), rejected, positions, lag: None, lost: Vec::new() }))
     }
 
     /// Neither protocol can be asked to send something again: there is nothing to commit.

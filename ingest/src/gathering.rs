@@ -4,7 +4,7 @@ use qualm_model::event::{EventBuilder, Position, Positions};
 
 use crate::{
     parse::{Origin, Parser},
-    source::{Batch, Rejected, Rejection},
+    source::{Batch, Loss, Rejected, Rejection},
 };
 
 /// Gathers what records become, in the order of their positions.
@@ -16,6 +16,7 @@ pub(crate) struct Gathering {
     /// The partition of the latest records and its next offset: noted with the others when another one's turn comes.
     latest: Option<((u16, i32), i64)>,
     records: usize,
+    lost: Vec<Loss>,
 }
 
 impl Gathering {
@@ -34,6 +35,9 @@ impl Gathering {
     ) -> Option<Rejection> {
         let outcome = parser.parse_from(origin, record, position, &mut self.builder);
         self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
+        if parser.lost() > 0 {
+            self.lost.push(Loss { position, records: parser.lost() });
+        }
         match outcome {
             Ok(()) => {
                 self.advance(position);
@@ -69,6 +73,7 @@ impl Gathering {
             rejected: std::mem::take(&mut self.rejected),
             positions: std::mem::take(&mut self.positions),
             lag,
+            lost: std::mem::take(&mut self.lost),
         }
     }
 }

@@ -5,19 +5,29 @@
 //! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
 //! - [`auto`]: whichever format understands a record
-//! - one format a file: [`istio_json`], [`istio_text`], [`vault_audit`], [`mapped`]
+//! - one format a file: [`istio_json`], [`istio_text`], [`ztunnel`], [`linkerd`], [`consul`], [`hubble`], [`zeek`],
+//!   [`otlp_spans`], [`vault_audit`], [`mapped`]
 
 pub mod access;
 pub mod auto;
+pub mod consul;
 pub mod format;
+pub mod hubble;
 pub mod istio_json;
 pub mod istio_text;
 pub mod json;
+pub mod linkerd;
 pub mod mapped;
+mod number;
+pub mod otlp_spans;
+pub mod pod;
 pub mod row;
 pub mod time;
 mod typed;
+mod url;
 pub mod vault_audit;
+pub mod zeek;
+pub mod ztunnel;
 
 use qualm_model::{
     event::{EventBuilder, Position},
@@ -53,6 +63,7 @@ pub struct Parser {
     max_record_bytes: usize,
     arrival: Option<Timestamp>,
     refused: Vec<Rejection>,
+    lost: u64,
 }
 
 /// A format that cannot be read as configured.
@@ -74,6 +85,7 @@ impl Parser {
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
             arrival: None,
             refused: Vec::new(),
+            lost: 0,
         })
     }
 
@@ -113,8 +125,11 @@ impl Parser {
     /// A new file begins: what stood in the head of the one before is forgotten.
     pub fn begin_input(&mut self) {
         self.envelopes.begin_input();
-        if let Grammar::Mapped(mapped) = &mut self.grammar {
-            mapped.begin_input();
+        match &mut self.grammar {
+            Grammar::Mapped(mapped) => mapped.begin_input(),
+            Grammar::ZeekTsv(zeek) => zeek.begin_input(),
+            Grammar::Auto(auto) => auto.begin_input(),
+            _ => {}
         }
     }
 
@@ -125,6 +140,7 @@ impl Parser {
         }
         match &mut self.grammar {
             Grammar::Mapped(mapped) => mapped.is_record(line),
+            Grammar::ZeekTsv(zeek) => Ok(zeek.is_record(line)),
             _ => Ok(true),
         }
     }
@@ -146,6 +162,7 @@ impl Parser {
         builder: &mut EventBuilder,
     ) -> Result<(), Rejection> {
         self.refused.clear();
+        self.lost = 0;
         if record.len() > self.max_record_bytes {
             return Err(Invalid::TooLong.into());
         }
@@ -155,8 +172,13 @@ impl Parser {
         }
         let (arrival, marks) = (self.arrival, self.marks);
         let mut reading =
-            Reading { grammar: &mut self.grammar, refused: &mut self.refused, builder, position, arrival, marks };
+            Reading { grammar: &mut self.grammar, refused: &mut self.refused, lost: &mut self.lost, builder, position, arrival, marks };
         self.envelopes.open(record, &outer, &mut reading)
+    }
+
+    /// Records that the reporter says it lost, as the record just read tells.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 
     /// The formats that records were of so far, most frequent first; empty where the format was named.
@@ -174,6 +196,7 @@ impl Parser {
 struct Reading<'a> {
     grammar: &'a mut Grammar,
     refused: &'a mut Vec<Rejection>,
+    lost: &'a mut u64,
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
@@ -185,6 +208,7 @@ impl Contents for Reading<'_> {
     fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection> {
         let mut row = Row::new(self.builder, self.position, self.arrival).written_at(*origin);
         let outcome = self.grammar.parse(record, &mut row);
+        *self.lost += row.lost();
         match outcome {
             Ok(()) => self.refused.append(&mut row.into_refused()),
             Err(Rejection::Invalid(_)) if self.marks.are_on(record) => return Err(Rejection::Foreign),

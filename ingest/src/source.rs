@@ -50,6 +50,17 @@ pub struct Batch {
     pub positions: Positions,
     /// Records that the origin says are still to be read, where it can say.
     pub lag: Option<u64>,
+    /// Where reporters say that they lost records before they could write them: gaps in what they report.
+    pub lost: Vec<Loss>,
+}
+
+/// A reporter's word that it lost records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Where it says so.
+    pub position: Position,
+    /// How many.
+    pub records: u64,
 }
 
 /// A record that became no event.

@@ -194,6 +194,25 @@ fn a_truncated_record_never_becomes_another_event() {
 }
 
 #[test]
+fn no_record_of_a_sample_becomes_another_event_when_it_is_cut_off() {
+    for &format in Format::ALL.iter().filter(|&&format| format != Format::Mapped) {
+        let lines: Vec<&str> = format.sample().lines().collect();
+        for (row, record) in lines.iter().enumerate() {
+            let mut parser = Parser::for_format(format, None).unwrap();
+            for before in &lines[..row] {
+                let _ = outcome_of(&mut parser, before.as_bytes());
+            }
+            let Ok(whole) = outcome_of(&mut parser, record.as_bytes()) else { continue };
+            for end in 0..record.len() {
+                if let Ok(event) = outcome_of(&mut parser, &record.as_bytes()[..end]) {
+                    assert_eq!(event, whole, "{format}, record {row} cut at {end}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_not_utf8_is_refused_for_its_encoding() {
     for case in CASES.iter() {
         let mut record = case.record.as_bytes().to_vec();

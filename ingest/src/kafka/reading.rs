@@ -181,6 +181,11 @@ impl Reading {
                 topic.counters.count_rejection(rejected.why);
             }
         }
+        for loss in &batch.lost {
+            if let Some(topic) = self.topics.iter().find(|topic| topic.source == loss.position.source) {
+                topic.counters.lost.inc_by(loss.records);
+            }
+        }
     }
 
     /// Asks the loop where to begin. Nothing is read from the partitions before it has answered.

@@ -94,6 +94,20 @@ pub struct AccessEntry<'a> {
     pub node_id: &'a str,
     /// Policy name of an RBAC denial, where the form has it apart from the details.
     pub policy: &'a str,
+    /// On which side of the call the proxy stands, where the form has another way of saying it than Istio's names.
+    pub direction: Direction,
+}
+
+/// The side of a call on which its proxy stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Direction {
+    /// As the clusters' names and the certificates tell.
+    #[default]
+    Unsaid,
+    /// Before the called.
+    Inbound,
+    /// Behind the caller.
+    Outbound,
 }
 
 /// What an entry says of the header `x-forwarded-for`.
@@ -117,6 +131,8 @@ impl Forwarded {
 
 /// What Envoy puts before the name of the RBAC policy that denied.
 const RBAC_DENIAL: &str = "rbac_access_denied_matched_policy[";
+/// What the names of a waypoint's clusters begin with: `inbound-vip|8000|http|orders.shop.svc.cluster.local`.
+const WAYPOINT_CLUSTER: &str = "inbound-vip|";
 /// What all names of our policies begin with.
 const OUR_POLICIES: &str = "qualm-";
 
@@ -177,7 +193,11 @@ impl<'a> AccessEntry<'a> {
 
     /// The report of the caller's proxy rather than of the called's.
     fn is_outbound(&self) -> bool {
-        if self.upstream_cluster.starts_with("inbound|") || !self.downstream_peer_uri_san.is_empty() {
+        if self.direction != Direction::Unsaid {
+            return self.direction == Direction::Outbound;
+        }
+        let inbound = self.upstream_cluster.starts_with("inbound|") || self.is_waypoint();
+        if inbound || !self.downstream_peer_uri_san.is_empty() {
             return false;
         }
         self.upstream_cluster.starts_with("outbound|") || !self.upstream_peer_uri_san.is_empty()
@@ -187,10 +207,15 @@ impl<'a> AccessEntry<'a> {
         if self.node_id.starts_with("router~") {
             return Reporter::Gateway;
         }
-        if self.node_id.starts_with("waypoint~") {
+        if self.is_waypoint() {
             return Reporter::Waypoint;
         }
         if outbound { Reporter::Source } else { Reporter::Destination }
+    }
+
+    /// A waypoint, by its node id or by the clusters that no other proxy of Istio's has.
+    fn is_waypoint(&self) -> bool {
+        self.node_id.starts_with("waypoint~") || self.upstream_cluster.starts_with(WAYPOINT_CLUSTER)
     }
 
     fn reporter_id(&self, outbound: bool) -> &'a str {
@@ -230,6 +255,9 @@ impl<'a> AccessEntry<'a> {
     }
 
     fn destination_of_inbound(&self) -> Party<'a> {
+        if self.is_waypoint() {
+            return self.destination_of_waypoint();
+        }
         let (ip, port) = host_and_port(self.downstream_local_address);
         let san = first_san(self.downstream_local_uri_san);
         let (principal, provenance) = if san.is_empty() {
@@ -238,6 +266,19 @@ impl<'a> AccessEntry<'a> {
             (san, Provenance::Certificate)
         };
         Party { principal, provenance, ip, port, instance: instance_of(self.node_id), ..Party::default() }
+    }
+
+    /// A waypoint's own certificate is not the called's: that one, where it is reported, is the upstream's. The
+    /// cluster names the service; the authority is what the caller says.
+    fn destination_of_waypoint(&self) -> Party<'a> {
+        let (ip, port) = host_and_port(first_present([self.upstream_host, self.downstream_local_address]));
+        let san = first_san(self.upstream_peer_uri_san);
+        let (principal, provenance) = if san.is_empty() {
+            (first_present([cluster_host(self.upstream_cluster), self.hostname(), ip]), Provenance::Name)
+        } else {
+            (san, Provenance::Certificate)
+        };
+        Party { principal, provenance, ip, port, ..Party::default() }
     }
 
     /// The caller, as its own proxy names itself: no more than a name until the other side confirms it.

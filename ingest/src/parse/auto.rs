@@ -71,6 +71,23 @@ impl Auto {
         Err(why)
     }
 
+    /// Reads a line that stands in a JSON string as it was written there, where the latest format can read it so.
+    pub(super) fn parse_escaped(&mut self, line: &str, row: &mut Row<'_>) -> Option<()> {
+        let latest = &mut self.candidates[self.latest];
+        latest.grammar.parse_escaped(line, row)?;
+        latest.events += 1;
+        Some(())
+    }
+
+    /// A new file begins: what stood in the head of the one before is forgotten.
+    pub fn begin_input(&mut self) {
+        for candidate in &mut self.candidates {
+            if let Grammar::ZeekTsv(zeek) = &mut candidate.grammar {
+                zeek.begin_input();
+            }
+        }
+    }
+
     /// The formats found, with the number of records of each, most first.
     pub fn found(&self) -> Vec<(Format, u64)> {
         let found = self.candidates.iter().filter(|candidate| candidate.events > 0);

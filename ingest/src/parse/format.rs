@@ -7,10 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::{
     InvalidParser, Row,
     auto::Auto,
+    consul::Consul,
+    hubble::Hubble,
     istio_json::IstioJson,
     istio_text::IstioText,
+    linkerd::{LinkerdApache, LinkerdJson},
     mapped::{Mapped, Mapping},
+    otlp_spans::OtlpSpans,
     vault_audit::VaultAudit,
+    zeek::{ZeekJson, ZeekTsv},
+    ztunnel::Ztunnel,
 };
 use crate::source::Rejection;
 
@@ -108,6 +114,7 @@ impl Grammar {
     pub(super) fn parse_escaped(&mut self, line: &str, row: &mut Row<'_>) -> Option<()> {
         match self {
             Self::IstioJson(reader) => reader.parse_escaped(line, row).ok(),
+            Self::Auto(reader) => reader.parse_escaped(line, row),
             _ => None,
         }
     }
@@ -117,6 +124,14 @@ formats! {
     IstioJson "istio_json" IstioJson,
         "Envoy's access log as JSON with Istio's 24 keys, and lower-case Envoy operators beside them.";
     IstioText "istio_text" IstioText, "Istio's default text format of 22 fields.";
+    Ztunnel "ztunnel" Ztunnel, "ztunnel's access log (Istio's ambient mode), text and JSON.";
+    LinkerdJson "linkerd_json" LinkerdJson, "Linkerd's access log in its JSON form.";
+    LinkerdApache "linkerd_apache" LinkerdApache, "Linkerd's access log in its Apache form.";
+    Consul "consul" Consul, "Access log of Consul's Envoy proxies in its default JSON form.";
+    Hubble "hubble" Hubble, "Cilium's flows as Hubble exports them.";
+    ZeekJson "zeek_json" ZeekJson, "Zeek's conn, ssl, http and ssh logs as JSON, in any mixture.";
+    ZeekTsv "zeek_tsv" ZeekTsv, "Zeek's conn, ssl, http and ssh logs as tab-separated text.";
+    OtlpSpans "otlp_spans" OtlpSpans, "OpenTelemetry's spans: OTLP's export of traces as JSON.";
     VaultAudit "vault_audit" VaultAudit, "Vault's audit device: request and response lines, joined.";
 }
 

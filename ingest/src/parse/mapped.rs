@@ -6,6 +6,8 @@ mod columns;
 mod mapping;
 mod template;
 
+use std::net::IpAddr;
+
 use qualm_model::{
     event::{EventDraft, Kind, Outcome, Party},
     fold,
@@ -18,7 +20,7 @@ use self::{
     columns::{Cell, Columns},
     mapping::{FIELDS, Layout, TimeFormat},
 };
-use super::{Row, clip, time};
+use super::{Row, access::host_and_port, clip, time, url::split_url};
 use crate::source::{Invalid, Rejection};
 
 /// A header that lacks a column which the mapping names.
@@ -91,7 +93,7 @@ impl Mapped {
         let operation = self.cells[Field::Operation as usize].text(line, &self.built);
         self.operation.clear();
         match operation.split_once(' ').filter(|(method, _)| method.bytes().all(|c| c.is_ascii_uppercase())) {
-            Some((method, path)) => fold::operation(method, path, &mut self.operation),
+            Some((method, path)) => fold::operation(method, path_of(path), &mut self.operation),
             None => fold::append_path(operation, &mut self.operation),
         }
         let fields = Fields { cells: &self.cells, line, built: &self.built };
@@ -144,6 +146,23 @@ fn strptime(format: &str, zone: &jiff::tz::TimeZone, text: &str) -> Result<Times
     time::sensible(zoned.timestamp().as_nanosecond())
 }
 
+/// The path of a request line: `/x HTTP/1.1` and `https://orders.shop:443/x HTTP/2.0` are `/x`.
+fn path_of(target: &str) -> &str {
+    let target = target.rsplit_once(" HTTP/").map_or(target, |(target, _)| target);
+    split_url(target).1
+}
+
+/// The address in `192.0.2.7:2817`, whose port is another for every call, and the port. Another text is as it is.
+fn address_of(text: &str) -> (&str, u16) {
+    if !text.contains(':') {
+        return (text, 0);
+    }
+    match host_and_port(text) {
+        (host, port) if port > 0 && host.parse::<IpAddr>().is_ok() => (host, port),
+        _ => (text, 0),
+    }
+}
+
 struct Fields<'a> {
     cells: &'a [Cell; FIELDS],
     line: &'a str,
@@ -191,9 +210,11 @@ impl<'a> Fields<'a> {
     fn draft(&self, start: Timestamp, operation: &'a str) -> Result<EventDraft<'a>, Invalid> {
         let status = self.number(Field::Status)?;
         let duration = self.duration()?;
+        let (source_ip, source_port) = address_of(self.text(Field::SourceIp));
+        let (destination_ip, destination_port) = address_of(self.text(Field::DestinationIp));
         let party = |principal, ip, port| Party {
-            principal: self.text(principal),
-            ip: self.text(ip),
+            principal: address_of(principal).0,
+            ip,
             port,
             provenance: Provenance::Declared,
             ..Party::default()
@@ -203,11 +224,11 @@ impl<'a> Fields<'a> {
             report: start + duration.unwrap_or_default(),
             kind: self.kind()?,
             record_id: clip(self.text(Field::RecordId)),
-            source: party(Field::Source, Field::SourceIp, 0),
+            source: party(self.text(Field::Source), source_ip, source_port),
             destination: party(
-                Field::Destination,
-                Field::DestinationIp,
-                self.number(Field::DestinationPort)?.unwrap_or_default(),
+                self.text(Field::Destination),
+                destination_ip,
+                self.number(Field::DestinationPort)?.unwrap_or(destination_port),
             ),
             operation,
             status,
@@ -261,6 +282,21 @@ mod tests {
         assert_eq!((event.operation(), event.outcome()), ("GET /x/{id}", Outcome::Success));
         assert_eq!((event.start().as_seconds(), event.duration_ns()), (896_687_700.0, Some(1_500_000_000)));
         assert_eq!(event.source().provenance(), Provenance::Declared);
+    }
+
+    #[test]
+    fn a_request_line_is_method_and_path_and_a_port_is_no_part_of_whom() {
+        for (operation, folded) in [
+            ("GET /x/17?a=1 HTTP/1.1", "GET /x/{id}"),
+            ("GET https://orders.shop:443/x/17 HTTP/2.0", "GET /x/{id}"),
+            ("GET /x HTTP/17", "GET /x"),
+            ("login HTTP/1.1", "login HTTP/1.1"),
+        ] {
+            let batch = csv(&format!("06/01/1998-07:55,192.0.2.7:2817,{operation},db,5432,,")).expect("an event");
+            assert_eq!((batch.event(0).source().principal(), batch.event(0).operation()), ("192.0.2.7", folded));
+            // A service and its port may be the operator's own name for it.
+            assert_eq!(batch.event(0).destination().principal(), "db:5432");
+        }
     }
 
     #[test]

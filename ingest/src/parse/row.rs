@@ -64,12 +64,13 @@ pub struct Row<'a> {
     arrival: Option<Timestamp>,
     origin: Origin<'a>,
     refused: Vec<Rejection>,
+    lost: u64,
 }
 
 impl<'a> Row<'a> {
     /// The row of the record at `position`, which arrived at `arrival`.
     pub fn new(builder: &'a mut EventBuilder, position: Position, arrival: Option<Timestamp>) -> Self {
-        Self { builder, position, arrival, origin: Origin::default(), refused: Vec::new() }
+        Self { builder, position, arrival, origin: Origin::default(), refused: Vec::new(), lost: 0 }
     }
 
     /// The same row of a record that was written at `origin`.
@@ -86,7 +87,25 @@ impl<'a> Row<'a> {
     /// Checks what holds for every format, and pushes. What the draft does not say of its reporter's own end is taken
     /// from the origin.
     #[inline]
-    pub fn push(&mut self, mut draft: EventDraft<'_>) -> Result<(), Rejection> {
+    pub fn push(&mut self, draft: EventDraft<'_>) -> Result<(), Rejection> {
+        self.push_placed(draft, place)
+    }
+
+    /// The same for what an onlooker saw: a node's agent, a sensor on the wire, a collector. The pod that wrote the
+    /// record is neither end of the call, so the origin says no more than the cluster and who reported.
+    pub fn push_as_onlooker(&mut self, draft: EventDraft<'_>) -> Result<(), Rejection> {
+        self.push_placed(draft, |draft, origin| {
+            place_cluster(draft, origin);
+            fill(&mut draft.reporter_id, clip(if origin.pod.is_empty() { origin.node } else { origin.pod }));
+        })
+    }
+
+    #[inline]
+    fn push_placed(
+        &mut self,
+        mut draft: EventDraft<'_>,
+        place: impl for<'b> Fn(&mut EventDraft<'b>, &Origin<'b>),
+    ) -> Result<(), Rejection> {
         if draft.source.principal.is_empty() {
             return Err(Invalid::MissingIdentity.into());
         }
@@ -113,21 +132,30 @@ impl<'a> Row<'a> {
         self.refused.push(why);
     }
 
+    /// Says that the reporter itself lost records before it could write them.
+    pub fn lose(&mut self, records: u64) {
+        self.lost = self.lost.saturating_add(records);
+    }
+
+    /// Records that the reporter says it lost.
+    pub(crate) fn lost(&self) -> u64 {
+        self.lost
+    }
+
     /// Why entries of a record of several became no events.
     pub(crate) fn into_refused(self) -> Vec<Rejection> {
         self.refused
     }
 }
 
-/// Fills in what the origin says of the reporter's own end. Both ends are taken to be of the reporter's cluster unless
-/// the record says otherwise.
+/// Fills in what the origin says of the reporter's own end.
 fn place<'a>(draft: &mut EventDraft<'a>, origin: &Origin<'a>) {
-    for party in [&mut draft.source, &mut draft.destination] {
-        fill(&mut party.cluster, origin.cluster);
-    }
+    place_cluster(draft, origin);
     let own: &mut Party<'a> = match draft.reporter {
         Reporter::Source => &mut draft.source,
-        Reporter::Destination | Reporter::Gateway | Reporter::Waypoint => &mut draft.destination,
+        Reporter::Destination | Reporter::Gateway => &mut draft.destination,
+        // A waypoint stands between the two.
+        Reporter::Waypoint => return fill(&mut draft.reporter_id, clip(origin.pod)),
         // Neither a node's agent nor an issuer is an end of the call.
         Reporter::Ztunnel | Reporter::Issuer => return,
     };
@@ -135,6 +163,13 @@ fn place<'a>(draft: &mut EventDraft<'a>, origin: &Origin<'a>) {
     fill(&mut own.version, clip(origin.version));
     fill(&mut own.ip, clip(origin.pod_ip));
     fill(&mut draft.reporter_id, clip(origin.pod));
+}
+
+/// Both ends are taken to be of the reporter's cluster unless the record says otherwise.
+fn place_cluster<'a>(draft: &mut EventDraft<'a>, origin: &Origin<'a>) {
+    for party in [&mut draft.source, &mut draft.destination] {
+        fill(&mut party.cluster, origin.cluster);
+    }
 }
 
 fn fill<'a>(slot: &mut &'a str, value: &'a str) {

@@ -11,8 +11,13 @@ pub(super) fn first_san(sans: &str) -> &str {
     each.clone().find(|san| san.starts_with("spiffe://")).or_else(|| each.next()).unwrap_or_default()
 }
 
-/// `127.0.0.1:80` and `[::1]:80`, with or without the port.
+/// `127.0.0.1:80` and `[::1]:80`, with or without the port. Of an address within Envoy
+/// (`envoy://connect_originate/10.0.0.1:80`) what it leads to; one that leads nowhere is none.
 pub fn host_and_port(address: &str) -> (&str, u16) {
+    let address = match address.strip_prefix("envoy://") {
+        Some(within) => within.split_once('/').map_or("", |(_, address)| address),
+        None => address,
+    };
     let bytes = address.as_bytes();
     let digits = bytes.iter().rev().take(6).take_while(|byte| byte.is_ascii_digit()).count();
     let end = bytes.len() - digits;
@@ -39,9 +44,10 @@ fn port_of(digits: &[u8], present: bool) -> u16 {
     if present { u16::try_from(port).unwrap_or(0) } else { 0 }
 }
 
-/// The host in Istio's `outbound|8000|v1|httpbin.foo.svc.cluster.local`.
+/// The host in Istio's `outbound|8000|v1|httpbin.foo.svc.cluster.local`; newer ones end their statistics' name with
+/// a semicolon.
 pub(super) fn cluster_host(cluster: &str) -> &str {
-    if !cluster.contains('|') { "" } else { cluster.rsplit('|').next().unwrap_or_default() }
+    if !cluster.contains('|') { "" } else { cluster.rsplit('|').next().unwrap_or_default().trim_end_matches(';') }
 }
 
 /// The host in Istio's `outbound_.8000_._.httpbin.foo.svc.cluster.local`; another server name is one itself.
@@ -74,6 +80,9 @@ mod tests {
         assert_eq!(host_and_port("[fd00::1]:80"), ("fd00::1", 80));
         assert_eq!(host_and_port("fd00::1"), ("fd00::1", 0));
         assert_eq!(host_and_port("orders.shop"), ("orders.shop", 0));
+        assert_eq!(host_and_port("envoy://connect_originate/10.0.0.1:80"), ("10.0.0.1", 80));
+        assert_eq!(host_and_port("envoy://internal_client_address/"), ("", 0));
+        assert_eq!(cluster_host("inbound-vip|8000|http/v2|orders.shop.svc;"), "orders.shop.svc");
         assert_eq!(server_name_host("outbound_.8000_._.httpbin.foo.svc"), "httpbin.foo.svc");
         assert_eq!(server_name_host("outbound_.8000_.v1_.httpbin.foo.svc"), "httpbin.foo.svc");
         assert_eq!(server_name_host("orders.shop.svc"), "orders.shop.svc");

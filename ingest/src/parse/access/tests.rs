@@ -112,3 +112,23 @@ fn only_the_entry_of_the_end_is_an_event() {
         assert_eq!(entry.draft(&mut String::new()).err(), (!is_event).then_some(Rejection::Part), "{kind}");
     }
 }
+
+#[test]
+fn a_waypoint_is_known_by_its_cluster_and_its_own_certificate_is_nobodys() {
+    let entry = AccessEntry {
+        upstream_cluster: "inbound-vip|8000|http|orders.shop.svc.cluster.local;",
+        upstream_host: "envoy://connect_originate/10.0.0.9:8080",
+        authority: "bank.shop:8000",
+        downstream_local_uri_san: "spiffe://mesh.test/ns/shop/sa/waypoint",
+        ..inbound()
+    };
+    let mut operation = String::new();
+    let draft = entry.draft(&mut operation).expect("complete");
+    assert_eq!((draft.reporter, draft.source.principal), (Reporter::Waypoint, "spiffe://mesh.test/ns/shop/sa/cart"));
+    assert_eq!(draft.source.provenance, Provenance::Certificate);
+    assert_eq!(
+        (draft.destination.principal, draft.destination.provenance),
+        ("orders.shop.svc.cluster.local", Provenance::Name)
+    );
+    assert_eq!((draft.destination.ip, draft.destination.port, draft.destination.instance), ("10.0.0.9", 8080, ""));
+}
