@@ -4,15 +4,30 @@
 //! - [`format`]: the formats by name; [`row`]: where events go to, and what holds for every format
 //! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
-//! - one format a file: [`istio_json`], [`istio_text`], [`vault_audit`], [`mapped`]
+//! - one format a file: [`istio_json`], [`istio_text`], [`keycloak_json`], [`keycloak_text`], [`vault_audit`], [`mapped`]
 
 pub mod access;
+pub mod azure;
+pub mod cloudtrail;
 pub mod format;
+pub mod gcp_audit;
 pub mod istio_json;
 pub mod istio_text;
+mod issued;
 pub mod json;
+mod keycloak;
+pub mod keycloak_json;
+pub mod keycloak_text;
+pub mod kafka_authorizer;
+pub mod kubernetes_audit;
 pub mod mapped;
+pub mod opa_decision;
+pub mod postgres_csv;
 pub mod row;
+pub mod spire_agent;
+pub mod spire_server;
+pub mod sshd;
+mod statement;
 pub mod time;
 mod typed;
 pub mod vault_audit;

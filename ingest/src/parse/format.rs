@@ -6,9 +6,21 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     InvalidParser, Row,
+    azure::Azure,
+    cloudtrail::Cloudtrail,
+    gcp_audit::GcpAudit,
     istio_json::IstioJson,
     istio_text::IstioText,
+    keycloak_json::KeycloakJson,
+    keycloak_text::KeycloakText,
+    kafka_authorizer::KafkaAuthorizer,
+    kubernetes_audit::KubernetesAudit,
     mapped::{Mapped, Mapping},
+    opa_decision::OpaDecision,
+    postgres_csv::PostgresCsv,
+    spire_agent::SpireAgent,
+    spire_server::SpireServer,
+    sshd::Sshd,
     vault_audit::VaultAudit,
 };
 use crate::source::Rejection;
@@ -90,6 +102,20 @@ formats! {
     IstioJson "istio_json" IstioJson,
         "Envoy's access log as JSON with Istio's 24 keys, and lower-case Envoy operators beside them.";
     IstioText "istio_text" IstioText, "Istio's default text format of 22 fields.";
+    KeycloakJson "keycloak_json" KeycloakJson,
+        "Keycloak's events as JSON: the console log, the admin API, or a listener's topic.";
+    KeycloakText "keycloak_text" KeycloakText, "Keycloak's events in its text log.";
+    KubernetesAudit "kubernetes_audit" KubernetesAudit,
+        "The Kubernetes API server's audit log; tokens joined from their issue to their use.";
+    OpaDecision "opa_decision" OpaDecision, "OPA's decision log, line by line or in batches.";
+    SpireAgent "spire_agent" SpireAgent, "SPIRE agent's log: which workload got which identity, or none.";
+    SpireServer "spire_server" SpireServer, "SPIRE server's audit log: calls of its API, identities issued.";
+    Azure "azure" Azure, "Azure's diagnostic logs: sign-ins of Entra ID, and Key Vault's audit events.";
+    Cloudtrail "cloudtrail" Cloudtrail, "AWS CloudTrail: STS, IAM, Secrets Manager and every other service.";
+    GcpAudit "gcp_audit" GcpAudit, "Google Cloud's audit logs.";
+    KafkaAuthorizer "kafka_authorizer" KafkaAuthorizer, "Kafka's authorizer log: what was denied, or allowed.";
+    PostgresCsv "postgres_csv" PostgresCsv, "PostgreSQL's csvlog, with pgaudit's records in it.";
+    Sshd "sshd" Sshd, "sshd's log: logins and failed ones.";
     VaultAudit "vault_audit" VaultAudit, "Vault's audit device: request and response lines, joined.";
 }
 
