@@ -138,6 +138,10 @@ impl<'a> KeycloakEvent<'a> {
     }
 
     fn caller(&self, action: &str) -> &'a str {
+        // The name of a client that there is not is whatever somebody sent.
+        if self.error == "client_not_found" {
+            return "";
+        }
         let by_client = ["CLIENT_", "INTROSPECT_", "TOKEN_EXCHANGE", "REVOKE_", "PUSHED_"];
         if by_client.iter().any(|prefix| action.starts_with(prefix)) {
             return typed::first([self.client, self.user]);
@@ -231,6 +235,12 @@ mod tests {
         assert_eq!(parse(cut, Ending::Open).expect("an event").event(0).denial_reason(), "");
         assert_eq!(parse(cut, Ending::Closed).expect("an event").event(0).denial_reason(), "invalid");
         assert_eq!(parse(&OLD[..60], Ending::Open).err(), Some(Invalid::MissingField.into()));
+    }
+
+    #[test]
+    fn a_client_that_there_is_not_is_an_address() {
+        let unknown = OLD.replace("invalid_user_credentials", "client_not_found");
+        assert_eq!(parse(&unknown, Ending::Open).expect("an event").event(0).source().principal(), "203.0.113.44");
     }
 
     #[test]

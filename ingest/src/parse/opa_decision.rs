@@ -119,7 +119,8 @@ impl<'a> Call<'a> {
             object => NAMES.iter().find_map(|name| object.get(name)?.as_str()),
         });
         Self {
-            caller: caller.unwrap_or_default(),
+            // A policy may be handed the token itself.
+            caller: caller.filter(|name| !name.starts_with("eyJ")).unwrap_or_default(),
             method: typed::at(input, "/method"),
             path: typed::at(input, "/path"),
             ..Self::default()
@@ -200,6 +201,14 @@ mod tests {
             assert_eq!(batch.event(0).outcome(), expected, "{result}");
             assert_eq!(batch.event(0).source().principal(), "10.0.0.7");
         }
+    }
+
+    #[test]
+    fn a_token_is_nobodys_name() {
+        let line = decision(
+            r#","input":{"subject":"eyJhbGciOiJub25lIn0.eyJzdWIiOiJib2IifQ.c2ln"},"requested_by":"10.0.0.7:1""#,
+        );
+        assert_eq!(parse(&line).expect("an event").0.event(0).source().principal(), "10.0.0.7");
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl<'de> de::Visitor<'de> for TextVisitor {
 }
 
 /// The first text that is not empty.
-pub(super) fn first<'a, const N: usize>(texts: [&'a str; N]) -> &'a str {
+pub(super) fn first<const N: usize>(texts: [&str; N]) -> &str {
     texts.into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 
