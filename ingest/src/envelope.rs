@@ -271,9 +271,7 @@ impl Opener {
             let found = self.open(nested.of(text), &within, depth + 1, contents);
             outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
         }
-        if object.is_placed
-            && outcome.is_none_or(|outcome| !is_taken(outcome))
-        {
+        if object.is_placed && outcome.is_none_or(|outcome| !is_taken(outcome)) {
             let found = contents.take(text, &within.origin);
             outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
         }

@@ -5,23 +5,36 @@
 //! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
 //! - [`auto`]: whichever format understands a record
-//! - one format a file: [`istio_json`], [`istio_text`], [`ztunnel`], [`linkerd`], [`consul`], [`hubble`], [`zeek`],
-//!   [`otlp_spans`], [`vault_audit`], [`mapped`]
+//! - one format a file, all of them in the table of [`mod@format`]
 
 pub mod access;
 pub mod auto;
+pub mod azure;
+pub mod cloudtrail;
 pub mod consul;
 pub mod format;
+pub mod gcp_audit;
 pub mod hubble;
+mod issued;
 pub mod istio_json;
 pub mod istio_text;
 pub mod json;
+pub mod kafka_authorizer;
+mod keycloak;
+pub mod keycloak_json;
+pub mod keycloak_text;
+pub mod kubernetes_audit;
 pub mod linkerd;
 pub mod mapped;
 mod number;
+pub mod opa_decision;
 pub mod otlp_spans;
-pub mod pod;
+pub mod postgres_csv;
 pub mod row;
+pub mod spire_agent;
+pub mod spire_server;
+pub mod sshd;
+mod statement;
 pub mod time;
 mod typed;
 mod url;
@@ -34,7 +47,6 @@ use qualm_model::{
     time::Timestamp,
 };
 
-pub(crate) use self::{row::clip, typed::object as json_object};
 use self::{
     format::Grammar,
     mapped::{InvalidHeader, Mapping},
@@ -43,6 +55,7 @@ pub use self::{
     format::{Format, InvalidFormat},
     row::{MAX_AHEAD, Origin, Row},
 };
+pub(crate) use self::{row::clip, typed::object as json_object};
 use crate::{
     envelope::{Contents, Envelope, Envelopes, Wrapping, foreign::Marks},
     source::{Invalid, Rejection},
@@ -171,8 +184,15 @@ impl Parser {
             outer.origin.cluster = &self.cluster;
         }
         let (arrival, marks) = (self.arrival, self.marks);
-        let mut reading =
-            Reading { grammar: &mut self.grammar, refused: &mut self.refused, lost: &mut self.lost, builder, position, arrival, marks };
+        let mut reading = Reading {
+            grammar: &mut self.grammar,
+            refused: &mut self.refused,
+            lost: &mut self.lost,
+            builder,
+            position,
+            arrival,
+            marks,
+        };
         self.envelopes.open(record, &outer, &mut reading)
     }
 

@@ -7,13 +7,25 @@ use serde::{Deserialize, Serialize};
 use super::{
     InvalidParser, Row,
     auto::Auto,
+    azure::Azure,
+    cloudtrail::Cloudtrail,
     consul::Consul,
+    gcp_audit::GcpAudit,
     hubble::Hubble,
     istio_json::IstioJson,
     istio_text::IstioText,
+    kafka_authorizer::KafkaAuthorizer,
+    keycloak_json::KeycloakJson,
+    keycloak_text::KeycloakText,
+    kubernetes_audit::KubernetesAudit,
     linkerd::{LinkerdApache, LinkerdJson},
     mapped::{Mapped, Mapping},
+    opa_decision::OpaDecision,
     otlp_spans::OtlpSpans,
+    postgres_csv::PostgresCsv,
+    spire_agent::SpireAgent,
+    spire_server::SpireServer,
+    sshd::Sshd,
     vault_audit::VaultAudit,
     zeek::{ZeekJson, ZeekTsv},
     ztunnel::Ztunnel,
@@ -132,6 +144,20 @@ formats! {
     ZeekJson "zeek_json" ZeekJson, "Zeek's conn, ssl, http and ssh logs as JSON, in any mixture.";
     ZeekTsv "zeek_tsv" ZeekTsv, "Zeek's conn, ssl, http and ssh logs as tab-separated text.";
     OtlpSpans "otlp_spans" OtlpSpans, "OpenTelemetry's spans: OTLP's export of traces as JSON.";
+    KeycloakJson "keycloak_json" KeycloakJson,
+        "Keycloak's events as JSON: the console log, the admin API, or a listener's topic.";
+    KeycloakText "keycloak_text" KeycloakText, "Keycloak's events in its text log.";
+    KubernetesAudit "kubernetes_audit" KubernetesAudit,
+        "The Kubernetes API server's audit log; tokens joined from their issue to their use.";
+    OpaDecision "opa_decision" OpaDecision, "OPA's decision log, line by line or in batches.";
+    SpireAgent "spire_agent" SpireAgent, "SPIRE agent's log: which workload got which identity, or none.";
+    SpireServer "spire_server" SpireServer, "SPIRE server's audit log: calls of its API, identities issued.";
+    Azure "azure" Azure, "Azure's diagnostic logs: sign-ins of Entra ID, and Key Vault's audit events.";
+    Cloudtrail "cloudtrail" Cloudtrail, "AWS CloudTrail: STS, IAM, Secrets Manager and every other service.";
+    GcpAudit "gcp_audit" GcpAudit, "Google Cloud's audit logs.";
+    KafkaAuthorizer "kafka_authorizer" KafkaAuthorizer, "Kafka's authorizer log: what was denied, or allowed.";
+    PostgresCsv "postgres_csv" PostgresCsv, "PostgreSQL's csvlog, with pgaudit's records in it.";
+    Sshd "sshd" Sshd, "sshd's log: logins and failed ones.";
     VaultAudit "vault_audit" VaultAudit, "Vault's audit device: request and response lines, joined.";
 }
 

@@ -14,11 +14,11 @@ mod flow;
 use qualm_model::{
     event::{EventDraft, Kind, Outcome, Party, Reporter},
     fold,
-    identity::Provenance,
+    identity::{Provenance, workload_of_pod},
 };
 
 use self::flow::{Endpoint, Flow, Line, Policy};
-use super::{Row, access::host_and_port, clip, number, pod::workload_of_pod, time::rfc3339, typed, url::split_url};
+use super::{Row, access::host_and_port, clip, number, time::rfc3339, typed, url::split_url};
 use crate::source::{Invalid, Rejection};
 
 /// Types of events: `event_type.type`.

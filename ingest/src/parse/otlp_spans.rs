@@ -12,11 +12,12 @@ use std::collections::HashMap;
 use qualm_model::{
     event::{EventDraft, Kind, Outcome, Party, Reporter},
     fold,
+    identity::workload_of_pod,
     time::Timestamp,
 };
 
 use self::span::{Attributes, Export, Kind as SpanKind, Span};
-use super::{Row, access::host_and_port, clip, pod::workload_of_pod, time::sensible, typed, url::split_url};
+use super::{Row, access::host_and_port, clip, time::sensible, typed, url::split_url};
 use crate::source::{Invalid, Rejection};
 
 /// Reads exports of traces.

@@ -84,6 +84,11 @@ impl<'a> Row<'a> {
         &self.origin
     }
 
+    /// When the record arrived, where that is known.
+    pub(super) fn arrival(&self) -> Option<Timestamp> {
+        self.arrival
+    }
+
     /// Checks what holds for every format, and pushes. What the draft does not say of its reporter's own end is taken
     /// from the origin.
     #[inline]

@@ -33,6 +33,34 @@ pub fn rfc3339(text: &str) -> Result<Timestamp, Invalid> {
     from_parts(seconds, nanosecond)
 }
 
+/// A time without a zone, such as log4j's `2026-11-22 15:10:33,486`, read as UTC; its fraction may follow a comma.
+pub(crate) fn zoneless(text: &str) -> Result<Timestamp, Invalid> {
+    rfc3339(&format!("{}Z", text.replacen(',', ".", 1)))
+}
+
+/// A time with the zone as an abbreviation or as hours, such as PostgreSQL's `2026-09-12 23:10:56.412 CEST` or `… -03`.
+///
+/// Abbreviations are not unique in the world; those that PostgreSQL itself knows by default and that logs are commonly
+/// written in are read, and all others are [`Invalid::WrongType`].
+pub(crate) fn zoned(text: &str) -> Result<Timestamp, Invalid> {
+    let (time, zone) = text.rsplit_once(' ').ok_or(Invalid::WrongType)?;
+    let offset = match zone {
+        "UTC" | "GMT" | "WET" | "Z" => "Z",
+        "CET" | "BST" | "WEST" => "+01:00",
+        "CEST" | "EET" | "SAST" => "+02:00",
+        "EEST" | "MSK" => "+03:00",
+        "JST" | "KST" => "+09:00",
+        "EST" | "CDT" => "-05:00",
+        "EDT" => "-04:00",
+        "CST" | "MDT" => "-06:00",
+        "MST" | "PDT" => "-07:00",
+        "PST" => "-08:00",
+        hours if hours.len() == 3 => return rfc3339(&format!("{time}{hours}:00")),
+        other => other,
+    };
+    rfc3339(&format!("{time}{offset}"))
+}
+
 /// A decimal number of seconds, or of a smaller unit of which `10^digits` make a second (3 for milliseconds).
 pub fn epoch(text: &str, digits: u32) -> Result<Timestamp, Invalid> {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
@@ -140,6 +168,18 @@ mod tests {
         assert_eq!(epoch("-5", 0), Err(Invalid::ImpossibleTime));
         assert_eq!(epoch("99999999999", 0), Err(Invalid::ImpossibleTime));
         assert_eq!(epoch("five", 0), Err(Invalid::WrongType));
+    }
+
+    #[test]
+    fn zones_are_read_by_their_names_and_hours() {
+        for text in ["2026-11-22 03:02:24.122 CET", "2026-11-22 02:02:24.122 UTC", "2026-11-21 23:02:24.122 -03"] {
+            assert_eq!(zoned(text), rfc3339("2026-11-22T02:02:24.122Z"), "{text}");
+        }
+        assert_eq!(zoneless("2026-11-22 02:02:24,122"), rfc3339("2026-11-22T02:02:24.122Z"));
+        assert_eq!(
+            (zoned("2026-11-22 02:02:24 IST"), zoned("2026-11-22")),
+            (Err(Invalid::WrongType), Err(Invalid::WrongType))
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod fields;
 use qualm_model::{
     event::{EventDraft, Kind, Outcome, Party, Reporter},
     fold,
-    identity::Provenance,
+    identity::{Provenance, workload_of_pod},
     time::{Span, Timestamp},
 };
 
@@ -23,7 +23,6 @@ use super::{
     access::host_and_port,
     clip,
     istio_json::{milliseconds, whole_number},
-    pod::workload_of_pod,
     time::rfc3339,
 };
 use crate::source::{Invalid, Rejection};

@@ -25,7 +25,8 @@ pub fn workload_of_pod(pod: &str) -> &str {
         return pod;
     }
     let Some((workload, middle)) = name.rsplit_once('-') else { return name };
-    let is_hash = HASH.contains(&middle.len()) && is_made_up(middle);
+    // A word of these letters without a digit is more often a word: `cart-dns-r7zb9`.
+    let is_hash = HASH.contains(&middle.len()) && is_made_up(middle) && middle.bytes().any(|c| c.is_ascii_digit());
     let is_scheduled = middle.len() == SCHEDULED && middle.bytes().all(|c| c.is_ascii_digit());
     if (is_hash || is_scheduled) && !workload.is_empty() { workload } else { name }
 }
@@ -50,6 +51,7 @@ mod tests {
             ("kafka-12", "kafka"),
             ("report-28912345-z8x4k", "report"),
             ("migrate-h7bxv", "migrate"),
+            ("tempo-tempo-0", "tempo-tempo"),
         ] {
             assert_eq!(workload_of_pod(pod), workload);
         }
