@@ -102,9 +102,19 @@ pub(crate) struct Case<'a> {
     pub(crate) event: Event<'a>,
     pub(crate) ids: Ids,
     pub(crate) seen: Observation,
-    pub(crate) edge_seen: Observation,
+    /// Since when its edge could have been seen.
+    pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
     pub(crate) edge_is_excused: bool,
+}
+
+impl Case<'_> {
+    /// The event as its edge sees it, which may be younger than the mesh.
+    #[inline]
+    pub(crate) fn edge_seen(&self) -> Observation {
+        let exposure = Exposure { birth: self.edge_since, ..self.seen.exposure };
+        Observation { exposure, ..self.seen }
+    }
 }
 
 impl Scorer {
@@ -292,12 +302,11 @@ impl Scorer {
             duration_ns: event.duration_ns(),
             ..Observation::at(exposure)
         };
-        let since = edge.adopted.unwrap_or(exposure.birth);
-        let edge_seen = Observation { exposure: Exposure { birth: since, ..exposure }, ..seen };
+        let edge_since = edge.adopted.unwrap_or(exposure.birth);
         // An operation on an edge that is itself new says nothing of its own.
         let operation = operation.filter(|_| !first_contact);
         let first = FirstTimes { operation, credential, fingerprint };
-        Case { event, ids, seen, edge_seen, first, edge_is_excused: edge.returned || adopted.is_some() }
+        Case { event, ids, seen, edge_since, first, edge_is_excused: edge.returned || adopted.is_some() }
     }
 
     /// Scores, decides, learns.

@@ -1,6 +1,6 @@
 //! One event's evidence: a product along the chain *who · to whom · what · how · how much*, a mean inside each link.
 
-use crate::detector::Question;
+use crate::{detector::Question, stats::log2};
 
 /// How many questions there are.
 pub const QUESTIONS: usize = Question::ALL.len();
@@ -111,7 +111,7 @@ impl EValues {
         let by_source = source * (0.8 + 0.2 * (0.25 * peer + 0.75 * destination));
         let by_destination = destination * (0.7 + 0.3 * peer);
         let who = 0.9 * by_source + 0.1 * by_destination;
-        libm::log2(who * self.link(&WHAT) * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
+        log2(who * self.link(&WHAT) * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
     }
 
     /// Evidence in bits of a window in which something did not happen.
