@@ -133,10 +133,7 @@ impl Evidence {
     /// What the clocks show with the `z` bits of the running minute.
     #[inline]
     fn with(&self, before: Reading, z: f64) -> Reading {
-        Reading {
-            fast: Pace::Fast.advance(before.fast, z),
-            slow: Pace::Slow.advance(before.slow, self.discounted(z)),
-        }
+        Reading { fast: Pace::Fast.advance(before.fast, z), slow: Pace::Slow.advance(before.slow, self.discounted(z)) }
     }
 
     /// The bits shown for the reading worked out last.
@@ -224,7 +221,11 @@ impl Evidence {
 fn repeated(minutes: u16) -> f64 {
     const { assert!(REPEATED == 0.5, "halves are exact: an exponent") };
     const BIAS: u16 = 1023;
-    if minutes < BIAS { f64::from_bits(u64::from(BIAS - minutes) << 52) } else { libm::pow(REPEATED, f64::from(minutes)) }
+    if minutes < BIAS {
+        f64::from_bits(u64::from(BIAS - minutes) << 52)
+    } else {
+        libm::pow(REPEATED, f64::from(minutes))
+    }
 }
 
 /// A level that the evidence reaches, by which clock and by how much.

@@ -20,7 +20,7 @@ const LEAST_EXCESS: f64 = 0.3;
 const REFIT_GROWTH: f64 = 1.01;
 
 /// Bins beyond the greatest with a sample that a table still has at hand: a new maximum is seldom far from the last.
-const AHEAD: usize = 16;
+const AHEAD: usize = 40;
 
 /// One detector's histogram of `x = 1 + surprise` for the whole mesh.
 ///

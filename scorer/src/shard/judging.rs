@@ -75,11 +75,11 @@ impl Shard {
 /// What of a shard one event is about.
 pub(crate) struct Place<'a> {
     pub(crate) source: &'a mut Source,
-    edge: Option<&'a mut Edge>,
-    link: &'a mut Link,
-    views: &'a mut Vec<View>,
-    delta: &'a mut Delta,
-    touched: &'a mut Vec<u32>,
+    pub(super) edge: Option<&'a mut Edge>,
+    pub(super) link: &'a mut Link,
+    pub(super) views: &'a mut Vec<View>,
+    pub(super) delta: &'a mut Delta,
+    pub(super) touched: &'a mut Vec<u32>,
 }
 
 impl Place<'_> {
@@ -170,7 +170,8 @@ impl Link {
         let of = (id, mesh.closed(), exposure.now.window(Span::MINUTE));
         if views.get(self.view).is_none_or(|view| view.of != of) {
             let known = self.mesh.and_then(|id| mesh.destination(id));
-            let view = View { of, baseline: known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline) };
+            let view =
+                View { of, baseline: known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline) };
             // So many destinations at once that there is no place for one more take turns at the last.
             let is_own = views.get(self.view).is_some_and(|before| before.of.0 == id);
             if !is_own && views.len() < TOUCHED {
