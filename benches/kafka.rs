@@ -23,6 +23,7 @@ use qualm_model::{
 use qualm_scorer::{config::ScorerConfig, scorer::Scorer, verdict::Verdict};
 use support::{
     kafka::Kafka,
+    measure::process_cpu,
     parts::{self, Part},
 };
 
@@ -30,11 +31,6 @@ const LINES: usize = 400_000;
 const BATCH: usize = 4096;
 const ROUNDS: usize = 5;
 const TOPIC: &str = "mesh-access-log";
-
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
-}
 
 fn lines() -> Vec<Vec<u8>> {
     let config = MeshConfig { seed: 1, services: 60, calls_per_second: 4.0 };
@@ -74,7 +70,7 @@ impl Judge {
 }
 
 fn from_memory(lines: &[Vec<u8>], judges: bool) -> Duration {
-    let begun = cpu();
+    let begun = process_cpu();
     let mut judge = Judge::new(judges);
     let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();
     let mut builder = EventBuilder::new();
@@ -85,7 +81,7 @@ fn from_memory(lines: &[Vec<u8>], judges: bool) -> Duration {
         }
     }
     judge.observe(&builder.finish());
-    cpu() - begun
+    process_cpu() - begun
 }
 
 fn from_kafka(kafka: &Kafka, group: &str, judges: bool) -> Duration {
@@ -100,7 +96,7 @@ fn from_kafka(kafka: &Kafka, group: &str, judges: bool) -> Duration {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // After the last of the lines, which are of the future of a clock that is behind.
     let clock = Clock::new(|| Timestamp::from_seconds(1_800_000_000));
-    let begun = cpu();
+    let begun = process_cpu();
     let mut source = KafkaSource::start(&config, 0, clock, &counters, None).unwrap();
     let mut judge = Judge::new(judges);
     let mut events = 0;
@@ -117,7 +113,7 @@ fn from_kafka(kafka: &Kafka, group: &str, judges: bool) -> Duration {
                 Incoming::End => break,
             }
         }
-        let spent = cpu() - begun;
+        let spent = process_cpu() - begun;
         source.close().await;
         spent
     });

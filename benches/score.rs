@@ -6,6 +6,9 @@
 //! - `json/*`: Envoy JSON lines, parsed alone, and parsed and judged
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../tests/support/measure.rs"]
+mod measure;
+
 use std::{
     hash::{BuildHasher, Hasher},
     hint::black_box,
@@ -18,6 +21,7 @@ use criterion::{
     BatchSize, Criterion, Throughput, criterion_group, criterion_main,
     measurement::{Measurement, ValueFormatter, WallTime},
 };
+use measure::process_cpu;
 use qualm_datasets::{AccessLog, MeshConfig, Scenario, Traffic};
 use qualm_ingest::parse::{Format, Parser};
 use qualm_model::event::{EventBatch, EventBuilder, Names, Position};
@@ -35,8 +39,7 @@ impl Measurement for CpuTime {
     type Value = f64;
 
     fn start(&self) -> f64 {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
+        process_cpu().as_nanos() as f64
     }
 
     fn end(&self, start: f64) -> f64 {

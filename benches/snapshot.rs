@@ -2,8 +2,10 @@
 //! collected, beside taking all of it at once.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-use std::time::Duration;
+#[path = "../tests/support/measure.rs"]
+mod measure;
 
+use measure::thread_cpu;
 use qualm_model::{
     event::{EventBuilder, EventDraft, Outcome, Party, Position},
     identity::Provenance,
@@ -21,16 +23,10 @@ const EDGES_EACH: usize = 5;
 const KEYS_A_TURN: usize = 2_000;
 const ROUNDS: usize = 5;
 
-/// CPU time of this thread: what others of the machine do does not count.
-fn cpu() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap())
-}
-
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
-    let begun = cpu();
+    let begun = thread_cpu();
     let done = work();
-    (done, (cpu() - begun).as_secs_f64() * 1e3)
+    (done, (thread_cpu() - begun).as_secs_f64() * 1e3)
 }
 
 /// A mesh in which the first so many identities call all their peers in a minute.

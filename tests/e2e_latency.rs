@@ -18,6 +18,7 @@ use support::{
     discovery::now,
     envoy::{Envoy, QualmPorts, Sidecar},
     estate::{Estate, last_calls, misused},
+    measure::at_share,
     mesh::{until_armed, until_enforcing},
     parts::{Part, long_run, present},
     ports,
@@ -120,7 +121,7 @@ fn synced(folder: &Path) -> u64 {
 fn tell(what: &str, mut micros: Vec<u64>) {
     micros.sort_unstable();
     assert!(micros.len() >= 50, "too few for a percentile: {}", micros.len());
-    let at = |share: f64| micros[((micros.len() - 1) as f64 * share) as usize] as f64 / 1000.0;
+    let at = |share| at_share(&micros, share) as f64 / 1000.0;
     let most = at(1.0);
     eprintln!(
         "{what}: p50 {:.2} ms, p90 {:.2} ms, p99 {:.2} ms, most {most:.2} ms, n {}",

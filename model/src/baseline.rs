@@ -227,16 +227,9 @@ impl SourceBaseline {
         self.rate_1m.counts().trust(seen.more)
     }
 
-    /// Learns the event; `sample` and `siblings` as in [`turn`](Self::turn).
+    /// Learns the event, after [`turn`](Self::turn); `sample` as there.
     #[inline]
-    pub fn learn(
-        &mut self,
-        seen: &Observation,
-        first: FirstTimes,
-        siblings: &mut SiblingRate,
-        sample: &mut impl FnMut(Question, f64),
-    ) {
-        self.turn(seen.exposure, siblings, sample);
+    pub fn learn(&mut self, seen: &Observation, first: FirstTimes, sample: &mut impl FnMut(Question, f64)) {
         self.rarity.learn_open(seen.weight * seen.more);
         self.rate_1m.learn_open(seen.more);
         self.rate_10m.learn_open(seen.more);
@@ -361,10 +354,9 @@ impl EdgeBaseline {
         }
     }
 
-    /// Learns the event.
+    /// Learns the event, after [`turn`](Self::turn).
     #[inline]
     pub fn learn(&mut self, seen: &Observation, sample: &mut impl FnMut(Question, f64)) {
-        self.turn(seen.exposure, sample);
         self.rarity.learn_open(seen.weight * seen.more);
         self.rate.learn_open(seen.more);
         if let Some(x) = self.bigger.learn_one(seen) {

@@ -2,6 +2,7 @@
 
 use qualm_model::{
     detector::Question,
+    event::Event,
     evidence::{EValues, Pace},
     identity::Class,
     level::Level,
@@ -135,10 +136,10 @@ impl Scorer {
 
     /// The highest level that this event may lead to, by where it comes from.
     #[inline]
-    pub(crate) fn most(&self, case: &Case<'_>) -> Level {
-        let by_source = self.max_levels.get(usize::from(case.event.position().source)).copied();
+    pub(crate) fn most(&self, event: Event<'_>) -> Level {
+        let by_source = self.max_levels.get(usize::from(event.position().source)).copied();
         let by_source = by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined);
-        if case.event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
+        if event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
     }
 
     /// Whether an entry is not made for want of a place in the table. Whoever has been there for longer, and whoever

@@ -10,7 +10,7 @@ use qualm_model::{
     detector::{Observation, Question},
     evidence::{Climb, EpisodeCurve, Pace, QUESTIONS, Rates},
     level::Level,
-    stats::{Bins, Calibration, ETable, Exposure},
+    stats::{Bins, Calibration, ETable, Exposure, log2},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -249,7 +249,7 @@ impl Mesh {
     /// Evidence of a minute whose best event had `bits`: `z = log2 e(p)`, ranked among all minutes of all
     /// identities.
     pub(crate) fn z(&self, bits: f64) -> f64 {
-        libm::log2(self.e_of_minute(bits))
+        log2(self.e_of_minute(bits))
     }
 
     /// The e-value of such a minute.
@@ -295,12 +295,12 @@ impl Mesh {
 
     /// Evidence in bits as it is shown: `log2(N · 1440 / rate(m))`.
     pub(crate) fn shown_bits(&self, pace: Pace, m: f64) -> f64 {
-        libm::log2(self.odds(pace, m))
+        log2(self.odds(pace, m))
     }
 
     /// The more of the bits shown for both clocks.
     pub(crate) fn most_shown_bits(&self, fast: f64, slow: f64) -> f64 {
-        libm::log2(self.odds(Pace::Fast, fast).max(self.odds(Pace::Slow, slow)))
+        log2(self.odds(Pace::Fast, fast).max(self.odds(Pace::Slow, slow)))
     }
 
     /// Against how many minutes of everybody one with evidence `m` stands: `N · 1440 / rate(m)`.

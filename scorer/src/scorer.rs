@@ -1,13 +1,10 @@
 //! The scorer: observe an event, score it, decide, then perhaps learn.
 
-use std::sync::Arc;
-
 use qualm_model::{
-    baseline::{FirstTimes, SourceBaseline},
+    baseline::FirstTimes,
     detector::{Deviation, Observation, Question},
     event::{Event, EventBatch, Reporter},
     evidence::{EValues, Pace},
-    identity::Hierarchy,
     level::Level,
     stats::Exposure,
     time::{Span, Timestamp},
@@ -22,18 +19,13 @@ use crate::{
     judge::is_news,
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
-    shard::{Attribute, EDGE_BYTES, INSTANCE_BYTES, SHARDS, SOURCE_BYTES, Shard, Source},
+    shard::{SHARDS, Shard, Source},
     snapshot::Changes,
     standings::Standings,
     verdict::{Reason, Verdict},
     watermark::Watermark,
 };
 
-/// A service of the mesh inherits from its siblings, and its edges may be adopted, once the mesh is this old;
-/// before, everything is new and everything is learned.
-const SETTLED: Span = Span::DAY;
-/// How long an adopted edge, recognised as the service's own change, is excused from being new.
-const ADOPTED_FOR: Span = Span::DAY;
 /// An edge whose destination's proxy reported within this time is judged by those reports alone.
 const DESTINATION_REPORTS: Span = Span(10 * Span::MINUTE.0);
 /// Share of neighbours' evidence that lifts a doubtful event.
@@ -105,9 +97,19 @@ pub(crate) struct Case<'a> {
     pub(crate) event: Event<'a>,
     pub(crate) ids: Ids,
     pub(crate) seen: Observation,
-    pub(crate) edge_seen: Observation,
+    /// Since when its edge could have been seen.
+    pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
     pub(crate) edge_is_excused: bool,
+}
+
+impl Case<'_> {
+    /// The event as its edge sees it, which may be younger than the mesh.
+    #[inline]
+    pub(crate) fn edge_seen(&self) -> Observation {
+        let exposure = Exposure { birth: self.edge_since, ..self.seen.exposure };
+        Observation { exposure, ..self.seen }
+    }
 }
 
 impl Scorer {
@@ -218,9 +220,8 @@ impl Scorer {
         if time < self.mesh.closed() {
             self.tally.late += 1;
         }
-        let source = resolved.source.as_deref().unwrap_or(event.source().principal());
-        let case = self.admit(event, ids, source, time);
-        let observed = self.judge(&case, wall, verdicts);
+        let caller = resolved.source.as_deref().unwrap_or(event.source().principal());
+        let observed = self.judge((event, caller), ids, wall, verdicts);
         if self.used > self.limit {
             self.make_room();
         }
@@ -266,74 +267,31 @@ impl Scorer {
         last.is_some_and(|reported| now - reported <= DESTINATION_REPORTS)
     }
 
-    /// Makes place for what is new in the event, and notes that it was seen.
-    fn admit<'a>(&mut self, event: Event<'a>, ids: Ids, principal: &str, now: Timestamp) -> Case<'a> {
-        let exposure = self.mesh.exposure(now);
+    /// Admits, scores, decides, learns.
+    fn judge(
+        &mut self,
+        (event, caller): (Event<'_>, &str),
+        ids: Ids,
+        wall: Timestamp,
+        verdicts: &mut Vec<Verdict>,
+    ) -> Observed {
+        let now = event.report();
+        let most = self.most(event);
+        let mesh = &self.mesh;
         let shard = &mut self.shards[usize::from(ids.shard)];
-        let admitted = admit_edge(shard, &self.mesh, ids, now);
-        let (edge, first_contact, bytes) = admitted.unwrap_or_else(|| {
-            let source = new_source((principal, event.source().cluster()), shard, &self.mesh, exposure);
-            self.used += SOURCE_BYTES;
-            shard.delta.new_identities += 1;
-            shard.sources.insert(ids.source, Box::new(source));
-            admit_edge(shard, &self.mesh, ids, now).expect("the source was just made")
-        });
-        if event.source().provenance().may_enforce()
-            && let Some(source) = shard.sources.get_mut(&ids.source)
-        {
-            source.vouched = source.vouched.max(Some(now));
-        }
-        let mut owned = bytes;
-        let mut first_time = |attribute| {
-            let (first, bytes) = shard.first_time(attribute, now);
-            owned += bytes;
-            first
-        };
-        let Ids { source, destination, .. } = ids;
-        let operation =
-            ids.operation.and_then(|operation| first_time(Attribute::Operation { source, destination, operation }));
-        let credential = ids.credential.and_then(|credential| first_time(Attribute::Credential { source, credential }));
-        let fingerprint =
-            ids.fingerprint.and_then(|fingerprint| first_time(Attribute::Fingerprint { source, fingerprint }));
-        if owned > 0 {
-            self.used += owned;
-            if let Some(source) = shard.sources.get_mut(&ids.source) {
-                source.owned += owned;
-            }
-        }
-        let adopted = edge.adopted.filter(|&since| now - since <= ADOPTED_FOR);
-        let seen = Observation {
-            outcome: event.outcome(),
-            first_contact: first_contact && adopted.is_none(),
-            bytes: sum(event.bytes_in(), event.bytes_out()),
-            duration_ns: event.duration_ns(),
-            ..Observation::at(exposure)
-        };
-        let since = edge.adopted.unwrap_or(exposure.birth);
-        let edge_seen = Observation { exposure: Exposure { birth: since, ..exposure }, ..seen };
-        // An operation on an edge that is itself new says nothing of its own.
-        let operation = operation.filter(|_| !first_contact);
-        let first = FirstTimes { operation, credential, fingerprint };
-        Case { event, ids, seen, edge_seen, first, edge_is_excused: edge.returned || adopted.is_some() }
-    }
-
-    /// Scores, decides, learns.
-    fn judge(&mut self, case: &Case<'_>, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
-        let now = case.seen.exposure.now;
-        if now < self.mesh.closed() {
+        let (case, mut place, taken) = shard.admit(mesh, (event, caller), ids, mesh.exposure(now));
+        self.used += taken;
+        let case = &case;
+        if now < mesh.closed() {
             return self.judge_late(case, wall, verdicts);
         }
-        let most = self.most(case);
-        let mesh = &self.mesh;
-        let shard = &mut self.shards[usize::from(case.ids.shard)];
-        let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
         let mut values = EValues::default();
         let weight = place.answer(mesh, case, &mut values);
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
         let most = most.min(place.source.class_may_reach());
-        let most = most.min(place.source.newcomer_may_reach(case.ids.address, now, &values));
+        let most = most.min(place.source.newcomer_may_reach(ids.address, now, &values));
         let reached = place.weigh((mesh, &self.standings), case, (bits, leading), most);
         let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall))
         else {
@@ -342,9 +300,7 @@ impl Scorer {
             return Observed::Scored { bits, identity_bits: place.source.shown_bits, leading };
         };
         verdicts.extend(self.decide(case, &values, reached, wall));
-        let Some(mut place) = self.shards[usize::from(case.ids.shard)].place(case.ids) else {
-            return Observed::NoSource;
-        };
+        let Some(mut place) = self.shards[usize::from(ids.shard)].place(ids) else { return Observed::NoSource };
         place.learn(case, weight, raw);
         Observed::Scored { bits, identity_bits: place.source.shown_bits, leading }
     }
@@ -359,7 +315,7 @@ impl Scorer {
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
-        let most = self.most(case).min(may).min(shard.sources[&case.ids.source].class_may_reach());
+        let most = self.most(case.event).min(may).min(shard.sources[&case.ids.source].class_may_reach());
         let shard = &mut self.shards[usize::from(case.ids.shard)];
         let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
         let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), most);
@@ -423,66 +379,4 @@ fn forgiven(mesh: &Mesh, source: &Source, case: &Case<'_>, raw: f64) -> f64 {
     let context = if raw > -1.0 { mesh.context((case.ids.shard, case.ids.source), now) } else { 0.0 };
     let forgiven = source.baseline.habit.forgive(now, raw);
     forgiven + CONTEXT_SHARE * context * (forgiven + 1.0).clamp(0.0, 1.0)
-}
-
-fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.saturating_add(b)),
-        (a, b) => a.or(b),
-    }
-}
-
-fn new_source((principal, cluster): (&str, &str), shard: &Shard, mesh: &Mesh, exposure: Exposure) -> Source {
-    let namespace = Hierarchy::of(principal).namespace.map(Arc::<str>::from);
-    let settled = exposure.now - exposure.birth >= SETTLED;
-    let siblings = namespace.as_deref().filter(|_| settled).and_then(|namespace| mesh.siblings(namespace));
-    let mark = (3_u8, principal, cluster);
-    Source {
-        principal: Arc::from(principal),
-        cluster: (!cluster.is_empty()).then(|| Arc::from(cluster)),
-        baseline: siblings.map_or_else(SourceBaseline::default, |rate| SourceBaseline::inheriting(exposure, rate)),
-        namespace,
-        first: exposure.now,
-        last: exposure.now,
-        returned: shard.forgotten.holds(mark),
-        ..Source::default()
-    }
-}
-
-/// What a case needs to know of its edge.
-#[derive(Clone, Copy)]
-struct EdgeState {
-    adopted: Option<Timestamp>,
-    returned: bool,
-}
-
-/// The edge, made where it is new; whether the two meet for the first time; bytes taken. `None` where there is no such
-/// source.
-#[inline]
-fn admit_edge(shard: &mut Shard, mesh: &Mesh, ids: Ids, now: Timestamp) -> Option<(EdgeState, bool, usize)> {
-    let source = shard.sources.get_mut(&ids.source)?;
-    shard.changed.touch_source(ids.source, source);
-    let known = source.instances.len();
-    let place = source.instance(ids.address, now);
-    let bytes = (source.instances.len() - known) * INSTANCE_BYTES;
-    source.last = source.last.max(now);
-    let key = (ids.source, ids.destination);
-    if let Some(edge) = shard.edges.get_mut(&key) {
-        shard.changed.touch_edge(key, edge);
-        let is_new_user = edge.users & (1 << place) == 0;
-        edge.users |= 1 << place;
-        edge.last = edge.last.max(now);
-        let is_young = edge.adopted.is_none() && now - edge.first <= SETTLED;
-        if is_young
-            && (is_new_user && edge.is_shared_by(source.serving(now))
-                || now - edge.first <= Span::HOUR && source.was_succeeded(edge.first, now))
-        {
-            source.baseline.withdraw_contact(edge.first);
-            edge.adopt(now);
-        }
-        return Some((EdgeState { adopted: edge.adopted, returned: edge.returned }, false, bytes));
-    }
-    let returned = shard.forgotten.holds((4_u8, shard.names.text(ids.source), shard.names.text(ids.destination)));
-    shard.new_edge(key, now, 1 << place, returned, mesh);
-    Some((EdgeState { adopted: None, returned }, !returned, EDGE_BYTES + bytes))
 }

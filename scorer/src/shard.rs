@@ -18,6 +18,7 @@ use crate::{
     standing::Evidence,
 };
 
+mod admitting;
 mod folding;
 mod judging;
 mod release;
@@ -250,49 +251,6 @@ impl Source {
 }
 
 impl Shard {
-    /// Whether the attribute is new for its source, and notes that it was seen. `None` where the novelty cannot be
-    /// judged because it may have been folded away.
-    pub(crate) fn first_time(&mut self, mut attribute: Attribute, now: Timestamp) -> (Option<bool>, usize) {
-        if let Some(seen) = self.known.get_mut(&attribute) {
-            let before = *seen;
-            seen.last = seen.last.max(now);
-            seen.count = seen.count.saturating_add(1);
-            self.changed.touch_known(attribute, seen, before);
-            return (Some(false), 0);
-        }
-        if let Attribute::Operation { source, destination, .. } = attribute {
-            match self.edges.get_mut(&(source, destination)) {
-                Some(edge) if edge.operations >= OPERATIONS_AN_EDGE => {
-                    attribute = Attribute::Operation { source, destination, operation: OTHER };
-                    if let Some(seen) = self.known.get_mut(&attribute) {
-                        let before = *seen;
-                        seen.last = now;
-                        self.changed.touch_known(attribute, seen, before);
-                        return (Some(false), 0);
-                    }
-                }
-                Some(edge) => edge.operations += 1,
-                None => {}
-            }
-        }
-        let returned = self.forgotten.holds(self.mark_of(attribute));
-        self.known.insert(attribute, Seen { last: now, count: 1, stamp: self.changed.epoch });
-        self.changed.known.push(attribute);
-        ((!returned).then_some(true), KNOWN_BYTES)
-    }
-
-    /// A key of the filter of forgotten things: by text, since ids end with what they name.
-    pub(crate) fn mark_of(&self, attribute: Attribute) -> (u8, &str, &str, &str) {
-        let text = |id| if id == OTHER { "…" } else { self.names.text(id) };
-        match attribute {
-            Attribute::Operation { source, destination, operation } => {
-                (0, text(source), text(destination), text(operation))
-            }
-            Attribute::Credential { source, credential } => (1, text(source), text(credential), ""),
-            Attribute::Fingerprint { source, fingerprint } => (2, text(source), text(fingerprint), ""),
-        }
-    }
-
     /// Moves what was seen of destinations since the last summary into the delta.
     pub(crate) fn gather_destinations(&mut self) {
         self.views.clear();
@@ -314,9 +272,7 @@ impl Shard {
     /// The link to a destination, found in the mesh where it is new to this shard.
     pub(crate) fn link(&mut self, destination: u32, mesh: &Mesh) -> &mut Link {
         let names = &self.names;
-        self.links
-            .entry(destination)
-            .or_insert_with(|| Link { mesh: mesh.destination_id(names.text(destination)), ..Link::default() })
+        self.links.entry(destination).or_insert_with(|| Link::to(names.text(destination), mesh))
     }
 
     /// Notes that the destination's own proxy reports.
@@ -363,6 +319,16 @@ impl Link {
 }
 
 impl Attribute {
+    /// A key of the filter of forgotten things: by text, since ids end with what they name.
+    pub(crate) fn mark(self, names: &Names) -> (u8, &str, &str, &str) {
+        let text = |id| if id == OTHER { "…" } else { names.text(id) };
+        match self {
+            Self::Operation { source, destination, operation } => (0, text(source), text(destination), text(operation)),
+            Self::Credential { source, credential } => (1, text(source), text(credential), ""),
+            Self::Fingerprint { source, fingerprint } => (2, text(source), text(fingerprint), ""),
+        }
+    }
+
     /// The latest of the names in it: what is younger than the last snapshot is in none.
     pub(crate) fn youngest(self) -> u32 {
         match self {
@@ -398,16 +364,5 @@ impl Shard {
             self.links.insert(id, link);
             self.touched.push(id);
         }
-    }
-}
-
-/// How one shard asks and learns.
-impl Shard {
-    /// Makes an edge and the link to its destination.
-    pub(crate) fn new_edge(&mut self, key: (u32, u32), now: Timestamp, users: u64, returned: bool, mesh: &Mesh) {
-        self.link(key.1, mesh);
-        let edge = Edge { first: now, last: now, users, returned, stamp: self.changed.epoch, ..Edge::default() };
-        self.edges.insert(key, Box::new(edge));
-        self.changed.edges.push(key);
     }
 }

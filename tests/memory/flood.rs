@@ -18,7 +18,10 @@ use qualm_scorer::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::resident::{forget_peak, peak, resident};
+use crate::{
+    resident::{forget_peak, peak, resident},
+    support::measure::{at_share, process_cpu},
+};
 
 const BATCH: usize = 4096;
 const START: Millis = Millis(1_790_000_000_000);
@@ -106,7 +109,7 @@ impl Flood {
         let mut mesh = Traffic::new(Arc::clone(&scenario)).collect::<Vec<_>>();
         mesh.sort_by_key(Call::report);
         let before = resident();
-        let begun = cpu_seconds();
+        let begun = process_cpu();
         let mut feed = Feed::new(&scenario, self.bound_mib);
         let flooded_from = mesh.partition_point(|call| call.report() < FROM);
         mesh[..flooded_from].iter().for_each(|call| feed.call(call));
@@ -122,7 +125,7 @@ impl Flood {
         }
         assert_eq!(flood, self.many);
         feed.flush();
-        let (peak, cpu_seconds) = (peak(), cpu_seconds() - begun);
+        let (peak, cpu_seconds) = (peak(), (process_cpu() - begun).as_secs_f64());
         let tally = feed.scorer.tally();
         let flooded = feed.run;
         let mut feed = Feed::new(&scenario, 1024);
@@ -208,7 +211,7 @@ impl Others {
         apart.sort_by(f64::total_cmp);
         Self {
             events,
-            bits_apart: [apart[events / 2], apart[events * 99 / 100], apart[events - 1]],
+            bits_apart: [0.5, 0.99, 1.0].map(|share| at_share(&apart, share)),
             higher: share(higher),
             lower: share(lower),
             entries: [calm.entries, flooded.entries],
@@ -335,9 +338,4 @@ fn line(time: Millis, source: &str, destination: &str, path: &str, number: u64) 
     format!(
         r#"{{"authority":"victim:8080","bytes_received":100,"bytes_sent":900,"downstream_local_address":"10.0.4.1:8080","downstream_local_uri_san":"{destination}","downstream_peer_uri_san":"{source}","downstream_remote_address":"10.9.9.9:4444","duration":0,"method":"GET","path":"{path}","protocol":"HTTP/1.1","request_id":"80f862cd-fe22-4f4a-8c46-{number:012x}","response_code":200,"response_code_details":"via_upstream","response_flags":"-","route_name":"default","start_time":"{time}","upstream_cluster":"inbound|8080||","upstream_host":"10.0.4.1:8080","user_agent":"flood"}}"#
     )
-}
-
-fn cpu_seconds() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

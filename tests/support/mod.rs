@@ -12,6 +12,7 @@ pub(crate) mod envoy;
 pub(crate) mod estate;
 pub(crate) mod feed;
 pub(crate) mod kafka;
+pub(crate) mod measure;
 pub(crate) mod mesh;
 pub(crate) mod parts;
 pub(crate) mod ports;

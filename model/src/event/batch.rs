@@ -22,7 +22,8 @@ impl Names {
     /// The key of a row, `None` where absent. Keys mean something within this batch only.
     #[inline]
     pub fn key(&self, row: usize) -> Option<usize> {
-        self.keys.is_valid(row).then(|| self.keys.value(row) as usize)
+        // Most columns of most batches are empty.
+        (!self.values.is_empty() && self.keys.is_valid(row)).then(|| self.keys.value(row) as usize)
     }
 
     /// The text behind a key.

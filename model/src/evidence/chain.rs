@@ -1,6 +1,6 @@
 //! One event's evidence: a product along the chain *who · to whom · what · how · how much*, a mean inside each link.
 
-use crate::detector::Question;
+use crate::{detector::Question, stats::log2};
 
 /// How many questions there are.
 pub const QUESTIONS: usize = Question::ALL.len();
@@ -111,7 +111,7 @@ impl EValues {
         let by_source = source * (0.8 + 0.2 * (0.25 * peer + 0.75 * destination));
         let by_destination = destination * (0.7 + 0.3 * peer);
         let who = 0.9 * by_source + 0.1 * by_destination;
-        libm::log2(who * self.link(&WHAT) * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
+        log2(who * self.link(&WHAT) * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
     }
 
     /// Evidence in bits of a window in which something did not happen.
@@ -122,17 +122,13 @@ impl EValues {
     /// The question with the strongest answer; ties go to the earlier link of the chain.
     #[inline]
     pub fn leading(&self) -> Option<Question> {
-        // In lanes, as processors compare.
-        let mut lanes = [0.0; 2];
-        let (pairs, rest) = self.values.as_chunks::<2>();
-        for pair in pairs {
-            for (most, &e) in lanes.iter_mut().zip(pair) {
-                *most = if e > *most { e } else { *most };
-            }
+        let (mut leading, mut most) = (QUESTIONS, 0.0);
+        for (question, &e) in self.values.iter().enumerate() {
+            // Both are chosen, not jumped over: which answer is the strongest cannot be guessed.
+            leading = if e > most { question } else { leading };
+            most = if e > most { e } else { most };
         }
-        let most = lanes.iter().chain(rest).fold(0.0, |most, &e| if e > most { e } else { most });
-        let leading = self.values.iter().position(|&e| e == most)?;
-        (most > 0.0).then(|| Question::ALL[leading])
+        Question::ALL.get(leading).copied()
     }
 
     /// Questions with their bits (`log2 e`), strongest first, only what speaks against the source.

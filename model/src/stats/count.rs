@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Bins, ETable, THETA,
-    ln::ln,
+    logarithm::ln,
     step::{Step, Told},
     trust,
 };
@@ -178,23 +178,24 @@ impl WindowCount {
     /// Works out the surprise at a count of `a`, and the range over which it stays there.
     #[inline(never)]
     fn take_step(&mut self, a: f64, table: &ETable) {
-        let s = self.tail_above(a);
+        let logarithms = if a > self.mean { self.logarithms(a) } else { self.logarithms_of_mean() };
+        let s = if a > self.mean { self.surprise_by(a, logarithms).max(0.0) } else { 0.0 };
         let x = 1.0 + s.max(self.held);
         // Only a count that goes on in small steps is worth looking ahead for.
         let goes_on = (a - self.step.from).abs() <= LOOK_AHEAD_AFTER;
         let (from, upto, level) = if a <= self.mean {
             let looks = self.held > 0.0 && goes_on;
-            let upto = if looks { self.stays_below(self.mean, 0.0, self.held) } else { self.mean };
+            let upto = if looks { self.stays_below((self.mean, logarithms), 0.0, self.held) } else { self.mean };
             (f64::NEG_INFINITY, upto, true)
         } else if !goes_on {
             (a, a, true)
         } else if s <= self.held {
-            (a, self.stays_below(a, s, self.held), true)
+            (a, self.stays_below((a, logarithms), s, self.held), true)
         } else {
             let bin = Bins::locate(x).0;
             // Within the tail every count has an e-value of its own.
             let one_value = table.bin(bin).1 == 0.0;
-            let upto = if one_value { self.stays_below(a, s, Bins::edge(bin + 1) - 1.0) } else { a };
+            let upto = if one_value { self.stays_below((a, logarithms), s, Bins::edge(bin + 1) - 1.0) } else { a };
             (a, upto, !one_value)
         };
         self.step = Step { from, upto, x, level, told: Told::by(table, x) };
@@ -202,23 +203,26 @@ impl WindowCount {
 
     /// A count up to which the surprise, `s` at `a`, is sure to stay below `limit`. It is convex above the mean: on the
     /// way to `b` it rises nowhere faster than at `b`.
-    fn stays_below(&self, a: f64, s: f64, limit: f64) -> f64 {
+    fn stays_below(&self, (a, logarithms): (f64, (f64, f64)), s: f64, limit: f64) -> f64 {
         // What rounding may do to a surprise, many times over.
         let margin = 1e-9 * (1.0 + limit) + 1e-11 * (a + self.dispersion);
         let gap = limit - s - margin;
         if gap.is_nan() || gap <= 0.0 {
             return a;
         }
-        let slope = |b: f64, ln_b: f64| (ln_b - self.ln_mean) - (ln(b + self.dispersion) - self.ln_mean_r);
-        let flattest = slope(a, ln_count(a));
+        let slope = |(ln_b, ln_b_r): (f64, f64)| (ln_b - self.ln_mean) - (ln_b_r - self.ln_mean_r);
+        let flattest = slope(logarithms);
         // Where the tangent meets the limit the surprise is above it.
         let beyond = a + gap / flattest;
         if flattest > 0.0 && beyond < a + 1.0 {
             return a;
         }
         let steepest = self.ln_mean_r - self.ln_mean;
-        let within =
-            if flattest > 0.0 && beyond.is_finite() { slope(beyond, ln(beyond)).min(steepest) } else { steepest };
+        let within = if flattest > 0.0 && beyond.is_finite() {
+            slope((ln(beyond), ln(beyond + self.dispersion))).min(steepest)
+        } else {
+            steepest
+        };
         let upto = a + gap / (within * (1.0 + 1e-6) + 1e-12);
         if upto.is_finite() { upto } else { a }
     }
@@ -349,9 +353,23 @@ impl WindowCount {
 
     #[inline]
     fn surprise(&self, a: f64) -> f64 {
-        let r = self.dispersion;
-        let first = if a > 0.0 { a * (ln_count(a) - self.ln_mean) } else { 0.0 };
-        first - (a + r) * (ln(a + r) - self.ln_mean_r)
+        self.surprise_by(a, self.logarithms(a))
+    }
+
+    #[inline]
+    fn surprise_by(&self, a: f64, (ln_a, ln_a_r): (f64, f64)) -> f64 {
+        let first = if a > 0.0 { a * (ln_a - self.ln_mean) } else { 0.0 };
+        first - (a + self.dispersion) * (ln_a_r - self.ln_mean_r)
+    }
+
+    /// `ln a` and `ln (a + r)`.
+    #[inline]
+    fn logarithms(&self, a: f64) -> (f64, f64) {
+        (ln_count(a), ln(a + self.dispersion))
+    }
+
+    fn logarithms_of_mean(&self) -> (f64, f64) {
+        (self.ln_mean, self.ln_mean_r)
     }
 }
 

@@ -62,7 +62,9 @@ impl Shard {
             .filter(|(attribute, _)| owner(**attribute) == id)
             .map(|(&attribute, seen)| (seen.count, seen.last, attribute))
             .collect();
-        known.sort_by(|a, b| (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| self.mark_of(a.2).cmp(&self.mark_of(b.2))));
+        known.sort_by(|a, b| {
+            (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| a.2.mark(&self.names).cmp(&b.2.mark(&self.names)))
+        });
         let (edges, known) = (&edges[..edges.len().div_ceil(2)], &known[..known.len().div_ceil(2)]);
         self.changed.forgotten = true;
         let freed = edges.len() * EDGE_BYTES + known.len() * KNOWN_BYTES;
@@ -75,7 +77,7 @@ impl Shard {
             }
         }
         for &(.., attribute) in known {
-            let (kind, a, b, c) = self.mark_of(attribute);
+            let (kind, a, b, c) = attribute.mark(&self.names);
             let mark = (kind, a.to_owned(), b.to_owned(), c.to_owned());
             self.forgotten.mark((mark.0, &*mark.1, &*mark.2, &*mark.3));
             self.known.remove(&attribute);

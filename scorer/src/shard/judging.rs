@@ -33,7 +33,7 @@ impl Shard {
         });
         let mut sized = false;
         if let Some(edge) = self.edges.get(&(source_id, destination)) {
-            edge.baseline.score(&case.edge_seen, &mut |question, deviation| {
+            edge.baseline.score(&case.edge_seen(), &mut |question, deviation| {
                 sized |= question == Question::Bigger;
                 answer(question, deviation);
             });
@@ -75,11 +75,11 @@ impl Shard {
 /// What of a shard one event is about.
 pub(crate) struct Place<'a> {
     pub(crate) source: &'a mut Source,
-    edge: Option<&'a mut Edge>,
-    link: &'a mut Link,
-    views: &'a mut Vec<View>,
-    delta: &'a mut Delta,
-    touched: &'a mut Vec<u32>,
+    pub(super) edge: Option<&'a mut Edge>,
+    pub(super) link: &'a mut Link,
+    pub(super) views: &'a mut Vec<View>,
+    pub(super) delta: &'a mut Delta,
+    pub(super) touched: &'a mut Vec<u32>,
 }
 
 impl Place<'_> {
@@ -102,8 +102,9 @@ impl Place<'_> {
             values.unset(Question::RareSource);
         }
         if let Some(edge) = edge {
-            edge.baseline.turn(case.edge_seen.exposure, &mut |question, x| delta.sample(question, x));
-            edge.baseline.judge(&case.edge_seen, tables, values);
+            let seen = case.edge_seen();
+            edge.baseline.turn(seen.exposure, &mut |question, x| delta.sample(question, x));
+            edge.baseline.judge(&seen, tables, values);
         }
         if values.answer(Question::Bigger).is_none()
             && let Some(deviation) = source.baseline.score_size(seen)
@@ -132,19 +133,15 @@ impl Place<'_> {
         self.source.weigh(self.delta, known, case, told, most)
     }
 
-    /// Learns a case that was judged; `raw` are its bits before habit.
+    /// Learns a case that was [answered](Self::answer), whose windows are closed; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
         let Self { source, edge, link, delta, touched, .. } = self;
         let seen = Observation { weight, ..case.seen };
         source.baseline.habit.learn(seen.exposure.now, raw);
-        let mut minute = SiblingRate::default();
-        source.baseline.learn(&seen, case.first, &mut minute, &mut |question, x| delta.sample(question, x));
-        if let (Some(namespace), true) = (&source.namespace, minute.windows > 0.0) {
-            delta.siblings(namespace).merge(&minute);
-        }
+        source.baseline.learn(&seen, case.first, &mut |question, x| delta.sample(question, x));
         if let Some(edge) = edge {
-            let seen = Observation { weight, ..case.edge_seen };
+            let seen = Observation { weight, ..case.edge_seen() };
             edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
         }
         if !link.is_touched() {
