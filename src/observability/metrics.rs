@@ -43,6 +43,10 @@ pub(crate) struct PipelineMetrics {
     pub folded: IntCounter,
     /// Snapshots written.
     pub snapshots: IntCounter,
+    /// Snapshots that could not be written.
+    pub snapshot_failures: IntCounter,
+    /// Seconds since one was written.
+    pub snapshot_age: Gauge,
     /// How long the loop stood still for a snapshot.
     pub snapshot_pause: Histogram,
     entries: IntGaugeVec,
@@ -87,6 +91,14 @@ impl PipelineMetrics {
             folded: maker
                 .counter("qualm_keys_folded_total", "Keys folded into their parent because memory is bounded.")?,
             snapshots: maker.counter("qualm_snapshots_total", "Snapshots written.")?,
+            snapshot_failures: maker.counter(
+                "qualm_snapshot_failures_total",
+                "Snapshots that could not be written; the next one is of everything.",
+            )?,
+            snapshot_age: maker.seconds(
+                "qualm_snapshot_age_seconds",
+                "Time since a snapshot was written; since the start, where none was.",
+            )?,
             snapshot_pause: maker
                 .histogram("qualm_snapshot_pause_seconds", "How long the loop stood still for a snapshot.")?,
             entries: maker.gauges("qualm_trust_entries", "Entries of the trust table by level.")?,

@@ -98,6 +98,10 @@ pub(crate) struct Pipeline {
     records: u64,
     /// Monotonic: a wall clock that steps back must not hold back snapshots.
     next_snapshot: Instant,
+    /// When one was written last; at first, when the process started.
+    last_snapshot: Instant,
+    /// Why the last one was not written.
+    snapshot_error: Option<String>,
     /// Inputs that have not ended.
     open_inputs: usize,
     caught_up: bool,
@@ -120,6 +124,8 @@ impl Pipeline {
             } else {
                 Instant::now() + duration(setup.config.state.snapshot_every.0)
             },
+            last_snapshot: Instant::now(),
+            snapshot_error: None,
             open_inputs: wires.inputs.len(),
             inputs: wires.inputs,
             report: wires.report,
@@ -425,12 +431,16 @@ impl Pipeline {
         match outcome {
             Ok(covered) => {
                 self.metrics.snapshots.inc();
+                (self.last_snapshot, self.snapshot_error) = (Instant::now(), None);
                 self.inputs.commit(&covered.positions);
                 Some(covered.positions)
             }
             // Nothing is lost: the inputs will be read again from the last snapshot that was written.
             Err(error) => {
-                tracing::error!(%error, "no snapshot");
+                tracing::error!(%error, "no snapshot; the next one is of everything");
+                self.metrics.snapshot_failures.inc();
+                self.state.scorer.snapshot_failed();
+                self.snapshot_error = Some(error.to_string());
                 None
             }
         }

@@ -1,5 +1,7 @@
 //! What the loop shows of itself: metrics, readiness, coverage.
 
+use std::time::Duration;
+
 use qualm_model::{
     level::Level,
     time::{Span, Timestamp},
@@ -12,6 +14,8 @@ use crate::{
     run::coverage::Uncovered,
 };
 
+/// A snapshot is old after this many times the length between two, and not before the other.
+const OLD: (u32, Duration) = (6, Duration::from_secs(60));
 /// Until event time has once been closer to the wall than this, history is being read.
 const BEHIND: Span = Span::MINUTE;
 
@@ -42,6 +46,10 @@ impl Pipeline {
         } else {
             reasons.push("no telemetry yet".to_owned());
         }
+        let age = self.last_snapshot.elapsed();
+        metrics.snapshot_age.set(age.as_secs_f64());
+        let every = super::duration(self.setup.config.state.snapshot_every.0);
+        reasons.extend(old_snapshot(age, every, self.snapshot_error.as_deref()));
         let armings = self.armings();
         for arming in &armings {
             metrics.arming(arming);
@@ -82,5 +90,30 @@ impl Pipeline {
             self.uncovered = names;
         }
         self.coverage.send_if_modified(|shown| std::mem::replace(shown, coverage) != coverage);
+    }
+}
+
+/// What there is to say of the last snapshot, written so long ago.
+fn old_snapshot(age: Duration, every: Duration, error: Option<&str>) -> Option<String> {
+    let (times, least) = OLD;
+    if age <= (every * times).max(least) {
+        return None;
+    }
+    let why = error.map_or_else(String::new, |error| format!(": {error}"));
+    // To the minute: what is not news is not to look like it.
+    Some(format!("no snapshot for {} min, after a crash all since then is read again{why}", age.as_secs() / 60))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_that_has_long_not_been_written_is_a_reason_not_to_be_ready() {
+        let every = Duration::from_secs(10);
+        assert_eq!(old_snapshot(Duration::from_secs(59), every, Some("disk full")), None);
+        let said = old_snapshot(Duration::from_secs(61), every, Some("disk full")).expect("it is old");
+        assert!(said.contains("no snapshot for 1 min") && said.contains("disk full"), "{said}");
+        assert_eq!(old_snapshot(Duration::from_secs(299), Duration::from_secs(60), None), None);
     }
 }
