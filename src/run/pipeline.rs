@@ -70,7 +70,7 @@ struct Decided {
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case", tag = "command")]
 enum Command<'a> {
-    Start { config: &'a str, restored: bool, version: &'a str },
+    Start { config: &'a str, restored: bool, version: &'a str, sinks: &'a [&'a str] },
     Reload { config: &'a str },
     Report { report: &'a EnforcementReport },
 }
@@ -114,7 +114,7 @@ impl Pipeline {
     pub(crate) fn new(setup: Setup, mut state: State, wires: Wires<'_>) -> anyhow::Result<Self> {
         let outstanding = std::mem::take(&mut state.outstanding);
         let findings = std::mem::replace(&mut state.findings, Findings::new(Setting::Live));
-        let alerts = Alerts::start(&setup.config.alerts, &state.journal, findings, &outstanding, wires.registry)?;
+        let alerts = Alerts::start(&setup.config.alerts, &state.journal, findings, outstanding, wires.registry)?;
         let (positions, last_seq) = (state.covered.positions.clone(), state.last_seq);
         let tally = state.scorer.tally();
         Ok(Self {
@@ -157,6 +157,7 @@ impl Pipeline {
             config: &self.setup.hash.clone(),
             restored: self.state.restored,
             version: env!("CARGO_PKG_VERSION"),
+            sinks: &self.setup.config.alerts.sinks(),
         });
         // What stood when the last run ended stands from the first moment of this one.
         self.publish(Vec::new(), None);
@@ -277,7 +278,8 @@ impl Pipeline {
                 held = verdict.held,
                 "verdict"
             );
-            self.alerts.verdict(&verdict);
+            // Also what the journal could not take is told.
+            self.alerts.verdict(seq.unwrap_or(Seq(self.last_seq)), &verdict);
             self.notice(|_| Notice::Verdict(Box::new(verdict)));
         }
         if changed {

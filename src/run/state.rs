@@ -11,6 +11,7 @@ use qualm_scorer::{
     table::TrustTable,
     verdict::Verdict,
 };
+use serde::Deserialize;
 
 use crate::{
     config::Config,
@@ -96,23 +97,39 @@ fn replay(
     covered: &Covered,
 ) -> anyhow::Result<(Outstanding, Findings, usize)> {
     let sinks = config.alerts.sinks();
+    // A sink that was not there when it was decided is owed nothing.
+    let mut owed_to = Vec::new();
     let (mut outstanding, mut findings, mut taken) = (Outstanding::default(), Findings::new(Setting::Live), 0);
     for record in read_from(directory, qualm_scorer::journal::Seq(0))? {
         let record = record?;
         match record.kind {
             Kind::Decision => {
                 let verdict: Verdict = record.payload().context("a decision of the journal")?;
-                findings.tell(&verdict);
+                if let Some(finding) = findings.tell(&verdict) {
+                    outstanding.raised(record.seq, finding, &owed_to);
+                }
                 if record.seq.0 >= covered.journal {
                     scorer.take_over(&verdict);
                     taken += 1;
                 }
             }
             Kind::Alert => outstanding.replay(&record, &sinks).context("an alert of the journal")?,
-            _ => {}
+            Kind::Command => {
+                let command: Told = record.payload().context("a command of the journal")?;
+                if let Some(then) = command.sinks {
+                    owed_to = sinks.iter().copied().filter(|sink| then.iter().any(|name| name == sink)).collect();
+                }
+            }
+            Kind::Gap => {}
         }
     }
     Ok((outstanding, findings, taken))
+}
+
+/// What a command says of sinks.
+#[derive(Deserialize)]
+struct Told {
+    sinks: Option<Vec<String>>,
 }
 
 /// So that `qualm reload` knows whom to signal.
@@ -127,7 +144,11 @@ mod tests {
         level::Level,
         time::{Span, Timestamp},
     };
-    use qualm_scorer::verdict::Cause;
+    use qualm_scorer::{
+        journal::Seq,
+        notify::{Activity, AlertRecord, Delivery},
+        verdict::Cause,
+    };
 
     use super::*;
     use crate::finding::tests::verdict;
@@ -182,6 +203,54 @@ mod tests {
         let state = reopened(&config);
         assert!(state.is_ahead);
         assert_eq!(state.covered.journal, 1);
+    }
+
+    /// The ids and activities that are owed after these records, with a file as the only sink.
+    fn owed(records: &[(Kind, serde_json::Value)]) -> Vec<(Seq, Activity)> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let limits = JournalLimits::default();
+        let journal = Journal::open(&directory.path().join("journal"), &limits).expect("a journal").journal;
+        for (kind, record) in records {
+            journal.append(*kind, Timestamp(0), Timestamp(0), record).expect("appended");
+        }
+        drop(journal);
+        let config = config(directory.path(), "[alerts]\nfile = \"alerts.jsonl\"");
+        let owed = open(&config, "hash").expect("it opens").outstanding.undelivered();
+        owed.into_iter().map(|(seq, finding)| (seq, finding.activity)).collect()
+    }
+
+    fn started(sinks: &[&str]) -> (Kind, serde_json::Value) {
+        (Kind::Command, serde_json::json!({ "command": "start", "config": "hash", "sinks": sinks }))
+    }
+
+    fn decision(verdict: &Verdict) -> (Kind, serde_json::Value) {
+        (Kind::Decision, serde_json::to_value(verdict).expect("plain data"))
+    }
+
+    fn delivered(verdict: &Verdict, seq: u64) -> (Kind, serde_json::Value) {
+        let uid = Findings::new(Setting::Live).tell(verdict).expect("it is news").uid;
+        let (activity, sink) = (Activity::Create, "file".to_owned());
+        let delivery = AlertRecord::Delivered(Delivery { uid, activity, seq: Seq(seq), sink });
+        (Kind::Alert, serde_json::to_value(delivery).expect("plain data"))
+    }
+
+    #[test]
+    fn an_alert_is_owed_from_the_moment_at_which_its_decision_is_in_the_journal() {
+        let quarantine = quarantine();
+        let (start, decided) = (started(&["file"]), decision(&quarantine));
+        // Killed right after the decision; and after the alert had arrived and that was journalled.
+        assert_eq!(owed(&[start.clone(), decided.clone()]), [(Seq(2), Activity::Create)]);
+        assert_eq!(owed(&[start.clone(), decided.clone(), delivered(&quarantine, 2)]), []);
+        let ended = Verdict { time: Timestamp(9), ..verdict(5, Level::Quarantined, Level::Trusted, Cause::Lease) };
+        let records = [start, decided, delivered(&quarantine, 2), decision(&ended)];
+        assert_eq!(owed(&records), [(Seq(4), Activity::Close)]);
+    }
+
+    #[test]
+    fn what_was_decided_before_a_sink_was_configured_is_not_owed_to_it() {
+        let quarantine = quarantine();
+        assert_eq!(owed(&[started(&[]), decision(&quarantine)]), []);
+        assert_eq!(owed(&[started(&["kafka"]), decision(&quarantine)]), []);
     }
 
     /// The writing threads of the state before let go of their files a little later.
