@@ -66,11 +66,13 @@ pub(crate) struct StateConfig {
     pub(crate) directory: PathBuf,
     /// How often a snapshot is written.
     pub(crate) snapshot_every: Length,
+    /// MiB that the journal keeps.
+    pub(crate) journal_mib: u64,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { directory: PathBuf::from("qualm-state"), snapshot_every: Length(Span::seconds(10)) }
+        Self { directory: PathBuf::from("qualm-state"), snapshot_every: Length(Span::seconds(10)), journal_mib: 1024 }
     }
 }
 
@@ -115,6 +117,9 @@ impl Config {
         }
         if self.memory.baselines_mib < 16 {
             return Err("[memory] baselines_mib: at least 16 are needed".to_owned());
+        }
+        if self.state.journal_mib < 16 {
+            return Err("[state] journal_mib: at least 16 are needed".to_owned());
         }
         self.alerts.validate().map_err(|error| error.to_string())
     }

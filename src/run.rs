@@ -5,10 +5,14 @@
 //! - [`state`]: snapshot and journal at start; who was already decided about
 //! - [`pipeline`]: the loop: observe, decide, journal, publish, snapshot, commit
 //! - [`publish`]: the trust table goes out once its decision is on disk; scoring does not wait
+//! - [`checkpoint`]: what of the journal is still needed when its oldest files go
+//! - [`connections`]: comings and goings of enforcement points, in few records
 //! - [`alerts`]: verdicts to findings to sinks
 //! - [`coverage`]: which of the proxies seen in telemetry enforce
 
 pub(crate) mod alerts;
+pub(crate) mod checkpoint;
+pub(crate) mod connections;
 pub(crate) mod coverage;
 pub(crate) mod inputs;
 pub(crate) mod pipeline;

@@ -47,6 +47,8 @@ pub(crate) struct PipelineMetrics {
     pub snapshot_failures: IntCounter,
     /// Seconds since one was written.
     pub snapshot_age: Gauge,
+    /// Reports of enforcement points without a journal record of their own.
+    pub reports_unrecorded: IntCounter,
     /// How long the loop stood still for a snapshot.
     pub snapshot_pause: Histogram,
     entries: IntGaugeVec,
@@ -98,6 +100,10 @@ impl PipelineMetrics {
             snapshot_age: maker.seconds(
                 "qualm_snapshot_age_seconds",
                 "Time since a snapshot was written; since the start, where none was.",
+            )?,
+            reports_unrecorded: maker.counter(
+                "qualm_enforcement_reports_unrecorded_total",
+                "Comings, goings and refusals of enforcement points that have no journal record of their own.",
             )?,
             snapshot_pause: maker
                 .histogram("qualm_snapshot_pause_seconds", "How long the loop stood still for a snapshot.")?,

@@ -7,7 +7,7 @@ use prometheus::Registry;
 use qualm_model::time::Timestamp;
 use qualm_scorer::{
     journal::{Journal, Kind, Seq},
-    notify::{AlertRecord, AlertsConfig, Delivery, Notifier, Outstanding},
+    notify::{AlertRecord, AlertsConfig, Delivery, Notifier, Outstanding, Owed},
     verdict::Verdict,
 };
 use tokio::sync::mpsc;
@@ -51,6 +51,11 @@ impl Alerts {
         let Some(finding) = self.findings.tell(verdict).filter(|_| !self.sinks.is_empty()) else { return };
         self.notifier.notify(seq, &finding);
         self.outstanding.raised(seq, finding, &self.sinks);
+    }
+
+    /// What not every sink has.
+    pub(crate) fn owed(&self) -> Vec<Owed> {
+        self.outstanding.owed().cloned().collect()
     }
 
     /// Journals what was delivered.

@@ -28,6 +28,8 @@ use tokio::{
 use super::{
     Notice, Setup,
     alerts::Alerts,
+    checkpoint::records,
+    connections::{Connections, Noted, Taken},
     coverage::Proxies,
     inputs::{Inputs, Said},
     publish::{Owed, Publisher, is_synced_first},
@@ -43,6 +45,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(200);
 /// Keys of a snapshot that are collected between two batches: a millisecond or two.
 const KEYS_A_TURN: usize = 2_000;
+/// The journal's oldest files are not looked at more often.
+const RELEASE_EVERY: Duration = Duration::from_secs(60);
 /// Publications whose acknowledgements are still timed.
 const TIMED: usize = 1024;
 
@@ -66,13 +70,34 @@ struct Decided {
     read: Option<Instant>,
 }
 
+/// Old files of the journal are to go once the checkpoint is on disk.
+struct Releasing {
+    /// Its last record.
+    last: Seq,
+    /// Records that the disk had refused before it.
+    unwritten: u64,
+    /// The first record that stays.
+    before: Seq,
+}
+
 /// A change that entered the loop other than by an event, as it is journalled.
 #[derive(Serialize)]
 #[serde(rename_all = "snake_case", tag = "command")]
 enum Command<'a> {
-    Start { config: &'a str, restored: bool, version: &'a str, sinks: &'a [&'a str] },
-    Reload { config: &'a str },
-    Report { report: &'a EnforcementReport },
+    Start {
+        config: &'a str,
+        restored: bool,
+        version: &'a str,
+        sinks: &'a [&'a str],
+    },
+    Reload {
+        config: &'a str,
+    },
+    Report {
+        report: &'a EnforcementReport,
+        /// Earlier ones of the same node that have no record.
+        unrecorded: u64,
+    },
 }
 
 /// The loop and its state.
@@ -89,6 +114,10 @@ pub(crate) struct Pipeline {
     stopped: watch::Receiver<bool>,
     positions: Positions,
     proxies: Proxies,
+    connections: Connections,
+    /// A checkpoint on its way to the disk.
+    releasing: Option<Releasing>,
+    next_release: Instant,
     uncovered: Vec<String>,
     /// When each published version was decided and the event that caused it was read, to time its acknowledgements.
     decided: BTreeMap<u64, Decided>,
@@ -137,6 +166,9 @@ impl Pipeline {
             alerts,
             positions,
             proxies: Proxies::default(),
+            connections: Connections::new(Instant::now()),
+            releasing: None,
+            next_release: Instant::now(),
             uncovered: Vec::new(),
             decided: BTreeMap::new(),
             verdicts: Vec::new(),
@@ -291,6 +323,7 @@ impl Pipeline {
         match self.state.journal.append(Kind::Decision, verdict.time, verdict.decided, verdict) {
             Ok(seq) => {
                 self.last_seq = seq.0;
+                self.state.decisions.note(seq, verdict);
                 Some(seq)
             }
             Err(error) => {
@@ -348,9 +381,12 @@ impl Pipeline {
                     why,
                     "an enforcement point refused the table"
                 );
-                self.journal_command(&Command::Report { report });
             }
-            Enforcement::Connected | Enforcement::Disconnected => self.journal_command(&Command::Report { report }),
+            Enforcement::Connected | Enforcement::Disconnected => {}
+        }
+        if report.what != Enforcement::Acknowledged {
+            let is_lost = self.connections.report(report) != Taken::Waiting;
+            self.metrics.reports_unrecorded.inc_by(u64::from(is_lost));
         }
         self.notice(|_| Notice::Report(report.clone()));
     }
@@ -372,8 +408,56 @@ impl Pipeline {
         }
         self.journal_again();
         self.alerts.collect(wall);
+        self.journal_reports();
+        self.bound_journal();
         self.save_if_due();
         self.show(wall);
+    }
+
+    fn journal_reports(&mut self) {
+        for Noted { report, unrecorded } in self.connections.due(Instant::now()) {
+            self.journal_command(&Command::Report { report: &report, unrecorded });
+        }
+    }
+
+    /// Has the oldest files of the journal removed where they are too many, once what of them is needed stands, on disk,
+    /// in a checkpoint.
+    fn bound_journal(&mut self) {
+        let status = self.state.journal.status();
+        match self.releasing.take() {
+            Some(of) if status.durable.seq < of.last => self.releasing = Some(of),
+            Some(of) if status.unwritten == of.unwritten => self.state.journal.release(of.before),
+            // The disk has refused some of it: with the next one.
+            Some(_) => {}
+            None => {
+                let Some(before) = status.excess.filter(|_| Instant::now() >= self.next_release) else { return };
+                self.next_release = Instant::now() + RELEASE_EVERY;
+                let last = self.journal_checkpoint();
+                self.releasing = last.map(|last| Releasing { last, unwritten: status.unwritten, before });
+            }
+        }
+    }
+
+    /// Journals again what of the journal is needed; the last record.
+    fn journal_checkpoint(&mut self) -> Option<Seq> {
+        let sinks = self.setup.config.alerts.sinks();
+        let records = records(&self.setup.hash, &sinks, &self.state.decisions, self.alerts.owed());
+        tracing::info!(
+            records = records.len(),
+            "the journal's oldest files go: what of them is needed is journalled again"
+        );
+        let wall = self.setup.clock.now();
+        let event = self.state.scorer.watermark().unwrap_or(wall);
+        for record in &records {
+            match self.state.journal.append(Kind::Checkpoint, event, wall, record) {
+                Ok(seq) => self.last_seq = seq.0,
+                Err(error) => {
+                    tracing::error!(%error, "the journal's oldest files stay: what of them is needed cannot be journalled");
+                    return None;
+                }
+            }
+        }
+        Some(Seq(self.last_seq))
     }
 
     fn save_if_due(&mut self) {
@@ -469,6 +553,7 @@ impl Pipeline {
     }
 
     async fn stop(mut self) {
+        self.journal_reports();
         self.save_now();
         self.alerts.flush(self.setup.clock.now()).await;
         self.inputs.close().await;

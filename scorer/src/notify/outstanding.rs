@@ -29,8 +29,9 @@ pub struct Outstanding {
     given_up: u64,
 }
 
+/// An alert that not every sink has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Owed {
+pub struct Owed {
     seq: Seq,
     finding: Finding,
     /// Sinks that do not have it.
@@ -55,6 +56,23 @@ impl Outstanding {
             AlertRecord::Delivered(delivery) => self.delivered(&delivery),
         }
         Ok(())
+    }
+
+    /// What a checkpoint of the journal says is owed, as far as it is to one of `sinks`.
+    pub fn carried(owed: impl IntoIterator<Item = Owed>, sinks: &[&str]) -> Self {
+        let mut outstanding = Self::default();
+        for mut owed in owed {
+            owed.missing.retain(|sink| sinks.contains(&sink.as_str()));
+            if !owed.missing.is_empty() {
+                outstanding.owed.insert(owed.finding.uid.clone(), owed);
+            }
+        }
+        outstanding
+    }
+
+    /// All that is owed.
+    pub fn owed(&self) -> impl Iterator<Item = &Owed> {
+        self.owed.values()
     }
 
     /// An alert is owed to `sinks`; `seq` is the journal record that it follows from.

@@ -282,11 +282,10 @@ fn append_orders(
     orders: &[Vec<u8>],
     held: &mut VecDeque<usize>,
 ) -> Result<(), redb::Error> {
-    let mut next = table.last()?.map_or(0, |(number, _)| number.value() + 1);
-    for order in orders {
-        table.insert(next, &order[..])?;
+    let next = table.last()?.map_or(0, |(number, _)| number.value() + 1);
+    for (number, order) in (next..).zip(orders) {
+        table.insert(number, &order[..])?;
         held.push_back(order.len());
-        next += 1;
     }
     let mut sum: usize = held.iter().sum();
     while held.len() > ORDERS || sum > ORDER_BYTES {
