@@ -46,6 +46,10 @@ pub(crate) struct Config {
 pub(crate) struct HistoryConfig {
     /// How far back a topic is read where no position is known.
     pub(crate) since: Length,
+    /// Records older than this when they are read are invalid, except in `files`.
+    pub(crate) oldest: Length,
+    /// How long reading `files` may take.
+    pub(crate) max_duration: Length,
     /// Archived access logs that are read before everything else at the first start.
     pub(crate) files: Vec<PathBuf>,
     /// What is in those files.
@@ -54,7 +58,13 @@ pub(crate) struct HistoryConfig {
 
 impl Default for HistoryConfig {
     fn default() -> Self {
-        Self { since: Length(Span(14 * Span::DAY.0)), files: Vec::new(), format: Format::IstioJson }
+        Self {
+            since: Length(Span(14 * Span::DAY.0)),
+            oldest: Length(Span(400 * Span::DAY.0)),
+            max_duration: Length(Span::HOUR),
+            files: Vec::new(),
+            format: Format::IstioJson,
+        }
     }
 }
 
@@ -117,6 +127,10 @@ impl Config {
         }
         if self.memory.baselines_mib < 16 {
             return Err("[memory] baselines_mib: at least 16 are needed".to_owned());
+        }
+        if self.history.since.0 > self.history.oldest.0 {
+            return Err("[history] oldest: must be as long ago as `since` at least, or its first records are refused"
+                .to_owned());
         }
         if self.state.journal_mib < 16 {
             return Err("[state] journal_mib: at least 16 are needed".to_owned());

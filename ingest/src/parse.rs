@@ -92,6 +92,7 @@ pub struct Parser {
     grammar: Grammar,
     max_record_bytes: usize,
     arrival: Option<Timestamp>,
+    max_age: Option<Span>,
 }
 
 #[derive(Debug)]
@@ -117,13 +118,19 @@ impl Parser {
             (Format::Mapped, Some(mapping)) => Grammar::Mapped(Box::new(Mapped::new(mapping))),
             _ => return Err(InvalidParser),
         };
-        Ok(Self { grammar, max_record_bytes: DEFAULT_MAX_RECORD_BYTES, arrival: None })
+        Ok(Self { grammar, max_record_bytes: DEFAULT_MAX_RECORD_BYTES, arrival: None, max_age: None })
     }
 
     /// The same parser with another bound on the length of a record.
     #[must_use]
     pub fn with_max_record_bytes(self, max_record_bytes: usize) -> Self {
         Self { max_record_bytes, ..self }
+    }
+
+    /// The same parser, for which records older than `max_age` on arrival are [`Invalid::PastTime`].
+    #[must_use]
+    pub fn with_max_age(self, max_age: Span) -> Self {
+        Self { max_age: Some(max_age), ..self }
     }
 
     /// The bound on the length of a record.
@@ -165,7 +172,7 @@ impl Parser {
             return Err(Invalid::TooLong.into());
         }
         let text = str::from_utf8(record).map_err(|_| Invalid::Encoding)?;
-        let mut row = Row { builder, position, arrival: self.arrival };
+        let mut row = Row { builder, position, arrival: self.arrival, max_age: self.max_age };
         match &mut self.grammar {
             Grammar::IstioJson(format) => format.parse(text, &mut row),
             Grammar::IstioText(format) => format.parse(text, &mut row),
@@ -187,12 +194,19 @@ pub struct Row<'a> {
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
+    max_age: Option<Span>,
 }
 
 impl<'a> Row<'a> {
     /// The row of the record at `position`, which arrived at `arrival`.
     pub fn new(builder: &'a mut EventBuilder, position: Position, arrival: Option<Timestamp>) -> Self {
-        Self { builder, position, arrival }
+        Self { builder, position, arrival, max_age: None }
+    }
+
+    /// The same row, which takes nothing that was older than `max_age` on arrival.
+    #[must_use]
+    pub fn with_max_age(self, max_age: Option<Span>) -> Self {
+        Self { max_age, ..self }
     }
 
     /// Checks what holds for every format, and pushes.
@@ -205,6 +219,11 @@ impl<'a> Row<'a> {
         }
         if self.arrival.is_some_and(|arrival| draft.report > arrival + MAX_AHEAD) {
             return Err(Invalid::FutureTime.into());
+        }
+        if let (Some(arrival), Some(max_age)) = (self.arrival, self.max_age)
+            && arrival - draft.report > max_age
+        {
+            return Err(Invalid::PastTime.into());
         }
         draft.position = self.position;
         self.builder.push(&draft);

@@ -8,7 +8,7 @@ use qualm_ingest::{
 };
 use qualm_model::{
     event::{Event, EventBuilder, Position},
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
 const ISTIO_JSON: &str = r#"{"authority":"orders.shop","bytes_received":0,"bytes_sent":3,"connection_termination_details":null,"downstream_local_address":"127.0.0.1:10060","downstream_remote_address":"127.0.0.1:32830","duration":2,"method":"GET","path":"/v1/orders/42?x=1","protocol":"HTTP/1.1","request_id":"80f862cd-fe22-4f4a-8c46-331ccb7de88e","requested_server_name":"orders.shop.svc","response_code":200,"response_code_details":"via_upstream","response_flags":"-","route_name":"default","start_time":"2026-11-22T02:02:24.122Z","upstream_cluster":"up","upstream_host":"127.0.0.1:18100","upstream_local_address":"127.0.0.1:36612","upstream_service_time":"0","upstream_transport_failure_reason":null,"user_agent":"python-requests/2.31","x_forwarded_for":"192.0.2.2"}"#;
@@ -221,6 +221,23 @@ fn a_record_from_the_future_is_refused_only_where_the_time_is_known() {
             assert_eq!(outcome == Err(Invalid::FutureTime.into()), refused, "{} {ahead} s ahead", case.name);
         }
         assert!(outcome_of(&mut case.parser(), case.record.as_bytes()).is_ok(), "{}", case.name);
+    }
+}
+
+#[test]
+fn a_record_of_the_far_past_is_refused_only_where_a_bound_is_set() {
+    for case in &CASES {
+        let arrival = Timestamp(case.start + 401 * 86_400 * 1_000_000_000);
+        for (days, refused) in [(None, false), (Some(400), true), (Some(402), false)] {
+            let parser = case.parser();
+            let mut parser = match days {
+                Some(days) => parser.with_max_age(Span(days * Span::DAY.0)),
+                None => parser,
+            };
+            parser.arrive(arrival);
+            let outcome = outcome_of(&mut parser, case.record.as_bytes());
+            assert_eq!(outcome == Err(Invalid::PastTime.into()), refused, "{} bound by {days:?} days", case.name);
+        }
     }
 }
 

@@ -34,7 +34,9 @@ impl Pipeline {
         let backlog = self.inputs.backlog();
         metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
         let mut reasons = Vec::new();
-        if let Some(watermark) = self.state.scorer.watermark() {
+        if self.archives.is_some() {
+            reasons.push("reading archived logs".to_owned());
+        } else if let Some(watermark) = self.state.scorer.watermark() {
             let behind = wall - watermark;
             metrics.lag_seconds.set(behind.as_seconds().max(0.0));
             if !self.caught_up && behind > BEHIND && !backlog.is_read() {
@@ -49,6 +51,8 @@ impl Pipeline {
         let age = self.last_snapshot.elapsed();
         metrics.snapshot_age.set(age.as_secs_f64());
         let every = super::duration(self.setup.config.state.snapshot_every.0);
+        // While archives are read none is due.
+        let age = if self.archives.is_some() { Duration::ZERO } else { age };
         reasons.extend(old_snapshot(age, every, self.snapshot_error.as_deref()));
         let armings = self.armings();
         for arming in &armings {
