@@ -46,6 +46,10 @@ pub(crate) struct Config {
 pub(crate) struct HistoryConfig {
     /// How far back a topic is read where no position is known.
     pub(crate) since: Length,
+    /// Records older than this when they are read are invalid, except in `files`.
+    pub(crate) oldest: Length,
+    /// How long reading `files` may take.
+    pub(crate) max_duration: Length,
     /// Archived access logs that are read before everything else at the first start.
     pub(crate) files: Vec<PathBuf>,
     /// What is in those files.
@@ -54,7 +58,13 @@ pub(crate) struct HistoryConfig {
 
 impl Default for HistoryConfig {
     fn default() -> Self {
-        Self { since: Length(Span(14 * Span::DAY.0)), files: Vec::new(), format: Format::IstioJson }
+        Self {
+            since: Length(Span(14 * Span::DAY.0)),
+            oldest: Length(Span(400 * Span::DAY.0)),
+            max_duration: Length(Span::HOUR),
+            files: Vec::new(),
+            format: Format::IstioJson,
+        }
     }
 }
 
@@ -66,11 +76,13 @@ pub(crate) struct StateConfig {
     pub(crate) directory: PathBuf,
     /// How often a snapshot is written.
     pub(crate) snapshot_every: Length,
+    /// MiB that the journal keeps.
+    pub(crate) journal_mib: u64,
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { directory: PathBuf::from("qualm-state"), snapshot_every: Length(Span::seconds(10)) }
+        Self { directory: PathBuf::from("qualm-state"), snapshot_every: Length(Span::seconds(10)), journal_mib: 1024 }
     }
 }
 
@@ -129,6 +141,13 @@ impl Config {
             return Err("[memory] baselines_mib: at least 16 are needed".to_owned());
         }
         self.log.check().map_err(|error| error.to_string())?;
+        if self.history.since.0 > self.history.oldest.0 {
+            return Err("[history] oldest: must be as long ago as `since` at least, or its first records are refused"
+                .to_owned());
+        }
+        if self.state.journal_mib < 16 {
+            return Err("[state] journal_mib: at least 16 are needed".to_owned());
+        }
         self.alerts.validate().map_err(|error| error.to_string())
     }
 

@@ -149,7 +149,11 @@ fn config(brokers: &str, state: &Path) -> Config {
         listen: ListenConfig { address: Some(loopback(0)), plaintext_loopback: true, ..ListenConfig::default() },
         lease: Leases { quarantined: Length(Span(10 * Span::MINUTE.0)), ..Leases::default() },
         enforce: EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() },
-        state: StateConfig { directory: state.to_owned(), snapshot_every: Length(Span(Span::SECOND.0 / 10)) },
+        state: StateConfig {
+            directory: state.to_owned(),
+            snapshot_every: Length(Span(Span::SECOND.0 / 10)),
+            ..StateConfig::default()
+        },
         observe: ObserveConfig { address: loopback(0), ..ObserveConfig::default() },
         ..Config::default()
     }

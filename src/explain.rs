@@ -31,6 +31,7 @@ use crate::{
     config::Config,
     finding::{Findings, Setting, in_words},
     reload::is_running,
+    run::checkpoint::Reading,
 };
 
 /// So many names are listed where several or none fit.
@@ -65,7 +66,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     };
     let running = if is_running(directory) { Instance::Running } else { Instance::Stopped };
     let answer = match decisions.episodes.remove(&identity) {
-        Some(episode) => told(&episode, clock::system().now(), running)?,
+        Some(episode) => told(&episode.into_values().collect::<Vec<_>>(), clock::system().now(), running)?,
         None => known
             .and_then(|glance| Some((glance, glance.known.iter().find(|known| known.identity == identity)?)))
             .map_or_else(|| Ok(String::new()), |(glance, known)| trusted::told(known, glance))?,
@@ -85,8 +86,8 @@ enum Instance {
 struct Decisions {
     /// Everybody about whom anything was ever decided.
     known: BTreeSet<String>,
-    /// The latest episode of each whose name fits: from *trusted* up, and down again.
-    episodes: BTreeMap<String, Vec<Verdict>>,
+    /// The latest episode of each whose name fits, from *trusted* up, and down again: by number of record.
+    episodes: BTreeMap<String, BTreeMap<Seq, Verdict>>,
 }
 
 impl Decisions {
@@ -95,30 +96,34 @@ impl Decisions {
         if !journal.is_dir() {
             return Ok(decisions);
         }
-        let records = read_from(journal, Seq(0))?;
-        for record in records {
+        let (mut reading, mut first) = (Reading::default(), None);
+        for record in read_from(journal, Seq(0))? {
             let record = record?;
-            if record.kind != Kind::Decision {
-                continue;
+            let first = *first.get_or_insert(record.seq);
+            let context = || format!("journal {} record {}", journal.display(), record.seq);
+            if record.kind == Kind::Decision {
+                decisions.note(record.seq, record.payload().with_context(context)?, part);
             }
-            let verdict: Verdict =
-                record.payload().with_context(|| format!("journal {} record {}", journal.display(), record.seq))?;
-            if !decisions.known.contains(&verdict.identity) {
-                decisions.known.insert(verdict.identity.clone());
-            }
-            if verdict.identity.contains(part) {
-                decisions.note(verdict);
-            }
+            // What was decided in files that are gone.
+            let checkpoint = reading.take(&record).with_context(context)?.unwrap_or_default();
+            let gone = checkpoint.decisions.into_iter().filter(|(seq, _)| *seq < first);
+            gone.for_each(|(seq, verdict)| decisions.note(seq, verdict, part));
         }
         Ok(decisions)
     }
 
-    fn note(&mut self, verdict: Verdict) {
+    fn note(&mut self, seq: Seq, verdict: Verdict, part: &str) {
+        if !self.known.contains(&verdict.identity) {
+            self.known.insert(verdict.identity.clone());
+        }
+        if !verdict.identity.contains(part) {
+            return;
+        }
         let episode = self.episodes.entry(verdict.identity.clone()).or_default();
-        if episode.last().is_some_and(|last| last.level == Level::Trusted) {
+        if episode.last_key_value().is_some_and(|(_, last)| last.level == Level::Trusted) {
             episode.clear();
         }
-        episode.push(verdict);
+        episode.insert(seq, verdict);
     }
 }
 
@@ -337,5 +342,46 @@ fn length(span: Span) -> String {
         seconds if seconds < 120.0 => format!("{seconds:.0} s"),
         seconds if seconds < 7200.0 => format!("{:.0} min", seconds / 60.0),
         seconds => format!("{:.1} h", seconds / 3600.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use qualm_scorer::journal::{Journal, JournalLimits};
+    use serde::Serialize;
+
+    use super::*;
+    use crate::{finding::tests::verdict, run::checkpoint};
+
+    fn append<T: Serialize>(journal: &Journal, kind: Kind, payload: &T) -> Seq {
+        let seq = journal.append(kind, Timestamp(0), Timestamp(0), payload).expect("appended");
+        journal.wait_durable(seq).expect("written");
+        seq
+    }
+
+    #[test]
+    fn what_stands_is_explained_from_its_beginning_also_when_the_file_of_that_is_gone() {
+        let place = tempfile::tempdir().expect("a directory");
+        // Every record begins a file.
+        let limits = JournalLimits { segment_bytes: 1, retain_bytes: 1, ..JournalLimits::default() };
+        let journal = Journal::open(place.path(), &limits).expect("a journal").journal;
+        let (rise, higher) = (
+            verdict(1, Level::Trusted, Level::Watched, Cause::Evidence),
+            verdict(2, Level::Watched, Level::Quarantined, Cause::Evidence),
+        );
+        let mut needed = checkpoint::Decisions::default();
+        needed.note(append(&journal, Kind::Decision, &rise), &rise);
+        let kept = append(&journal, Kind::Decision, &higher);
+        needed.note(kept, &higher);
+        for carried in checkpoint::records("hash", &[], &needed, Vec::new()) {
+            append(&journal, Kind::Checkpoint, &carried);
+        }
+        journal.release(kept);
+        append(&journal, Kind::Command, &"the next record");
+        let first = read_from(place.path(), Seq(0)).expect("a journal").next().expect("a record").expect("sound");
+        assert_eq!(first.seq, kept, "the file with the beginning is gone");
+        let mut decisions = Decisions::read(place.path(), "cart").expect("it can be read");
+        let episode: Vec<Verdict> = decisions.episodes.remove("cart").expect("it is known").into_values().collect();
+        assert_eq!(episode, [rise, higher]);
     }
 }

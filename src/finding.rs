@@ -36,19 +36,27 @@ struct Open {
     reasons: Vec<Reason>,
 }
 
+impl Default for Findings {
+    fn default() -> Self {
+        Self::new(Setting::Live)
+    }
+}
+
 impl Findings {
     /// No episode is open.
     pub(crate) fn new(setting: Setting) -> Self {
         Self { setting, open: BTreeMap::new() }
     }
 
-    /// The finding that a verdict asks for; `None` where it only renews a lease, which is no news.
+    /// The finding that a verdict asks for; `None` where it only renews a lease, which is no news, and at the end of what
+    /// has no known beginning.
     pub(crate) fn tell(&mut self, verdict: &Verdict) -> Option<Finding> {
         if verdict.cause == Cause::Renewed {
             return None;
         }
         let known = self.open.remove(&verdict.identity);
         let activity = match (&known, verdict.level) {
+            (None, Level::Trusted) => return None,
             (_, Level::Trusted) => Activity::Close,
             (None, _) => Activity::Create,
             (Some(_), _) => Activity::Update,

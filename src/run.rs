@@ -5,11 +5,15 @@
 //! - [`state`]: snapshot and journal at start; who was already decided about
 //! - [`pipeline`]: the loop: observe, decide, journal, publish, snapshot, commit
 //! - [`publish`]: the trust table goes out once its decision is on disk; scoring does not wait
+//! - [`checkpoint`]: what of the journal is still needed when its oldest files go
+//! - [`connections`]: comings and goings of enforcement points, in few records
 //! - [`alerts`]: verdicts to findings to sinks
 //! - [`coverage`]: which of the proxies seen in telemetry enforce; [`laggards`]: when the log says who does not
 //! - [`premises`]: what must hold before anything is opened
 
 pub(crate) mod alerts;
+pub(crate) mod checkpoint;
+pub(crate) mod connections;
 pub(crate) mod coverage;
 pub(crate) mod inputs;
 pub(crate) mod laggards;
@@ -23,7 +27,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use prometheus::Registry;
 use qualm_ingest::envoy::{Grants, TelemetryLimits, TelemetryMetrics, telemetry};
-use qualm_model::time::Clock;
+use qualm_model::time::{Clock, Span};
 use qualm_scorer::{
     enforce::{
         Enforcer,
@@ -143,8 +147,15 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let (table, tables) = watch::channel::<SharedTable>(state.table(state.last_seq, &setup.hash).into());
     let (reports, report) = mpsc::channel(REPORTS);
     let (coverage, covered) = watch::channel(Coverage::default());
-    let edge =
-        Edge { registry: &registry, clock: &setup.clock, tables, reports, coverage: covered, stopped: stopped.clone() };
+    let edge = Edge {
+        registry: &registry,
+        clock: &setup.clock,
+        oldest: config.history.oldest.0,
+        tables,
+        reports,
+        coverage: covered,
+        stopped: stopped.clone(),
+    };
     if let Some(listener) = listener {
         let (address, telemetry) = edge.open(listener, inputs.next_index()).await?;
         tracing::info!(%address, "gRPC: ALS, OTLP, xDS, trust stream");
@@ -162,6 +173,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
 struct Edge<'a> {
     registry: &'a Registry,
     clock: &'a Clock,
+    oldest: Span,
     tables: watch::Receiver<SharedTable>,
     reports: mpsc::Sender<EnforcementReport>,
     coverage: watch::Receiver<Coverage>,
@@ -176,7 +188,7 @@ impl Edge<'_> {
         let stream = TrustStream::new(NodeLimits::default(), self.clock.clone(), self.coverage, metrics);
         let (als, otlp, source) = telemetry(
             index,
-            &TelemetryLimits::default(),
+            &TelemetryLimits { max_age: Some(self.oldest), ..TelemetryLimits::default() },
             Grants::new(listener.grants()),
             self.clock.clone(),
             TelemetryMetrics::register(self.registry)?,

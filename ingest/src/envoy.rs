@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`als`], [`otlp`]: the two services
 //! - [`entry`]: an ALS entry in the words of all access logs
+//! - [`lanes`]: a lane for each peer, so that none is late or early because of another
 //!
 //! Neither protocol keeps what it has sent: what was received and is in no snapshot when Qualm dies is lost, and
 //! the gap is reported. Between the services and the loop stands a queue that is bounded in bytes; while it is full,
@@ -16,13 +17,13 @@ use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use qualm_model::{
     event::{EventBuilder, Position, Positions},
     identity::{Peer, SpiffeId},
-    time::{Clock, Timestamp},
+    time::{Clock, Span, Timestamp},
 };
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 
-use self::{als::AccessLogs, otlp::OtlpLogs};
+use self::{als::AccessLogs, lanes::Lanes, otlp::OtlpLogs};
 use crate::{
     parse::{Row, access::AccessEntry},
     source::{Batch, Incoming, Invalid, Rejected, Rejection, Source, SourceError},
@@ -30,6 +31,7 @@ use crate::{
 
 pub mod als;
 pub mod entry;
+mod lanes;
 pub mod otlp;
 
 /// Messages that may wait; their bytes are what really bounds the queue.
@@ -49,11 +51,14 @@ pub struct TelemetryLimits {
     pub entry_bytes: usize,
     /// ALS streams and OTLP calls at once.
     pub streams: usize,
+    /// Entries that were older than this on arrival are invalid.
+    #[serde(skip)]
+    pub max_age: Option<Span>,
 }
 
 impl Default for TelemetryLimits {
     fn default() -> Self {
-        Self { queue_bytes: 16 << 20, message_bytes: 4 << 20, entry_bytes: 64 << 10, streams: 16_384 }
+        Self { queue_bytes: 16 << 20, message_bytes: 4 << 20, entry_bytes: 64 << 10, streams: 16_384, max_age: None }
     }
 }
 
@@ -135,6 +140,16 @@ enum Message {
 struct Origin {
     reporter: Capacity,
     node_id: String,
+}
+
+impl Origin {
+    /// Who this is among all peers.
+    fn peer(&self) -> (&str, &str) {
+        match &self.reporter {
+            Capacity::Party(id) => (id.as_str(), &self.node_id),
+            Capacity::Collector => ("", &self.node_id),
+        }
+    }
 }
 
 /// Whose calls a peer may report.
@@ -223,6 +238,8 @@ pub fn telemetry(
         operation: String::new(),
         scratch: entry::Scratch::default(),
         entry_bytes: limits.entry_bytes,
+        max_age: limits.max_age,
+        lanes: Lanes::default(),
         metrics,
     };
     (als.max_decoding_message_size(limits.message_bytes), otlp.max_decoding_message_size(limits.message_bytes), source)
@@ -240,6 +257,8 @@ pub struct EnvoySource {
     operation: String,
     scratch: entry::Scratch,
     entry_bytes: usize,
+    max_age: Option<Span>,
+    lanes: Lanes,
     metrics: TelemetryMetrics,
 }
 
@@ -249,8 +268,11 @@ impl Source for EnvoySource {
         // No await below: what is taken from the queue is in the batch.
         let arrival = self.clock.now();
         let mut rejected = Vec::new();
+        let mut positions = Positions::new();
         loop {
-            self.read(parcel, arrival, &mut rejected);
+            let lane = self.lanes.of(parcel.origin.peer());
+            self.read(parcel, lane, arrival, &mut rejected);
+            positions.insert((self.index, lane), self.received);
             if self.builder.len() + rejected.len() >= BATCH_ROWS {
                 break;
             }
@@ -259,7 +281,6 @@ impl Source for EnvoySource {
                 Err(_) => break,
             }
         }
-        let positions = Positions::from([((self.index, 0), self.received)]);
         Ok(Incoming::Batch(Batch { events: self.builder.finish(), rejected, positions, lag: None, lost: Vec::new() }))
     }
 
@@ -270,15 +291,17 @@ impl Source for EnvoySource {
 }
 
 impl EnvoySource {
-    fn read(&mut self, parcel: Parcel, arrival: Timestamp, rejected: &mut Vec<Rejected>) {
+    fn read(&mut self, parcel: Parcel, lane: i32, arrival: Timestamp, rejected: &mut Vec<Rejected>) {
         let Parcel { message, origin, .. } = parcel;
         let mut sink = Sink {
             builder: &mut self.builder,
             operation: &mut self.operation,
             origin: &origin,
             index: self.index,
+            lane,
             received: &mut self.received,
             arrival,
+            max_age: self.max_age,
             entry_bytes: self.entry_bytes,
             rejected,
             metrics: &self.metrics,
@@ -296,8 +319,10 @@ struct Sink<'s> {
     operation: &'s mut String,
     origin: &'s Origin,
     index: u16,
+    lane: i32,
     received: &'s mut i64,
     arrival: Timestamp,
+    max_age: Option<Span>,
     entry_bytes: usize,
     rejected: &'s mut Vec<Rejected>,
     metrics: &'s TelemetryMetrics,
@@ -307,7 +332,7 @@ impl Sink<'_> {
     /// Takes one entry of `bytes`, as it could be understood.
     fn take(&mut self, protocol: &str, bytes: usize, entry: Result<AccessEntry<'_>, Rejection>) {
         self.metrics.entries.with_label_values(&[protocol]).inc();
-        let position = Position { source: self.index, partition: 0, offset: *self.received };
+        let position = Position { source: self.index, partition: self.lane, offset: *self.received };
         *self.received += 1;
         let pushed = match entry {
             _ if bytes > self.entry_bytes => Err(Invalid::TooLong.into()),
@@ -341,7 +366,7 @@ impl Sink<'_> {
         if own.is_some_and(|own| own != reporting) {
             return Err(Invalid::NotItsOwn.into());
         }
-        Row::new(self.builder, position, Some(self.arrival)).push(draft)
+        Row::new(self.builder, position, Some(self.arrival)).with_max_age(self.max_age).push(draft)
     }
 }
 

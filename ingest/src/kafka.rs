@@ -17,7 +17,7 @@ use std::{collections::BTreeMap, thread, time::Duration};
 
 use qualm_model::{
     event::Positions,
-    time::{Clock, Timestamp},
+    time::{Clock, Span, Timestamp},
 };
 use rdkafka::{
     ClientConfig,
@@ -78,11 +78,20 @@ struct Topic {
     counters: SourceCounters,
 }
 
+/// How far back records may lie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct History {
+    /// Where reading starts where neither the loop nor the group knows a position; as `auto.offset.reset` says
+    /// (earliest, unless configured) where it is not told.
+    pub start: Option<Timestamp>,
+    /// What was older than this on arrival is invalid, whatever its place in the topic.
+    pub max_age: Option<Span>,
+}
+
 impl KafkaSource {
     /// Joins the group. The topics have the source indices from `first_source` on.
     ///
-    /// Where neither the loop nor the group knows a position, reading starts at `history_start`, or else as
-    /// `auto.offset.reset` says (earliest, unless configured). Asks the brokers, so it blocks for a while.
+    /// Asks the brokers, so it blocks for a while.
     ///
     /// Errors: brokers that cannot be reached, a topic that does not exist, a property or mapping that is wrong.
     pub fn start(
@@ -90,9 +99,13 @@ impl KafkaSource {
         first_source: u16,
         clock: Clock,
         counters: &IngestCounters,
-        history_start: Option<Timestamp>,
+        history: History,
     ) -> Result<Self, SourceError> {
-        let topics = topics(config, first_source, counters)?;
+        let mut topics = topics(config, first_source, counters)?;
+        if let Some(max_age) = history.max_age {
+            topics =
+                topics.into_iter().map(|topic| Topic { parser: topic.parser.with_max_age(max_age), ..topic }).collect();
+        }
         let client = client_config(config)?;
         let context = Context::new(topics.iter().map(|topic| topic.counters.connection_errors.clone()).collect());
         let lag = context.lag().clone();
@@ -110,7 +123,7 @@ impl KafkaSource {
         let (commits, commands) = std::sync::mpsc::channel();
         let reading = Reading::new(consumer, topics, dead_letters, sender, commands)
             .with_batches_of(config.batch_records)
-            .with_history_start(history_start);
+            .with_history_start(history.start);
         let (finish, finished) = oneshot::channel();
         thread::Builder::new().name("kafka".to_owned()).spawn(move || reading.run(&clock, finish)).map_err(
             |error| SourceError {

@@ -44,7 +44,7 @@ pub mod ztunnel;
 
 use qualm_model::{
     event::{EventBuilder, Position},
-    time::Timestamp,
+    time::{Span, Timestamp},
 };
 
 use self::{
@@ -77,6 +77,7 @@ pub struct Parser {
     arrival: Option<Timestamp>,
     refused: Vec<Rejection>,
     lost: u64,
+    max_age: Option<Span>,
 }
 
 /// A format that cannot be read as configured.
@@ -99,6 +100,7 @@ impl Parser {
             arrival: None,
             refused: Vec::new(),
             lost: 0,
+            max_age: None,
         })
     }
 
@@ -118,6 +120,12 @@ impl Parser {
     #[must_use]
     pub fn with_cluster(self, cluster: String) -> Self {
         Self { cluster, ..self }
+    }
+
+    /// The same parser, for which records older than `max_age` on arrival are [`Invalid::PastTime`].
+    #[must_use]
+    pub fn with_max_age(self, max_age: Span) -> Self {
+        Self { max_age: Some(max_age), ..self }
     }
 
     /// The bound on the length of a record.
@@ -191,6 +199,7 @@ impl Parser {
             builder,
             position,
             arrival,
+            max_age: self.max_age,
             marks,
         };
         self.envelopes.open(record, &outer, &mut reading)
@@ -220,13 +229,15 @@ struct Reading<'a> {
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
+    max_age: Option<Span>,
     marks: Marks,
 }
 
 impl Contents for Reading<'_> {
     #[inline]
     fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection> {
-        let mut row = Row::new(self.builder, self.position, self.arrival).written_at(*origin);
+        let mut row =
+            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).written_at(*origin);
         let outcome = self.grammar.parse(record, &mut row);
         *self.lost += row.lost();
         match outcome {
@@ -239,7 +250,8 @@ impl Contents for Reading<'_> {
 
     #[inline]
     fn take_escaped(&mut self, record: &str, origin: &Origin<'_>) -> Option<()> {
-        let mut row = Row::new(self.builder, self.position, self.arrival).written_at(*origin);
+        let mut row =
+            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).written_at(*origin);
         self.grammar.parse_escaped(record, &mut row)
     }
 

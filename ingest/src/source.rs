@@ -104,6 +104,8 @@ pub enum Invalid {
     ImpossibleTime,
     /// More than 5 minutes ahead of its arrival.
     FutureTime,
+    /// Longer ago, when it arrived, than the source accepts.
+    PastTime,
     /// A reporter that may not report this call.
     NotItsOwn,
     /// Pieces of a line whose end never came.
@@ -122,6 +124,7 @@ impl Invalid {
             Self::MissingIdentity => "missing_identity",
             Self::ImpossibleTime => "impossible_time",
             Self::FutureTime => "future_time",
+            Self::PastTime => "past_time",
             Self::NotItsOwn => "not_its_own",
             Self::Unfinished => "unfinished",
         }

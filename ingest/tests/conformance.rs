@@ -263,6 +263,23 @@ fn instant(time: Timestamp) -> jiff::Timestamp {
 }
 
 #[test]
+fn a_record_of_the_far_past_is_refused_only_where_a_bound_is_set() {
+    for case in &CASES {
+        let arrival = Timestamp(case.start + 401 * 86_400 * 1_000_000_000);
+        for (days, refused) in [(None, false), (Some(400), true), (Some(402), false)] {
+            let parser = case.parser();
+            let mut parser = match days {
+                Some(days) => parser.with_max_age(Span(days * Span::DAY.0)),
+                None => parser,
+            };
+            parser.arrive(arrival);
+            let outcome = outcome_of(&mut parser, case.record.as_bytes());
+            assert_eq!(outcome == Err(Invalid::PastTime.into()), refused, "{} bound by {days:?} days", case.name);
+        }
+    }
+}
+
+#[test]
 fn impossible_dates_are_invalid() {
     for case in CASES.iter() {
         let date = instant(case.event().event(0).report()).strftime("%Y-%m-%d").to_string();

@@ -10,7 +10,7 @@ use prometheus::Registry;
 use qualm_ingest::{
     config::{KafkaConfig, TopicConfig},
     counters::IngestCounters,
-    kafka::{KafkaSource, WrittenKeys, probe, probe_written},
+    kafka::{History, KafkaSource, WrittenKeys, probe, probe_written},
     parse::Format,
     source::{Batch, Incoming, Source, SourceError},
 };
@@ -53,7 +53,7 @@ fn config(cluster: &Cluster) -> KafkaConfig {
 fn start(config: &KafkaConfig, registry: &Registry) -> Result<KafkaSource, SourceError> {
     let counters = IngestCounters::register(registry).unwrap();
     let clock = Clock::new(|| Timestamp::from_seconds(1_800_000_000));
-    KafkaSource::start(config, 7, clock, &counters, None)
+    KafkaSource::start(config, 7, clock, &counters, History::default())
 }
 
 /// What the group has committed for partition 0, once it has committed anything.

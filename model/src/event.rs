@@ -85,10 +85,18 @@ impl Outcome {
 pub struct Position {
     /// Index of the topic or file in the configuration.
     pub source: u16,
-    /// Kafka partition, 0 elsewhere.
+    /// Kafka partition; 0 for files. Below 0 for what a peer has pushed and cannot be asked for again: one for each of so
+    /// many peers.
     pub partition: i32,
     /// Kafka offset, or the 0-based row of the record over all inputs.
     pub offset: i64,
+}
+
+impl Position {
+    /// Whether a peer has pushed it: what it has not sent yet will not come in order with what others have.
+    pub const fn is_pushed(&self) -> bool {
+        self.partition < 0
+    }
 }
 
 /// Per (source, partition) the offset of the *next* record to read.

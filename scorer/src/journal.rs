@@ -8,6 +8,10 @@
 //! their first record. Where the disk refused records, the next one that fits is preceded by a `gap` record that
 //! bears the number of the last one lost, so that no number is ever missing without a word.
 //!
+//! The oldest files are removed once there are more than `retain_bytes` in all and whoever appends has said that they
+//! are no longer needed ([`Journal::release`]): it has then appended again what of them is. The chain goes on from the
+//! first file that is left.
+//!
 //! # Layout of the module
 //! - `record`: one line, its hash and its link
 //! - `segment`, `read`: files and the checked way back through them
@@ -60,11 +64,21 @@ pub struct JournalLimits {
     pub segment_bytes: u64,
     /// Bytes that may wait for the disk; beyond, appending waits.
     pub queue_bytes: usize,
+    /// All files together have about so many bytes: beyond, the oldest are to go.
+    pub retain_bytes: u64,
 }
 
 impl Default for JournalLimits {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, queue_bytes: 8 << 20 }
+        Self { segment_bytes: 64 << 20, queue_bytes: 8 << 20, retain_bytes: 1 << 30 }
+    }
+}
+
+impl JournalLimits {
+    /// Limits of a journal of about `bytes`, in files small enough for the oldest to go one at a time.
+    pub fn of_bytes(bytes: u64) -> Self {
+        let default = Self::default();
+        Self { segment_bytes: (bytes / 16).min(default.segment_bytes), retain_bytes: bytes, ..default }
     }
 }
 
@@ -83,6 +97,10 @@ pub struct JournalStatus {
     pub waits: u64,
     /// How long the last sync took.
     pub last_sync: Duration,
+    /// Bytes of all files.
+    pub bytes: u64,
+    /// Where they are too many: the files that have only records before this number are to be released.
+    pub excess: Option<Seq>,
 }
 
 /// A journal that cannot be opened or read.
@@ -192,7 +210,8 @@ impl Journal {
         let lock = lock(directory)?;
         let (segment, head, torn) = mend(directory)?;
         let shared = Arc::new(Shared::new(head, limits.queue_bytes));
-        let writer = Writer::new(directory, segment, head, limits.segment_bytes)?;
+        let writer = Writer::new(directory, segment, head, limits)?;
+        writer.tell_size(&shared);
         let thread = thread::Builder::new()
             .name("journal".to_owned())
             .spawn({
@@ -258,6 +277,12 @@ impl Journal {
     /// As [`Self::durable`].
     pub fn wait_durable(&self, seq: Seq) -> Result<(), AppendError> {
         self.inner.shared.wait_settled(seq)
+    }
+
+    /// Lets go of the files that have only records before number `before`: what of them is needed stands, synced, in a
+    /// later record. They are removed before the next record is written.
+    pub fn release(&self, before: Seq) {
+        self.inner.shared.release(before);
     }
 
     /// How it is doing.

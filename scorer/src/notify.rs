@@ -35,7 +35,7 @@ pub use self::{
     kafka::KafkaSink,
     message::{message, plain},
     ocsf::DetectionFinding,
-    outstanding::{AlertRecord, Outstanding},
+    outstanding::{AlertRecord, Outstanding, Owed},
     stdout::StdoutSink,
 };
 

@@ -124,6 +124,21 @@ impl Shard {
         self.collect(&mut most);
     }
 
+    /// Everything is to be in the next snapshot.
+    pub(crate) fn change_all(&mut self) {
+        for (&id, source) in &mut self.sources {
+            self.changed.touch_source(id, source);
+        }
+        for (&key, edge) in &mut self.edges {
+            self.changed.touch_edge(key, edge);
+        }
+        for (&attribute, seen) in &mut self.known {
+            let before = *seen;
+            self.changed.touch_known(attribute, seen, before);
+        }
+        (self.changed.names_from, self.changed.forgotten) = (0, true);
+    }
+
     /// A source that is about to change other than by an event of its own.
     pub(crate) fn source_to_change(&mut self, id: u32) -> Option<&mut Source> {
         let source = self.sources.get_mut(&id)?;

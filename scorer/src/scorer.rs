@@ -20,7 +20,7 @@ use crate::{
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
     shard::{SHARDS, Shard, Source},
-    snapshot::Changes,
+    snapshot::{Changes, Reach},
     standings::Standings,
     verdict::{Reason, Verdict},
     watermark::Watermark,
@@ -85,6 +85,8 @@ pub struct Scorer {
     pub(crate) tally: Tally,
     /// The snapshot that is being taken.
     pub(crate) collecting: Option<Changes>,
+    /// What the next snapshot replaces.
+    pub(crate) reach: Reach,
     /// Keys were folded, and names they used may be let go.
     pub(crate) sweep_due: bool,
     pub(crate) order: Order,
@@ -126,6 +128,7 @@ impl Scorer {
             used: 0,
             tally: Tally::default(),
             collecting: None,
+            reach: Reach::default(),
             sweep_due: false,
             order: Order::default(),
             estate: Estate::default(),

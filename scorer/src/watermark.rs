@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// A partition this far behind the foremost does not hold back the others, once it has been read up to the present.
 /// Counted in event time, so that the same events in the same order give the same watermark.
 const IDLE: Span = Span::MINUTE;
+/// The same for what peers push (Envoy's logs come every second or so): a peer that is slow or gone has everybody's
+/// windows closed this much later, and its own events are late beyond it.
+const PUSHED_IDLE: Span = Span::seconds(10);
 /// A partition whose last record was older than this when read is still catching up: there is more to come from it.
 const FRESH: Span = Span(2 * Span::MINUTE.0);
 /// It is waited for until so many events of others have come meanwhile: brokers hand out partitions in turns, and days
@@ -50,12 +53,22 @@ impl Watermark {
     #[inline]
     pub(crate) fn see(&mut self, position: Position, time: Timestamp, wall: Timestamp) -> Option<Timestamp> {
         let key = (position.source, position.partition);
+        let is_pushed = position.is_pushed();
+        // Peers are many, and whenever one is further all are looked at: once a second of each is often enough.
+        let time = if is_pushed { Timestamp(time.window(Span::SECOND) * Span::SECOND.0) } else { time };
         self.events += 1;
         if self.last.is_some_and(|(last, greatest)| last == key && time <= greatest) {
             return None;
         }
         let event = self.events;
         let fresh = wall - time <= FRESH;
+        if is_pushed
+            && let Some(reached) = self.partitions.get_mut(&key)
+            && time <= reached.time
+        {
+            (reached.event, reached.read) = (event, wall);
+            return None;
+        }
         let reached = self.partitions.entry(key).or_insert(Reached { time, event, fresh, read: wall });
         *reached = Reached { time: time.max(reached.time), event, fresh, read: wall };
         self.last = Some((key, reached.time));
@@ -63,8 +76,13 @@ impl Watermark {
         self.foremost = Some(foremost);
         let begun = *self.begun.get_or_insert(wall);
         let is_to_come = |at: &Reached| event - at.event <= TURN && wall - at.read.max(begun) <= PATIENCE;
-        let counts = |at: &&Reached| foremost - at.time <= IDLE || (!at.fresh && is_to_come(at));
-        let least = self.partitions.values().filter(counts).map(|at| at.time).min().unwrap_or(foremost);
+        let counts = |((_, partition), at): &(&(u16, i32), &Reached)| {
+            if *partition < 0 {
+                return foremost - at.time <= PUSHED_IDLE;
+            }
+            foremost - at.time <= IDLE || (!at.fresh && is_to_come(at))
+        };
+        let least = self.partitions.iter().filter(counts).map(|(_, at)| at.time).min().unwrap_or(foremost);
         if self.now.is_some_and(|now| least <= now) {
             return None;
         }
@@ -109,6 +127,24 @@ mod tests {
         assert_eq!(live(&mut watermark, 1, 110), Some(Timestamp::from_seconds(110)));
         // Partition 1 falls silent: after a minute of event time it holds nobody back.
         assert_eq!(live(&mut watermark, 0, 200), Some(Timestamp::from_seconds(200)));
+    }
+
+    #[test]
+    fn a_peer_that_is_a_little_slower_is_waited_for_and_one_that_is_slow_or_gone_holds_nobody() {
+        let mut watermark = Watermark::default();
+        live(&mut watermark, -1, 100);
+        live(&mut watermark, -2, 95);
+        assert_eq!(live(&mut watermark, -1, 104), None, "what the other sends is not late");
+        assert_eq!(live(&mut watermark, -2, 103), Some(Timestamp::from_seconds(103)));
+        // It goes.
+        assert_eq!(live(&mut watermark, -1, 113), None);
+        assert_eq!(live(&mut watermark, -1, 114), Some(Timestamp::from_seconds(114)));
+        // A third one sends what is minutes old, again and again.
+        for second in 0..100 {
+            let now = Timestamp::from_seconds(115 + second);
+            assert_eq!(watermark.see(at(-3), now - Span(5 * Span::MINUTE.0), now), None);
+            assert_eq!(watermark.see(at(-1), now, now), Some(now));
+        }
     }
 
     #[test]

@@ -118,7 +118,7 @@ fn last_config(directory: &Path) -> Option<String> {
         config: Option<String>,
     }
     let commands = journal::read_from(directory, Seq(0)).ok()?.map_while(Result::ok);
-    let commands = commands.filter(|record| record.kind == Kind::Command);
+    let commands = commands.filter(|record| matches!(record.kind, Kind::Command | Kind::Checkpoint));
     commands.filter_map(|record| record.payload::<Command>().ok()?.config).last()
 }
 

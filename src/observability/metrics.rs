@@ -47,6 +47,12 @@ pub(crate) struct PipelineMetrics {
     pub unreachable: IntGauge,
     /// Snapshots written.
     pub snapshots: IntCounter,
+    /// Snapshots that could not be written.
+    pub snapshot_failures: IntCounter,
+    /// Seconds since one was written.
+    pub snapshot_age: Gauge,
+    /// Reports of enforcement points without a journal record of their own.
+    pub reports_unrecorded: IntCounter,
     /// How long the loop stood still for a snapshot.
     pub snapshot_pause: Histogram,
     entries: IntGaugeVec,
@@ -99,6 +105,18 @@ impl PipelineMetrics {
                 "Kafka clusters of which no broker has answered for a minute or more.",
             )?,
             snapshots: maker.counter("qualm_snapshots_total", "Snapshots written.")?,
+            snapshot_failures: maker.counter(
+                "qualm_snapshot_failures_total",
+                "Snapshots that could not be written; the next one is of everything.",
+            )?,
+            snapshot_age: maker.seconds(
+                "qualm_snapshot_age_seconds",
+                "Time since a snapshot was written; since the start, where none was.",
+            )?,
+            reports_unrecorded: maker.counter(
+                "qualm_enforcement_reports_unrecorded_total",
+                "Comings, goings and refusals of enforcement points that have no journal record of their own.",
+            )?,
             snapshot_pause: maker
                 .histogram("qualm_snapshot_pause_seconds", "How long the loop stood still for a snapshot.")?,
             entries: maker.gauges("qualm_trust_entries", "Entries of the trust table by level.")?,

@@ -1,12 +1,13 @@
-//! Verdicts to alerts: one an episode, under one id, delivered at least once.
+//! Verdicts to alerts: one an episode, under one id, delivered at least once. What is owed follows from the decisions in
+//! the journal: there is no moment between the two in which a crash could lose an alert.
 
 use std::time::Duration;
 
 use prometheus::Registry;
 use qualm_model::time::Timestamp;
 use qualm_scorer::{
-    journal::{Journal, Kind},
-    notify::{AlertRecord, AlertsConfig, Delivery, Notifier, Outstanding},
+    journal::{Journal, Kind, Seq},
+    notify::{AlertRecord, AlertsConfig, Delivery, Notifier, Outstanding, Owed},
     verdict::Verdict,
 };
 use tokio::sync::mpsc;
@@ -24,7 +25,8 @@ pub(crate) struct Alerts {
     notifier: Notifier,
     deliveries: mpsc::Receiver<Delivery>,
     journal: Journal,
-    has_sinks: bool,
+    outstanding: Outstanding,
+    sinks: Vec<&'static str>,
 }
 
 impl Alerts {
@@ -32,7 +34,7 @@ impl Alerts {
         config: &AlertsConfig,
         journal: &Journal,
         findings: Findings,
-        outstanding: &Outstanding,
+        outstanding: Outstanding,
         registry: &Registry,
     ) -> anyhow::Result<Self> {
         let (sender, deliveries) = mpsc::channel(DELIVERIES);
@@ -41,25 +43,25 @@ impl Alerts {
         for (seq, finding) in outstanding.undelivered() {
             notifier.notify(seq, &finding);
         }
-        let has_sinks = !config.sinks().is_empty();
-        Ok(Self { findings, notifier, deliveries, journal: journal.clone(), has_sinks })
+        Ok(Self { findings, notifier, deliveries, journal: journal.clone(), outstanding, sinks: config.sinks() })
     }
 
-    /// Tells of a verdict.
-    pub(crate) fn verdict(&mut self, verdict: &Verdict) {
-        let Some(finding) = self.findings.tell(verdict).filter(|_| self.has_sinks) else { return };
-        let record = AlertRecord::Due(Box::new(finding.clone()));
-        match self.journal.append(Kind::Alert, verdict.time, verdict.decided, &record) {
-            Ok(seq) => self.notifier.notify(seq, &finding),
-            Err(error) => {
-                tracing::error!(%error, uid = finding.uid, "an alert could not be journalled, and is not sent");
-            }
-        }
+    /// Tells of a verdict, whose record in the journal is `seq`.
+    pub(crate) fn verdict(&mut self, seq: Seq, verdict: &Verdict) {
+        let Some(finding) = self.findings.tell(verdict).filter(|_| !self.sinks.is_empty()) else { return };
+        self.notifier.notify(seq, &finding);
+        self.outstanding.raised(seq, finding, &self.sinks);
+    }
+
+    /// What not every sink has.
+    pub(crate) fn owed(&self) -> Vec<Owed> {
+        self.outstanding.owed().cloned().collect()
     }
 
     /// Journals what was delivered.
     pub(crate) fn collect(&mut self, at: Timestamp) {
         while let Ok(delivery) = self.deliveries.try_recv() {
+            self.outstanding.delivered(&delivery);
             if let Err(error) = self.journal.append(Kind::Alert, at, at, &AlertRecord::Delivered(delivery)) {
                 // It will be sent once more after a restart, under the same id.
                 tracing::warn!(%error, "a delivery could not be journalled");

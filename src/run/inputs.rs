@@ -2,14 +2,15 @@
 
 use std::fmt;
 
+use anyhow::Context as _;
 use prometheus::Registry;
 use qualm_ingest::{
     config,
     counters::IngestCounters,
     envoy::EnvoySource,
     file::{FileReader, FileSource, Follow},
-    kafka::{KafkaSource, Lag},
-    source::{Incoming, Source, SourceError},
+    kafka::{History, KafkaSource, Lag},
+    source::{Batch, Incoming, Source, SourceError},
 };
 use qualm_model::{
     event::Positions,
@@ -36,12 +37,36 @@ pub(crate) struct Said {
     pub(crate) what: Result<Incoming, SourceError>,
 }
 
+/// Archived logs, read on a thread of their own; the channel closes when they are read, or have taken too long.
+pub(crate) type Archives = mpsc::Receiver<Result<Batch, SourceError>>;
+
 /// Reads archived logs. A line dated far ahead of the clock is rejected, as in every other input: event time would
-/// never come back from it.
-pub(crate) fn archives(history: HistoryConfig, clock: &Clock) -> anyhow::Result<FileReader> {
+/// never come back from it. None is too old.
+pub(crate) fn archives(history: HistoryConfig, clock: &Clock) -> anyhow::Result<Archives> {
     let parser = config::parser("history.files", history.format, None, 64 << 10)?;
     // A source index of its own: its positions are nobody's to commit.
-    Ok(FileReader::new(history.files, parser, u16::MAX).with_clock(clock.clone()))
+    let mut reader = FileReader::new(history.files, parser, u16::MAX).with_clock(clock.clone());
+    let (sender, archives) = mpsc::channel(WAITING);
+    let (clock, most) = (clock.clone(), history.max_duration.0);
+    let begun = clock.now();
+    let read = move || {
+        while let Some(batch) = reader.next_batch().transpose() {
+            let is_last = batch.is_err();
+            // Where nobody listens, Qualm is stopping.
+            if sender.blocking_send(batch).is_err() || is_last {
+                return;
+            }
+            if clock.now() - begun >= most {
+                tracing::warn!(
+                    records = reader.rows(),
+                    "history.max_duration is over: the rest of the archives is not read"
+                );
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new().name("archives".to_owned()).spawn(read).context("a thread to read archives")?;
+    Ok(archives)
 }
 
 /// All inputs.
@@ -101,8 +126,9 @@ impl Inputs {
         let mut inputs = Self { sender, said, commits, tasks, names, lags, next_index: 0 };
         let counters = IngestCounters::register(registry)?;
         for kafka in &config.kafka {
-            let history = clock.now() - config.history.since.0;
-            let source = KafkaSource::start(kafka, inputs.next_index, clock.clone(), &counters, Some(history))?;
+            let start = Some(clock.now() - config.history.since.0);
+            let history = History { start, max_age: Some(config.history.oldest.0) };
+            let source = KafkaSource::start(kafka, inputs.next_index, clock.clone(), &counters, history)?;
             inputs.next_index += u16::try_from(kafka.topics.len()).unwrap_or(u16::MAX);
             inputs.lags.push((kafka.brokers.clone(), source.lag()));
             inputs.add(Input::Kafka(source), &kafka.brokers);
@@ -111,7 +137,8 @@ impl Inputs {
             let name = file.path.display().to_string();
             let parser = config::parser(&name, file.format, file.mapping.as_deref(), file.max_record_bytes)?
                 .with_envelope(file.envelope.clone())
-                .with_cluster(file.cluster.clone());
+                .with_cluster(file.cluster.clone())
+                .with_max_age(config.history.oldest.0);
             let follow = if file.follow { Follow::Yes } else { Follow::No };
             let source = FileSource::start(
                 file.path.clone(),
@@ -220,6 +247,11 @@ async fn forward<S: Source>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use qualm_model::time::{Span, Timestamp};
+    use qualm_scorer::config::Length;
+
     use super::*;
 
     #[test]
@@ -235,8 +267,30 @@ mod tests {
         let history = HistoryConfig { files: vec![path], ..HistoryConfig::default() };
         // The year 2027.
         let clock = Clock::new(|| Timestamp::from_seconds(1_800_000_000));
-        let batch = archives(history, &clock).expect("a reader").next_batch().expect("readable").expect("records");
+        let batch = archives(history, &clock).expect("a reader").blocking_recv().expect("records").expect("readable");
         assert_eq!((batch.events.len(), batch.rejected.len()), (1, 1));
+    }
+
+    #[test]
+    fn archives_are_read_for_no_longer_than_they_may_take_however_old_they_are() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("archive.jsonl");
+        let line = r#"{"start_time":"2001-11-22T02:02:24Z","method":"GET","path":"/","response_code":200,"downstream_remote_address":"10.0.0.7:1"}"#;
+        std::fs::write(&path, format!("{line}\n").repeat(20_000)).expect("written");
+        let read = |max_duration: i64| {
+            let max_duration = Length(Span::seconds(max_duration));
+            let history = HistoryConfig { files: vec![path.clone()], max_duration, ..HistoryConfig::default() };
+            // A minute passes whenever it is looked at.
+            let minutes = AtomicI64::new(30_000_000);
+            let clock = Clock::new(move || Timestamp::from_seconds(60 * minutes.fetch_add(1, Ordering::Relaxed)));
+            let mut archives = archives(history, &clock).expect("a reader");
+            std::iter::from_fn(|| archives.blocking_recv())
+                .map(|batch| batch.expect("readable").events.len())
+                .sum::<usize>()
+        };
+        assert_eq!(read(86_400), 20_000);
+        let some = read(120);
+        assert!(some > 0 && some < 20_000, "{some}");
     }
 
     #[test]

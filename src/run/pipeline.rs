@@ -1,6 +1,17 @@
 //! The loop: observe, decide, journal, publish, snapshot, commit. One task owns all state.
+//!
+//! # Layout
+//! - [`act`]: what was decided is told
+//! - [`journal`]: what is journalled, and how much of it is kept
+//! - [`save`](mod@save): snapshots, from the first key to the commit
+//! - [`show`]: metrics, readiness, coverage
 
+mod act;
+mod journal;
+mod save;
 mod show;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -9,29 +20,28 @@ use std::{
 
 use anyhow::Context;
 use prometheus::Registry;
-use qualm_ingest::source::{Batch, Incoming};
-use qualm_model::{event::Positions, level::Level, time::Span};
+use qualm_ingest::source::{Batch, Incoming, SourceError};
+use qualm_model::{event::Positions, time::Span};
 use qualm_scorer::{
-    enforce::trust_stream::record::Coverage,
-    journal::{Kind, Seq},
-    scorer::Observed,
-    snapshot::{Changes, Covered},
-    table::{Enforcement, EnforcementReport},
-    verdict::{Cause, Verdict},
+    enforce::trust_stream::record::Coverage, scorer::Observed, table::EnforcementReport, verdict::Verdict,
 };
-use serde::Serialize;
 use tokio::{
     sync::{mpsc, watch},
-    time::{MissedTickBehavior, interval},
+    time::{MissedTickBehavior, interval, sleep_until},
 };
 
+use self::{
+    act::{Decided, Unpublished},
+    journal::{Command, Releasing},
+};
 use super::{
     Notice, Setup,
     alerts::Alerts,
+    connections::Connections,
     coverage::Proxies,
-    inputs::{Inputs, Said},
+    inputs::{Archives, Inputs, Said},
     laggards::Laggards,
-    publish::{Owed, Publisher, is_synced_first},
+    publish::Publisher,
     state::State,
 };
 use crate::{
@@ -42,10 +52,6 @@ use crate::{
 
 /// How often leases, snapshots and metrics are looked at.
 const TICK: Duration = Duration::from_millis(200);
-/// Keys of a snapshot that are collected between two batches: a millisecond or two.
-const KEYS_A_TURN: usize = 2_000;
-/// Publications whose acknowledgements are still timed.
-const TIMED: usize = 1024;
 
 /// What the loop is wired to.
 pub(crate) struct Wires<'a> {
@@ -57,23 +63,6 @@ pub(crate) struct Wires<'a> {
     pub(crate) metrics: PipelineMetrics,
     pub(crate) registry: &'a Registry,
     pub(crate) stopped: watch::Receiver<bool>,
-}
-
-/// When a version of the table came about.
-#[derive(Clone, Copy)]
-struct Decided {
-    at: Instant,
-    /// When the event was read; `None` where no event caused it: a lease that ended, a reload.
-    read: Option<Instant>,
-}
-
-/// A change that entered the loop other than by an event, as it is journalled.
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case", tag = "command")]
-enum Command<'a> {
-    Start { config: &'a str, restored: bool, version: &'a str },
-    Reload { config: &'a str },
-    Report { report: &'a EnforcementReport },
 }
 
 /// The loop and its state.
@@ -89,7 +78,16 @@ pub(crate) struct Pipeline {
     alerts: Alerts,
     stopped: watch::Receiver<bool>,
     positions: Positions,
+    unpublished: Option<Unpublished>,
+    /// Archived logs that are being read, before everything else.
+    archives: Option<Archives>,
+    /// What an input has said meanwhile.
+    waiting: Option<Said>,
     proxies: Proxies,
+    connections: Connections,
+    /// A checkpoint on its way to the disk.
+    releasing: Option<Releasing>,
+    next_release: Instant,
     laggards: Laggards,
     /// When each published version was decided and the event that caused it was read, to time its acknowledgements.
     decided: BTreeMap<u64, Decided>,
@@ -99,6 +97,10 @@ pub(crate) struct Pipeline {
     records: u64,
     /// Monotonic: a wall clock that steps back must not hold back snapshots.
     next_snapshot: Instant,
+    /// When one was written last; at first, when the process started.
+    last_snapshot: Instant,
+    /// Why the last one was not written.
+    snapshot_error: Option<String>,
     /// Inputs that have not ended.
     open_inputs: usize,
     caught_up: bool,
@@ -112,7 +114,7 @@ impl Pipeline {
     pub(crate) fn new(setup: Setup, mut state: State, wires: Wires<'_>) -> anyhow::Result<Self> {
         let outstanding = std::mem::take(&mut state.outstanding);
         let findings = std::mem::replace(&mut state.findings, Findings::new(Setting::Live));
-        let alerts = Alerts::start(&setup.config.alerts, &state.journal, findings, &outstanding, wires.registry)?;
+        let alerts = Alerts::start(&setup.config.alerts, &state.journal, findings, outstanding, wires.registry)?;
         let (positions, last_seq) = (state.covered.positions.clone(), state.last_seq);
         let tally = state.scorer.tally();
         Ok(Self {
@@ -122,6 +124,8 @@ impl Pipeline {
             } else {
                 Instant::now() + duration(setup.config.state.snapshot_every.0)
             },
+            last_snapshot: Instant::now(),
+            snapshot_error: None,
             open_inputs: wires.inputs.len(),
             inputs: wires.inputs,
             report: wires.report,
@@ -132,7 +136,13 @@ impl Pipeline {
             stopped: wires.stopped,
             alerts,
             positions,
+            unpublished: None,
+            archives: None,
+            waiting: None,
             proxies: Proxies::default(),
+            connections: Connections::new(Instant::now()),
+            releasing: None,
+            next_release: Instant::now(),
             laggards: Laggards::default(),
             decided: BTreeMap::new(),
             verdicts: Vec::new(),
@@ -154,12 +164,13 @@ impl Pipeline {
             config: &self.setup.hash.clone(),
             restored: self.state.restored,
             version: env!("CARGO_PKG_VERSION"),
+            sinks: &self.setup.config.alerts.sinks(),
         });
         // What stood when the last run ended stands from the first moment of this one, as far as it may.
         self.verdicts = std::mem::take(&mut self.state.restricted);
         self.act(None);
         self.publish(Vec::new(), None);
-        self.read_archives()?;
+        self.open_archives()?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
@@ -174,9 +185,11 @@ impl Pipeline {
                 biased;
                 () = stop => break,
                 Some(report) = self.report.recv() => self.take_report(&report),
+                () = until(self.unpublished.as_ref().map(|of| of.due)) => self.publish_if_due(),
                 _ = tick.tick() => self.tick(),
                 _ = hangup.recv() => self.reload(),
-                Some(said) = self.inputs.said.recv() => ended = self.hear(said),
+                archived = next(&mut self.archives) => ended = self.take_archived(archived),
+                Some(said) = self.inputs.said.recv(), if self.waiting.is_none() => ended = self.hear(said),
             }
         }
         // Also what ends with an error saves what it knows and tells what is due.
@@ -185,6 +198,11 @@ impl Pipeline {
     }
 
     fn hear(&mut self, said: Said) -> anyhow::Result<()> {
+        // Partitions are given out at once: brokers do not wait as long as archives take.
+        if self.archives.is_some() && !matches!(said.what, Ok(Incoming::Assigned(..))) {
+            self.waiting = Some(said);
+            return Ok(());
+        }
         let name = self.inputs.name(said.input).to_owned();
         match said.what.with_context(|| format!("input {name} cannot go on"))? {
             Incoming::Batch(batch) => self.take_batch(&batch),
@@ -231,134 +249,30 @@ impl Pipeline {
         self.events += batch.events.len() as u64;
         self.records += (batch.events.len() + batch.rejected.len()) as u64;
         self.positions.extend(&batch.positions);
+        self.publish_if_due();
         let (records, reached) = (self.records, self.positions.values().sum());
         self.notice(|events| Notice::Progress { events, records, reached });
     }
 
-    /// Reads archived logs before everything else, where nothing is known yet. They are history: nothing is decided.
-    fn read_archives(&mut self) -> anyhow::Result<()> {
+    /// Begins to read archived logs, where nothing is known yet. They are history: nothing is decided.
+    fn open_archives(&mut self) -> anyhow::Result<()> {
         let history = self.setup.config.history.clone();
-        if self.state.restored || history.files.is_empty() {
-            return Ok(());
+        if !self.state.restored && !history.files.is_empty() {
+            self.archives = Some(super::inputs::archives(history, &self.setup.clock)?);
         }
-        let mut reader = super::inputs::archives(history, &self.setup.clock)?;
-        while let Some(batch) = reader.next_batch()? {
-            self.take_batch(&batch);
-        }
-        tracing::info!(events = self.events, "archived logs are read");
         Ok(())
     }
 
-    /// Carries out what was decided: journal, table, alert.
-    fn act(&mut self, read: Option<Instant>) {
-        let mut owed = Vec::new();
-        let mut changed = false;
-        for verdict in std::mem::take(&mut self.verdicts) {
-            if verdict.historic {
-                continue;
-            }
-            let seq = self.journal_decision(&verdict);
-            if is_synced_first(verdict.level.max(verdict.previous)) {
-                owed.push(Owed { verdict: verdict.clone(), seq });
-            }
-            changed = true;
-            if let (Some(read), Cause::Evidence) = (read, verdict.cause) {
-                self.metrics.event_to_verdict.observe(read.elapsed().as_secs_f64());
-                self.metrics.entered(verdict.level);
-            }
-            tracing::info!(
-                identity = verdict.identity,
-                instance = verdict.subject.instance,
-                level = verdict.level.as_str(),
-                previous = verdict.previous.as_str(),
-                bits = verdict.evidence_bits,
-                because = verdict.reasons.first().map(|reason| reason.detector.name()),
-                held = verdict.held,
-                "verdict"
-            );
-            self.alerts.verdict(&verdict);
-            self.notice(|_| Notice::Verdict(Box::new(verdict)));
+    fn take_archived(&mut self, batch: Option<Result<Batch, SourceError>>) -> anyhow::Result<()> {
+        if let Some(batch) = batch {
+            self.take_batch(&batch?);
+            return Ok(());
         }
-        if changed {
-            self.publish(owed, read);
-        }
-    }
-
-    fn journal_decision(&mut self, verdict: &Verdict) -> Option<Seq> {
-        match self.state.journal.append(Kind::Decision, verdict.time, verdict.decided, verdict) {
-            Ok(seq) => {
-                self.last_seq = seq.0;
-                Some(seq)
-            }
-            Err(error) => {
-                tracing::error!(%error, decision = verdict.decision, "a decision could not be journalled");
-                None
-            }
-        }
-    }
-
-    /// Journals again what the disk refused, as far as it still stands: until then nobody acts on it.
-    fn journal_again(&mut self) {
-        let mut refused = self.publisher.refused();
-        if refused.is_empty() {
-            return;
-        }
-        let entries = self.state.scorer.entries();
-        refused.retain(|verdict| {
-            entries.iter().any(|entry| entry.decision == verdict.decision && Some(entry.expires) == verdict.expires)
-        });
-        let owed = |verdict: Verdict| Owed { seq: self.journal_decision(&verdict), verdict };
-        let owed: Vec<_> = refused.into_iter().map(owed).collect();
-        if !owed.is_empty() {
-            self.publish(owed, None);
-        }
-    }
-
-    fn publish(&mut self, owed: Vec<Owed>, read: Option<Instant>) {
-        let version = self.last_seq;
-        let table = self.state.table(version, &self.setup.hash);
-        for level in Level::BY_BEHAVIOUR {
-            let count = table.entries.iter().filter(|entry| entry.level == level).count();
-            self.metrics.standing(level, i64::try_from(count).unwrap_or(i64::MAX));
-        }
-        self.decided.insert(version, Decided { at: Instant::now(), read });
-        while self.decided.len() > TIMED {
-            self.decided.pop_first();
-        }
-        self.publisher.publish(table, owed);
-    }
-
-    fn take_report(&mut self, report: &EnforcementReport) {
-        self.proxies.report(report);
-        match &report.what {
-            Enforcement::Acknowledged => {
-                if let Some(decided) = self.decided.get(&report.version) {
-                    self.metrics.verdict_to_ack.observe(decided.at.elapsed().as_secs_f64());
-                    let since_event_us = decided.read.map(|read| read.elapsed().as_micros());
-                    tracing::debug!(node = report.node, version = report.version, since_event_us, "acknowledged");
-                }
-            }
-            Enforcement::Rejected(why) => {
-                tracing::warn!(
-                    node = report.node,
-                    version = report.version,
-                    why,
-                    "an enforcement point refused the table"
-                );
-                self.journal_command(&Command::Report { report });
-            }
-            Enforcement::Connected | Enforcement::Disconnected => self.journal_command(&Command::Report { report }),
-        }
-        self.notice(|_| Notice::Report(report.clone()));
-    }
-
-    fn journal_command(&mut self, command: &Command<'_>) {
-        let wall = self.setup.clock.now();
-        let event = self.state.scorer.watermark().unwrap_or(wall);
-        match self.state.journal.append(Kind::Command, event, wall, command) {
-            Ok(seq) => self.last_seq = seq.0,
-            Err(error) => tracing::error!(%error, "a command could not be journalled"),
-        }
+        self.archives = None;
+        tracing::info!(events = self.events, "archived logs are read");
+        // They were no part of the time in which a snapshot was to be written.
+        self.last_snapshot = Instant::now();
+        self.waiting.take().map_or(Ok(()), |said| self.hear(said))
     }
 
     fn tick(&mut self) {
@@ -369,76 +283,10 @@ impl Pipeline {
         }
         self.journal_again();
         self.alerts.collect(wall);
+        self.journal_reports();
+        self.bound_journal();
         self.save_if_due();
         self.show(wall);
-    }
-
-    fn save_if_due(&mut self) {
-        if let Some(outcome) = self.state.snapshots.poll() {
-            self.commit(outcome);
-        }
-        self.collect();
-        let is_busy = !self.state.snapshots.is_idle() || self.state.scorer.is_collecting();
-        if Instant::now() < self.next_snapshot || is_busy {
-            return;
-        }
-        self.next_snapshot = Instant::now() + duration(self.setup.config.state.snapshot_every.0);
-        let begun = Instant::now();
-        self.state.scorer.begin_snapshot(self.covered());
-        self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
-    }
-
-    fn covered(&self) -> Covered {
-        let inputs = self.setup.config.source_names();
-        Covered { positions: self.positions.clone(), journal: self.last_seq + 1, inputs }
-    }
-
-    fn save(&mut self, changes: Changes) {
-        // A snapshot must not know of decisions that the journal could forget in a crash.
-        let (journal, last) = (self.state.journal.clone(), Seq(self.last_seq));
-        let is_durable = move || {
-            if let Err(error) = journal.wait_durable(last) {
-                tracing::error!(%error, "the snapshot is ahead of the journal");
-            }
-        };
-        self.state.snapshots.save(changes.after(is_durable));
-    }
-
-    /// Collects a little more of a snapshot that was begun; the last of it hands it over.
-    fn collect(&mut self) {
-        if !self.state.scorer.is_collecting() {
-            return;
-        }
-        let begun = Instant::now();
-        if let Some(changes) = self.state.scorer.collect(KEYS_A_TURN) {
-            self.save(changes);
-        }
-        self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
-    }
-
-    /// Writes a snapshot and waits for it; what is covered then.
-    fn save_now(&mut self) -> Positions {
-        let before = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
-        let changes = self.state.scorer.changes(self.covered());
-        self.save(changes);
-        let after = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
-        after.or(before).unwrap_or_default()
-    }
-
-    /// Only what a snapshot covers is committed; it is returned.
-    fn commit(&mut self, outcome: Result<Covered, qualm_scorer::snapshot::SnapshotError>) -> Option<Positions> {
-        match outcome {
-            Ok(covered) => {
-                self.metrics.snapshots.inc();
-                self.inputs.commit(&covered.positions);
-                Some(covered.positions)
-            }
-            // Nothing is lost: the inputs will be read again from the last snapshot that was written.
-            Err(error) => {
-                tracing::error!(%error, "no snapshot");
-                None
-            }
-        }
     }
 
     fn reload(&mut self) {
@@ -469,7 +317,11 @@ impl Pipeline {
     }
 
     async fn stop(mut self) {
-        self.save_now();
+        self.publish(Vec::new(), None);
+        self.journal_reports();
+        if self.archives.is_none() {
+            self.save_now();
+        }
         self.alerts.flush(self.setup.clock.now()).await;
         self.inputs.close().await;
         tracing::info!(events = self.events, "stopped");
@@ -480,6 +332,22 @@ impl Pipeline {
             // Nobody needs to listen.
             let _ = notices.send(notice(self.events));
         }
+    }
+}
+
+/// Waits until then; for ever, where there is nothing to wait for.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes next; nothing, ever, where nothing is open.
+async fn next(archives: &mut Option<Archives>) -> Option<Result<Batch, SourceError>> {
+    match archives {
+        Some(archives) => archives.recv().await,
+        None => std::future::pending().await,
     }
 }
 

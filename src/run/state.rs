@@ -5,17 +5,19 @@ use std::{fs, path::Path};
 use anyhow::Context;
 use qualm_model::time::Timestamp;
 use qualm_scorer::{
-    journal::{Journal, JournalLimits, Kind, read_from},
-    notify::Outstanding,
+    journal::{Journal, JournalLimits, Kind, Seq, read_from},
+    notify::{Finding, Outstanding},
     scorer::Scorer,
     snapshot::{Covered, Snapshots},
     table::TrustTable,
     verdict::Verdict,
 };
+use serde::Deserialize;
 
 use crate::{
     config::Config,
-    finding::{Findings, Setting},
+    finding::Findings,
+    run::checkpoint::{Decisions, Reading},
 };
 
 /// Everything that survives.
@@ -28,6 +30,8 @@ pub(crate) struct State {
     pub(crate) outstanding: Outstanding,
     /// Episodes that were open.
     pub(crate) findings: Findings,
+    /// Decisions of those who stand above *trusted*.
+    pub(crate) decisions: Decisions,
     /// Whether there was a snapshot.
     pub(crate) restored: bool,
     /// Highest number of the journal at start.
@@ -63,7 +67,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     );
     scorer.limit_sources(config.max_levels());
     let journal_directory = directory.join("journal");
-    let opened = Journal::open(&journal_directory, &JournalLimits::default())?;
+    let opened = Journal::open(&journal_directory, &JournalLimits::of_bytes(config.state.journal_mib << 20))?;
     if let Some(torn) = &opened.torn {
         tracing::warn!(?torn, "the last record of the journal was torn by the end of the last run and is cut off");
     }
@@ -72,7 +76,8 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         tracing::warn!(covered = covered.journal, head = %opened.head.seq, "the journal has lost records that the snapshot knows of");
         covered.journal = opened.head.seq.0 + 1;
     }
-    let (outstanding, findings, taken) = replay(&journal_directory, config, &mut scorer, &covered)?;
+    let Replayed { outstanding, findings, decisions, taken } =
+        replay(&journal_directory, config, &mut scorer, &covered)?;
     // What stood under the last configuration stands as far as this one allows it.
     let mut restricted = Vec::new();
     scorer.restrict(wall, &mut restricted);
@@ -86,6 +91,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         journal: opened.journal,
         outstanding,
         findings,
+        decisions,
         restored,
         restricted,
         last_seq: opened.head.seq.0,
@@ -93,31 +99,82 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     })
 }
 
+/// What the journal says.
+#[derive(Default)]
+struct Replayed {
+    outstanding: Outstanding,
+    findings: Findings,
+    decisions: Decisions,
+    /// Decisions that were taken over.
+    taken: usize,
+}
+
 /// Takes over the decisions that are younger than the snapshot, and finds the alerts that were not delivered.
-fn replay(
-    directory: &Path,
-    config: &Config,
-    scorer: &mut Scorer,
-    covered: &Covered,
-) -> anyhow::Result<(Outstanding, Findings, usize)> {
+fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Covered) -> anyhow::Result<Replayed> {
     let sinks = config.alerts.sinks();
-    let (mut outstanding, mut findings, mut taken) = (Outstanding::default(), Findings::new(Setting::Live), 0);
-    for record in read_from(directory, qualm_scorer::journal::Seq(0))? {
+    // A sink that was not there when it was decided is owed nothing.
+    let mut owed_to = Vec::new();
+    let mut replayed = Replayed::default();
+    let (mut reading, mut first) = (Reading::default(), None);
+    for record in read_from(directory, Seq(0))? {
         let record = record?;
+        let first = *first.get_or_insert(record.seq);
         match record.kind {
             Kind::Decision => {
                 let verdict: Verdict = record.payload().context("a decision of the journal")?;
-                findings.tell(&verdict);
+                if let Some(finding) = replayed.note(record.seq, &verdict) {
+                    replayed.outstanding.raised(record.seq, finding, &owed_to);
+                }
                 if record.seq.0 >= covered.journal {
                     scorer.take_over(&verdict);
-                    taken += 1;
+                    replayed.taken += 1;
                 }
             }
-            Kind::Alert => outstanding.replay(&record, &sinks).context("an alert of the journal")?,
-            _ => {}
+            Kind::Alert => replayed.outstanding.replay(&record, &sinks).context("an alert of the journal")?,
+            Kind::Command => {
+                let command: Told = record.payload().context("a command of the journal")?;
+                if let Some(then) = command.sinks {
+                    owed_to = of(&sinks, &then);
+                }
+            }
+            Kind::Checkpoint => {
+                let read = reading.take(&record).context("a checkpoint of the journal")?;
+                let Some(checkpoint) = read else { continue };
+                owed_to = of(&sinks, &checkpoint.sinks);
+                replayed = Replayed { taken: replayed.taken, ..Replayed::default() };
+                for (seq, verdict) in &checkpoint.decisions {
+                    replayed.note(*seq, verdict);
+                    // Some of what the snapshot does not know of is only here.
+                    if covered.journal < first.0 {
+                        scorer.take_over(verdict);
+                        replayed.taken += 1;
+                    }
+                }
+                replayed.outstanding = Outstanding::carried(checkpoint.owed, &sinks);
+            }
+            Kind::Gap => {}
         }
     }
-    Ok((outstanding, findings, taken))
+    Ok(replayed)
+}
+
+impl Replayed {
+    /// The finding that a decision asks for.
+    fn note(&mut self, seq: Seq, verdict: &Verdict) -> Option<Finding> {
+        self.decisions.note(seq, verdict);
+        self.findings.tell(verdict)
+    }
+}
+
+/// The sinks that are among those of then.
+fn of<'a>(sinks: &[&'a str], then: &[String]) -> Vec<&'a str> {
+    sinks.iter().copied().filter(|sink| then.iter().any(|name| name == sink)).collect()
+}
+
+/// What a command says of sinks.
+#[derive(Deserialize)]
+struct Told {
+    sinks: Option<Vec<String>>,
 }
 
 /// So that `qualm reload` knows whom to signal.
@@ -128,11 +185,20 @@ fn write_pid(directory: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use qualm_model::{level::Level, time::Span};
-    use qualm_scorer::verdict::Cause;
+    use qualm_model::{
+        level::Level,
+        time::{Span, Timestamp},
+    };
+    use qualm_scorer::{
+        notify::{Activity, AlertRecord, Delivery},
+        verdict::Cause,
+    };
 
     use super::*;
-    use crate::finding::tests::verdict;
+    use crate::{
+        finding::{Setting, tests::verdict},
+        run::checkpoint::{Carried, records},
+    };
 
     pub(super) fn config(directory: &Path, rest: &str) -> Config {
         Config::parse(&format!("[state]\ndirectory = \"{}\"\n{rest}", directory.display())).expect("it is valid")
@@ -197,6 +263,85 @@ mod tests {
         let state = reopened(&config);
         assert!(state.is_ahead);
         assert_eq!(state.covered.journal, 1);
+    }
+
+    /// The ids and activities that are owed after these records, with a file as the only sink.
+    fn owed(records: &[(Kind, serde_json::Value)]) -> Vec<(Seq, Activity)> {
+        let directory = tempfile::tempdir().expect("a directory");
+        let limits = JournalLimits::default();
+        let journal = Journal::open(&directory.path().join("journal"), &limits).expect("a journal").journal;
+        for (kind, record) in records {
+            journal.append(*kind, Timestamp(0), Timestamp(0), record).expect("appended");
+        }
+        drop(journal);
+        let config = config(directory.path(), "[alerts]\nfile = \"alerts.jsonl\"");
+        let owed = open(&config, "hash", Timestamp(1)).expect("it opens").outstanding.undelivered();
+        owed.into_iter().map(|(seq, finding)| (seq, finding.activity)).collect()
+    }
+
+    fn started(sinks: &[&str]) -> (Kind, serde_json::Value) {
+        (Kind::Command, serde_json::json!({ "command": "start", "config": "hash", "sinks": sinks }))
+    }
+
+    fn decision(verdict: &Verdict) -> (Kind, serde_json::Value) {
+        (Kind::Decision, serde_json::to_value(verdict).expect("plain data"))
+    }
+
+    fn delivered(verdict: &Verdict, seq: u64) -> (Kind, serde_json::Value) {
+        let uid = Findings::new(Setting::Live).tell(verdict).expect("it is news").uid;
+        let (activity, sink) = (Activity::Create, "file".to_owned());
+        let delivery = AlertRecord::Delivered(Delivery { uid, activity, seq: Seq(seq), sink });
+        (Kind::Alert, serde_json::to_value(delivery).expect("plain data"))
+    }
+
+    #[test]
+    fn an_alert_is_owed_from_the_moment_at_which_its_decision_is_in_the_journal() {
+        let quarantine = quarantine();
+        let (start, decided) = (started(&["file"]), decision(&quarantine));
+        // Killed right after the decision; and after the alert had arrived and that was journalled.
+        assert_eq!(owed(&[start.clone(), decided.clone()]), [(Seq(2), Activity::Create)]);
+        assert_eq!(owed(&[start.clone(), decided.clone(), delivered(&quarantine, 2)]), []);
+        let ended = Verdict { time: Timestamp(9), ..verdict(5, Level::Quarantined, Level::Trusted, Cause::Lease) };
+        let records = [start, decided, delivered(&quarantine, 2), decision(&ended)];
+        assert_eq!(owed(&records), [(Seq(4), Activity::Close)]);
+    }
+
+    fn checkpoint(
+        of: &[(u64, &Verdict)],
+        sinks: &[&str],
+        owed: Vec<qualm_scorer::notify::Owed>,
+    ) -> Vec<(Kind, serde_json::Value)> {
+        let mut decisions = Decisions::default();
+        of.iter().for_each(|(seq, verdict)| decisions.note(Seq(*seq), verdict));
+        let value = |carried: Carried| (Kind::Checkpoint, serde_json::to_value(carried).expect("plain data"));
+        records("hash", sinks, &decisions, owed).into_iter().map(value).collect()
+    }
+
+    #[test]
+    fn what_stands_and_what_is_owed_follows_from_a_checkpoint_alone() {
+        let quarantine = quarantine();
+        let mut outstanding = Outstanding::default();
+        let finding = Findings::new(Setting::Live).tell(&quarantine).expect("it is news");
+        outstanding.raised(Seq(70), finding, &["file"]);
+        let carried = checkpoint(&[(70, &quarantine)], &["file"], outstanding.owed().cloned().collect());
+        assert_eq!(owed(&carried), [(Seq(70), Activity::Create)]);
+        // What it does not say is owed is not: it was delivered in records that are gone.
+        let (start, decided) = (started(&["file"]), decision(&quarantine));
+        let delivered = checkpoint(&[(70, &quarantine)], &["file"], Vec::new());
+        assert_eq!(owed(&[vec![start.clone(), decided.clone()], delivered.clone()].concat()), []);
+        // One without its end is none.
+        let torn = &delivered[..delivered.len() - 1];
+        assert_eq!(owed(&[&[start, decided], torn].concat()), [(Seq(2), Activity::Create)]);
+        // The episode goes on under its id.
+        let ended = Verdict { time: Timestamp(9), ..verdict(5, Level::Quarantined, Level::Trusted, Cause::Lease) };
+        assert_eq!(owed(&[&delivered[..], &[decision(&ended)]].concat()), [(Seq(4), Activity::Close)]);
+    }
+
+    #[test]
+    fn what_was_decided_before_a_sink_was_configured_is_not_owed_to_it() {
+        let quarantine = quarantine();
+        assert_eq!(owed(&[started(&[]), decision(&quarantine)]), []);
+        assert_eq!(owed(&[started(&["kafka"]), decision(&quarantine)]), []);
     }
 
     /// The writing threads of the state before let go of their files a little later.

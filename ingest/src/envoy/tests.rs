@@ -192,6 +192,28 @@ fn request(local: &str, peer: &str, status: u32, details: &str) -> HttpAccessLog
 }
 
 #[tokio::test]
+async fn what_one_peer_sends_says_nothing_of_how_far_another_is() {
+    let mut world = World::start(TelemetryLimits::default()).await;
+    let mut partitions = Vec::new();
+    for peer in [ORDERS, CART, ORDERS] {
+        world.stream(peer).send(http(vec![request(peer, COLLECTOR, 200, "via_upstream")])).await.unwrap();
+        partitions.push(world.one().await.unwrap().event().position().partition);
+    }
+    assert_eq!(partitions, [-1, -2, -1]);
+}
+
+#[tokio::test]
+async fn an_entry_of_the_far_past_is_refused() {
+    let limits = TelemetryLimits { max_age: Some(Span::DAY), ..TelemetryLimits::default() };
+    let mut world = World::start(limits).await;
+    let mut entry = request(ORDERS, CART, 200, "via_upstream");
+    let common = entry.common_properties.as_mut().unwrap();
+    common.start_time = Some(ProtoTimestamp { seconds: NOW - 90_000, nanos: 0 });
+    world.stream(ORDERS).send(http(vec![entry])).await.unwrap();
+    assert_eq!(world.one().await.err(), Some(Invalid::PastTime.into()));
+}
+
+#[tokio::test]
 async fn an_http_entry_becomes_an_event_with_the_verified_caller_its_fingerprint_and_its_credential() {
     let mut world = World::start(TelemetryLimits::default()).await;
     world.stream(ORDERS).send(http(vec![request(ORDERS, CART, 200, "via_upstream")])).await.unwrap();
@@ -204,7 +226,7 @@ async fn an_http_entry_becomes_an_event_with_the_verified_caller_its_fingerprint
     assert_eq!((event.bytes_in(), event.bytes_out()), (Some(7), Some(19)));
     assert_eq!((event.record_id(), event.reporter_id()), ("555b3c07", "sidecar~10.0.0.9~orders-1.shop~x"));
     assert_eq!((event.position().source, event.position().offset), (3, 0));
-    assert_eq!(batch.0.positions, Positions::from([((3, 0), 1)]));
+    assert_eq!(batch.0.positions, Positions::from([((3, -1), 1)]));
 }
 
 #[tokio::test]

@@ -62,6 +62,7 @@ pub struct Row<'a> {
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
+    max_age: Option<Span>,
     origin: Origin<'a>,
     refused: Vec<Rejection>,
     lost: u64,
@@ -70,7 +71,13 @@ pub struct Row<'a> {
 impl<'a> Row<'a> {
     /// The row of the record at `position`, which arrived at `arrival`.
     pub fn new(builder: &'a mut EventBuilder, position: Position, arrival: Option<Timestamp>) -> Self {
-        Self { builder, position, arrival, origin: Origin::default(), refused: Vec::new(), lost: 0 }
+        Self { builder, position, arrival, max_age: None, origin: Origin::default(), refused: Vec::new(), lost: 0 }
+    }
+
+    /// The same row, which takes nothing that was older than `max_age` on arrival.
+    #[must_use]
+    pub fn with_max_age(self, max_age: Option<Span>) -> Self {
+        Self { max_age, ..self }
     }
 
     /// The same row of a record that was written at `origin`.
@@ -119,6 +126,11 @@ impl<'a> Row<'a> {
         }
         if self.arrival.is_some_and(|arrival| draft.report > arrival + MAX_AHEAD) {
             return Err(Invalid::FutureTime.into());
+        }
+        if let (Some(arrival), Some(max_age)) = (self.arrival, self.max_age)
+            && arrival - draft.report > max_age
+        {
+            return Err(Invalid::PastTime.into());
         }
         draft.position = self.position;
         if self.origin == Origin::default() {

@@ -208,14 +208,22 @@ impl State {
     }
 
     /// Forgets the node that has been away longest where a bound is reached: pods come and go. An identity that
-    /// has reached its own bound makes room among its own nodes only, so it can unbind nobody else's.
+    /// has reached its own bound makes room among its own nodes only; where all places are taken, the identity with most
+    /// nodes away loses one of its own. So nobody's node ids come free because of another's many.
     fn make_room(&mut self, identity: &Option<SpiffeId>, limits: &NodeLimits) -> Result<(), Refusal> {
         let own = self.per_identity.get(identity).copied().unwrap_or(0) >= limits.nodes_per_identity;
         if !own && self.nodes.len() < limits.nodes {
             return Ok(());
         }
-        let away =
-            self.nodes.iter().filter(|(_, node)| node.streams.is_empty() && (!own || node.identity == *identity));
+        let mut away: HashMap<&Option<SpiffeId>, usize> = HashMap::new();
+        for node in self.nodes.values().filter(|node| node.streams.is_empty()) {
+            *away.entry(&node.identity).or_default() += 1;
+        }
+        // Of two with as many, always the same one: names are ordered.
+        let greatest = away.into_iter().max_by_key(|(of, nodes)| (*nodes, of.as_ref().map(SpiffeId::as_str)));
+        let greatest = greatest.map(|(of, _)| of.clone());
+        let of = if own { Some(identity) } else { greatest.as_ref() };
+        let away = self.nodes.iter().filter(|(_, node)| node.streams.is_empty() && Some(&node.identity) == of);
         let longest = away.min_by_key(|(_, node)| node.last_seen).map(|(name, _)| name.clone());
         let Some(name) = longest else { return Err(Refusal::TooMany("nodes")) };
         if let Some(gone) = self.nodes.remove(&name)
@@ -376,6 +384,18 @@ mod tests {
         let _a2 = nodes.join(Some(&peer("a")), "a2").unwrap();
         assert_eq!(nodes.join(Some(&peer("a")), "a3").unwrap_err(), Refusal::TooMany("nodes"));
         assert_eq!(nodes.join(Some(&peer("a")), "v").unwrap_err(), Refusal::ForeignNodeId);
+    }
+
+    #[test]
+    fn an_identity_with_many_nodes_unbinds_its_own_and_never_anothers() {
+        let (nodes, _reports) = nodes(NodeLimits { nodes: 4, ..NodeLimits::default() });
+        drop(nodes.join(Some(&peer("victim")), "v").unwrap());
+        for n in 0..20 {
+            drop(nodes.join(Some(&peer("many")), &format!("m{n}")).unwrap());
+        }
+        assert_eq!(nodes.join(Some(&peer("many")), "v").unwrap_err(), Refusal::ForeignNodeId);
+        let refused = nodes.metrics.refused.with_label_values(&["xds", Refusal::ForeignNodeId.as_str()]);
+        assert_eq!(refused.get(), 1, "and it is counted");
     }
 
     #[test]

@@ -46,6 +46,9 @@ struct State {
     unwritten: u64,
     waits: u64,
     last_sync: Duration,
+    bytes_held: u64,
+    excess: Option<Seq>,
+    released: Seq,
 }
 
 impl Shared {
@@ -64,6 +67,9 @@ impl Shared {
             unwritten: 0,
             waits: 0,
             last_sync: Duration::ZERO,
+            bytes_held: 0,
+            excess: None,
+            released: Seq(0),
         };
         Self {
             state: Mutex::new(state),
@@ -176,7 +182,26 @@ impl Shared {
             failing: state.failing.clone(),
             waits: state.waits,
             last_sync: state.last_sync,
+            bytes: state.bytes_held,
+            excess: state.excess,
         }
+    }
+
+    /// The files have so many bytes; where they are too many, those before `excess` are to go.
+    pub(super) fn holds(&self, bytes: u64, excess: Option<Seq>) {
+        self.metrics.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        let mut state = self.lock();
+        (state.bytes_held, state.excess) = (bytes, excess);
+    }
+
+    pub(super) fn release(&self, before: Seq) {
+        let mut state = self.lock();
+        state.released = state.released.max(before);
+    }
+
+    /// No record before this one is needed.
+    pub(super) fn released(&self) -> Seq {
+        self.lock().released
     }
 
     fn settle(&self, mut state: MutexGuard<'_, State>, seq: Seq) {
@@ -218,6 +243,7 @@ pub(super) struct JournalMetrics {
     unwritten: IntCounter,
     waits: IntCounter,
     failing: IntGauge,
+    bytes: IntGauge,
     sync_seconds: Histogram,
 }
 
@@ -226,12 +252,13 @@ impl JournalMetrics {
         let counter = |name, help| IntCounter::new(name, help).expect("the name is a valid metric name");
         let buckets = exponential_buckets(0.000_05, 2.0, 16).expect("start and factor are positive");
         let sync = HistogramOpts::new("qualm_journal_sync_seconds", "Time to write and sync a group of records.");
+        let gauge = |name, help| IntGauge::new(name, help).expect("the name is a valid metric name");
         Self {
             written: counter("qualm_journal_records_total", "Records written and synced."),
             unwritten: counter("qualm_journal_unwritten_records_total", "Records that the disk refused."),
             waits: counter("qualm_journal_waits_total", "Times that appending waited for the disk."),
-            failing: IntGauge::new("qualm_journal_failing", "1 while the disk refuses records, else 0.")
-                .expect("the name is a valid metric name"),
+            failing: gauge("qualm_journal_failing", "1 while the disk refuses records, else 0."),
+            bytes: gauge("qualm_journal_bytes", "Bytes of the journal's files."),
             sync_seconds: Histogram::with_opts(sync.buckets(buckets)).expect("the options are valid"),
         }
     }
@@ -241,6 +268,7 @@ impl JournalMetrics {
         registry.register(Box::new(self.unwritten.clone()))?;
         registry.register(Box::new(self.waits.clone()))?;
         registry.register(Box::new(self.failing.clone()))?;
+        registry.register(Box::new(self.bytes.clone()))?;
         registry.register(Box::new(self.sync_seconds.clone()))
     }
 }

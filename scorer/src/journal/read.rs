@@ -73,8 +73,15 @@ impl Records {
         loop {
             let Some((segment, lines)) = &mut self.current else {
                 let Some(segment) = self.segments.pop_front() else { return Ok(None) };
-                let lines =
-                    Lines::open(&segment.path, LONGEST_LINE).map_err(|error| JournalError::io(&segment.path, error))?;
+                let lines = match Lines::open(&segment.path, LONGEST_LINE) {
+                    Ok(lines) => lines,
+                    // Whoever writes has removed it since it was listed, as the oldest: what follows begins anew.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound && !self.segments.is_empty() => {
+                        self.head = None;
+                        continue;
+                    }
+                    Err(error) => return Err(JournalError::io(&segment.path, error)),
+                };
                 self.current = Some((segment, lines));
                 continue;
             };

@@ -56,6 +56,8 @@ pub enum Kind {
     Command,
     /// An alert that is due, or was delivered.
     Alert,
+    /// What of older records is still needed, so that they may go.
+    Checkpoint,
     /// Records that could not be written; payload [`Gap`]. It bears the number of the last of them.
     Gap,
 }
@@ -66,6 +68,7 @@ impl Kind {
             Self::Decision => "decision",
             Self::Command => "command",
             Self::Alert => "alert",
+            Self::Checkpoint => "checkpoint",
             Self::Gap => "gap",
         }
     }

@@ -176,6 +176,33 @@ fn a_file_missing_in_the_middle_is_found_and_older_ones_may_be_taken_away() {
 }
 
 #[test]
+fn the_oldest_files_go_when_they_are_released_and_the_chain_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = JournalLimits { segment_bytes: 800, retain_bytes: 8_000, ..JournalLimits::default() };
+    let Opened { journal, .. } = Journal::open(directory.path(), &limits).unwrap();
+    let excess = (1..100).find_map(|n| {
+        append(&journal, n);
+        journal.status().excess
+    });
+    let excess = excess.expect("there are too many bytes");
+    assert_eq!(verify(directory.path()).unwrap().first, Some(Seq(1)), "nothing goes before it is released");
+    let listed = read_from(directory.path(), Seq(0)).unwrap();
+    journal.release(excess);
+    let last = append(&journal, 100);
+    let verified = verify(directory.path()).unwrap();
+    assert_eq!((verified.first, verified.head.seq), (Some(excess), last));
+    let bytes: u64 = files(directory.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+    assert!(bytes <= limits.retain_bytes, "{bytes}");
+    // Somebody who had listed the files before reads those that are left.
+    let read: Vec<Seq> = listed.map(|record| record.unwrap().seq).collect();
+    assert_eq!(read.first(), Some(&excess));
+    drop(journal);
+    let opened = Journal::open(directory.path(), &limits).unwrap();
+    assert_eq!(append(&opened.journal, 101), last.next());
+    verify(directory.path()).unwrap();
+}
+
+#[test]
 fn a_newer_journal_is_refused_with_the_way_on() {
     let directory = written(2, 64 << 20);
     let path = &files(directory.path())[0];

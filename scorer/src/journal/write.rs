@@ -1,6 +1,7 @@
 //! The thread that writes: chains what has gathered, writes it in one go, syncs once.
 
 use std::{
+    collections::VecDeque,
     fs::{self, File, OpenOptions},
     io::{self, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -8,9 +9,9 @@ use std::{
 };
 
 use super::{
-    JournalError,
+    JournalError, JournalLimits,
     queue::Shared,
-    record::{Draft, Gap, Head, Kind},
+    record::{Draft, Gap, Head, Kind, Seq},
     segment::Segment,
 };
 
@@ -18,6 +19,9 @@ use super::{
 pub(super) struct Writer {
     directory: PathBuf,
     segment_bytes: u64,
+    retain_bytes: u64,
+    /// Files before the one that is open, oldest first, with their bytes.
+    closed: VecDeque<(Segment, u64)>,
     file: Option<OpenSegment>,
     /// The last record on disk.
     head: Head,
@@ -28,7 +32,7 @@ pub(super) struct Writer {
 #[derive(Debug)]
 struct OpenSegment {
     file: File,
-    path: PathBuf,
+    segment: Segment,
     /// Bytes that are written and synced.
     synced: u64,
     /// Whether there may be more bytes than that, of a write that failed.
@@ -40,22 +44,69 @@ impl Writer {
         directory: &Path,
         segment: Option<Segment>,
         head: Head,
-        segment_bytes: u64,
+        limits: &JournalLimits,
     ) -> Result<Self, JournalError> {
+        let mut closed = VecDeque::new();
+        for segment in Segment::list(directory)? {
+            let bytes = fs::metadata(&segment.path).map_err(|error| JournalError::io(&segment.path, error))?.len();
+            closed.push_back((segment, bytes));
+        }
+        // The last one is the one that is open.
+        closed.pop_back();
+        let JournalLimits { segment_bytes, retain_bytes, .. } = *limits;
         let file = match segment {
             Some(segment) => {
                 Some(OpenSegment::reopen(&segment).map_err(|error| JournalError::io(&segment.path, error))?)
             }
             None => None,
         };
-        Ok(Self { directory: directory.to_owned(), segment_bytes, file, head, lost: None })
+        let directory = directory.to_owned();
+        Ok(Self { directory, segment_bytes, retain_bytes, closed, file, head, lost: None })
     }
 
     /// Writes until the journal is closed and nothing is left.
     pub(super) fn run(mut self, shared: &Shared) {
         let _gone = TellGone(shared);
         while let Some(drafts) = shared.take() {
+            self.remove_before(shared.released());
             self.write(drafts, shared);
+            self.tell_size(shared);
+        }
+    }
+
+    /// Tells how much the files hold, and from where on they would hold an eighth less than they may.
+    pub(super) fn tell_size(&self, shared: &Shared) {
+        let open = self.file.as_ref().map_or(0, |open| open.synced);
+        let bytes = open + self.closed.iter().map(|(_, bytes)| bytes).sum::<u64>();
+        let mut left = bytes;
+        let mut excess = None;
+        if bytes > self.retain_bytes {
+            for (place, (_, bytes)) in self.closed.iter().enumerate() {
+                if left <= self.retain_bytes - self.retain_bytes / 8 {
+                    break;
+                }
+                left -= bytes;
+                excess = self.first_after(place);
+            }
+        }
+        shared.holds(bytes, excess);
+    }
+
+    /// The first record after the closed file at `place`.
+    fn first_after(&self, place: usize) -> Option<Seq> {
+        let next = self.closed.get(place + 1).map(|(segment, _)| segment.first);
+        next.or_else(|| self.file.as_ref().map(|open| open.segment.first))
+    }
+
+    /// Removes the files that have only records before `released`, oldest first: the chain has no hole.
+    fn remove_before(&mut self, released: Seq) {
+        while self.first_after(0).is_some_and(|next| next <= released) {
+            let Some((segment, _)) = self.closed.front() else { return };
+            if let Err(error) = fs::remove_file(&segment.path) {
+                tracing::warn!(%error, file = %segment.path.display(), "an old file of the journal cannot be removed");
+                return;
+            }
+            self.closed.pop_front();
         }
     }
 
@@ -108,12 +159,18 @@ impl Writer {
         }
         let open = match &mut self.file {
             Some(open) if !starts_file => open,
-            file => file.insert(OpenSegment::create(&self.directory, next)?),
+            file => {
+                let created = OpenSegment::create(&self.directory, next)?;
+                if let Some(full) = file.replace(created) {
+                    self.closed.push_back((full.segment, full.synced));
+                }
+                file.as_mut().expect("it was just put there")
+            }
         };
         let done = open.append(lines);
         if done.is_err() && open.synced == 0 {
             // A file without records must not stand where the next one, with another name, will be.
-            fs::remove_file(&open.path)?;
+            fs::remove_file(&open.segment.path)?;
             self.file = None;
         }
         done
@@ -124,7 +181,7 @@ impl OpenSegment {
     fn create(directory: &Path, segment: &Segment) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create_new(true).open(&segment.path)?;
         File::open(directory)?.sync_all()?;
-        Ok(Self { file, path: segment.path.clone(), synced: 0, is_dirty: false })
+        Ok(Self { file, segment: segment.clone(), synced: 0, is_dirty: false })
     }
 
     fn reopen(segment: &Segment) -> io::Result<Self> {
@@ -132,7 +189,7 @@ impl OpenSegment {
         // What the last process wrote may not be synced yet; from here on it counts as durable.
         file.sync_all()?;
         let synced = file.seek(SeekFrom::End(0))?;
-        Ok(Self { file, path: segment.path.clone(), synced, is_dirty: false })
+        Ok(Self { file, segment: segment.clone(), synced, is_dirty: false })
     }
 
     fn room(&self, segment_bytes: u64) -> u64 {

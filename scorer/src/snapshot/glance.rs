@@ -11,7 +11,11 @@ use std::{
 use qualm_model::{level::Level, time::Timestamp};
 use redb::{Database, ReadableDatabase, ReadableTable};
 
-use super::{AnyError, EDGES, META, SOURCES, SnapshotError, Whole, aside::Aside, parse, version_of};
+use super::{
+    SnapshotError, Whole,
+    aside::Aside,
+    store::{AnyError, EDGES, META, SOURCES, parse, version_of},
+};
 use crate::{config::Budget, mesh::SourceKey, shard::Source};
 
 /// So often a reading begins anew where a snapshot was written meanwhile.

@@ -1,5 +1,7 @@
 //! What the loop shows of itself: metrics, readiness, coverage.
 
+use std::time::Duration;
+
 use qualm_model::{
     level::Level,
     time::{Span, Timestamp},
@@ -9,6 +11,8 @@ use qualm_scorer::config::arms_at;
 use super::Pipeline;
 use crate::observability::{Arming, Readiness};
 
+/// A snapshot is old after this many times the length between two, and not before the other.
+const OLD: (u32, Duration) = (6, Duration::from_secs(60));
 /// Until event time has once been closer to the wall than this, history is being read.
 const BEHIND: Span = Span::MINUTE;
 
@@ -34,7 +38,9 @@ impl Pipeline {
         let mut notes = unreachable(self.inputs.unreachable(), wall);
         metrics.unreachable.set(i64::try_from(notes.len()).unwrap_or(i64::MAX));
         let mut reasons = Vec::new();
-        if let Some(watermark) = self.state.scorer.watermark() {
+        if self.archives.is_some() {
+            reasons.push("reading archived logs".to_owned());
+        } else if let Some(watermark) = self.state.scorer.watermark() {
             let behind = wall - watermark;
             metrics.lag_seconds.set(behind.as_seconds().max(0.0));
             if !self.caught_up && behind > BEHIND && !backlog.is_read() {
@@ -49,6 +55,12 @@ impl Pipeline {
         } else {
             reasons.push(NO_TELEMETRY.to_owned());
         }
+        let age = self.last_snapshot.elapsed();
+        metrics.snapshot_age.set(age.as_secs_f64());
+        let every = super::duration(self.setup.config.state.snapshot_every.0);
+        // While archives are read none is due.
+        let age = if self.archives.is_some() { Duration::ZERO } else { age };
+        reasons.extend(old_snapshot(age, every, self.snapshot_error.as_deref()));
         let armings = self.armings();
         for arming in &armings {
             metrics.arming(arming);
@@ -101,6 +113,17 @@ fn unreachable<'a>(clusters: impl Iterator<Item = (&'a str, Timestamp)>, wall: T
     away.map(note).collect()
 }
 
+/// What there is to say of the last snapshot, written so long ago.
+fn old_snapshot(age: Duration, every: Duration, error: Option<&str>) -> Option<String> {
+    let (times, least) = OLD;
+    if age <= (every * times).max(least) {
+        return None;
+    }
+    let why = error.map_or_else(String::new, |error| format!(": {error}"));
+    // To the minute: what is not news is not to look like it.
+    Some(format!("no snapshot for {} min, after a crash all since then is read again{why}", age.as_secs() / 60))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +135,14 @@ mod tests {
         assert!(told(159).is_empty());
         let [note] = told(160).try_into().expect("one");
         assert!(note.contains("kafka:9092: no broker has answered since 1970-01-01T00:01:40Z"), "{note}");
+    }
+
+    #[test]
+    fn a_snapshot_that_has_long_not_been_written_is_a_reason_not_to_be_ready() {
+        let every = Duration::from_secs(10);
+        assert_eq!(old_snapshot(Duration::from_secs(59), every, Some("disk full")), None);
+        let said = old_snapshot(Duration::from_secs(61), every, Some("disk full")).expect("it is old");
+        assert!(said.contains("no snapshot for 1 min") && said.contains("disk full"), "{said}");
+        assert_eq!(old_snapshot(Duration::from_secs(299), Duration::from_secs(60), None), None);
     }
 }

@@ -1,0 +1,134 @@
+//! What the loop journals, and how the journal is kept within its bound.
+
+use std::time::{Duration, Instant};
+
+use qualm_scorer::{
+    journal::{Kind, Seq},
+    table::EnforcementReport,
+    verdict::Verdict,
+};
+use serde::Serialize;
+
+use super::Pipeline;
+use crate::run::{checkpoint::records, connections::Noted, publish::Owed};
+
+/// The journal's oldest files are not looked at more often.
+const RELEASE_EVERY: Duration = Duration::from_secs(60);
+
+/// A change that entered the loop other than by an event, as it is journalled.
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case", tag = "command")]
+pub(super) enum Command<'a> {
+    Start {
+        config: &'a str,
+        restored: bool,
+        version: &'a str,
+        sinks: &'a [&'a str],
+    },
+    Reload {
+        config: &'a str,
+    },
+    Report {
+        report: &'a EnforcementReport,
+        /// Earlier ones of the same node that have no record.
+        unrecorded: u64,
+    },
+}
+
+/// Old files of the journal are to go once the checkpoint is on disk.
+pub(super) struct Releasing {
+    /// Its last record.
+    last: Seq,
+    /// Records that the disk had refused before it.
+    unwritten: u64,
+    /// The first record that stays.
+    before: Seq,
+}
+
+impl Pipeline {
+    pub(super) fn journal_decision(&mut self, verdict: &Verdict) -> Option<Seq> {
+        match self.state.journal.append(Kind::Decision, verdict.time, verdict.decided, verdict) {
+            Ok(seq) => {
+                self.last_seq = seq.0;
+                self.state.decisions.note(seq, verdict);
+                Some(seq)
+            }
+            Err(error) => {
+                tracing::error!(%error, decision = verdict.decision, "a decision could not be journalled");
+                None
+            }
+        }
+    }
+
+    /// Journals again what the disk refused, as far as it still stands: until then nobody acts on it.
+    pub(super) fn journal_again(&mut self) {
+        let mut refused = self.publisher.refused();
+        if refused.is_empty() {
+            return;
+        }
+        let entries = self.state.scorer.entries();
+        refused.retain(|verdict| {
+            entries.iter().any(|entry| entry.decision == verdict.decision && Some(entry.expires) == verdict.expires)
+        });
+        let owed = |verdict: Verdict| Owed { seq: self.journal_decision(&verdict), verdict };
+        let owed: Vec<_> = refused.into_iter().map(owed).collect();
+        if !owed.is_empty() {
+            self.publish(owed, None);
+        }
+    }
+
+    pub(super) fn journal_command(&mut self, command: &Command<'_>) {
+        let wall = self.setup.clock.now();
+        let event = self.state.scorer.watermark().unwrap_or(wall);
+        match self.state.journal.append(Kind::Command, event, wall, command) {
+            Ok(seq) => self.last_seq = seq.0,
+            Err(error) => tracing::error!(%error, "a command could not be journalled"),
+        }
+    }
+
+    pub(super) fn journal_reports(&mut self) {
+        for Noted { report, unrecorded } in self.connections.due(Instant::now()) {
+            self.journal_command(&Command::Report { report: &report, unrecorded });
+        }
+    }
+
+    /// Has the oldest files of the journal removed where they are too many, once what of them is needed stands, on disk,
+    /// in a checkpoint.
+    pub(super) fn bound_journal(&mut self) {
+        let status = self.state.journal.status();
+        match self.releasing.take() {
+            Some(of) if status.durable.seq < of.last => self.releasing = Some(of),
+            Some(of) if status.unwritten == of.unwritten => self.state.journal.release(of.before),
+            // The disk has refused some of it: with the next one.
+            Some(_) => {}
+            None => {
+                let Some(before) = status.excess.filter(|_| Instant::now() >= self.next_release) else { return };
+                self.next_release = Instant::now() + RELEASE_EVERY;
+                let last = self.journal_checkpoint();
+                self.releasing = last.map(|last| Releasing { last, unwritten: status.unwritten, before });
+            }
+        }
+    }
+
+    /// Journals again what of the journal is needed; the last record.
+    pub(super) fn journal_checkpoint(&mut self) -> Option<Seq> {
+        let sinks = self.setup.config.alerts.sinks();
+        let records = records(&self.setup.hash, &sinks, &self.state.decisions, self.alerts.owed());
+        tracing::info!(
+            records = records.len(),
+            "the journal's oldest files go: what of them is needed is journalled again"
+        );
+        let wall = self.setup.clock.now();
+        let event = self.state.scorer.watermark().unwrap_or(wall);
+        for record in &records {
+            match self.state.journal.append(Kind::Checkpoint, event, wall, record) {
+                Ok(seq) => self.last_seq = seq.0,
+                Err(error) => {
+                    tracing::error!(%error, "the journal's oldest files stay: what of them is needed cannot be journalled");
+                    return None;
+                }
+            }
+        }
+        Some(Seq(self.last_seq))
+    }
+}
