@@ -4,11 +4,13 @@
 //! - [`format`]: the formats by name; [`row`]: where events go to, and what holds for every format
 //! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
-//! - one format a file: [`istio_json`], [`istio_text`], [`ztunnel`], [`linkerd`], [`consul`], [`hubble`], [`zeek`],
+//! - one format a file: [`istio_json`], [`istio_text`], [`ztunnel`], [`linkerd`], [`consul`],
+//!   [`consul_audit`], [`hubble`], [`zeek`],
 //!   [`otlp_spans`], [`vault_audit`], [`mapped`]
 
 pub mod access;
 pub mod consul;
+pub mod consul_audit;
 pub mod format;
 pub mod hubble;
 pub mod istio_json;
