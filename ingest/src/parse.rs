@@ -1,8 +1,8 @@
 //! From the bytes of one record to one row of the event batch, or to the reason why not.
 //!
 //! # Layout
-//! - [`format`]: the formats by name; [`row`]: where events go to, and what holds for every format
-//! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
+//! - [`mod@format`]: the formats by name; [`row`]: where events go to, and what holds for every format
+//! - [`json`]: a pull lexer over one line; `typed`: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
 //! - one format a file: [`istio_json`], [`istio_text`], [`ztunnel`], [`linkerd`], [`consul`],
 //!   [`consul_audit`], [`hubble`], [`zeek`],

@@ -78,8 +78,8 @@ struct Response<'a> {
 impl ConsulAudit {
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        // `"event_type":"audit"` is every line's, and of no line that is another's.
-        let is_audit = [&b"\"event_type\""[..], b"\"audit\"", b"\"payload\""];
+        // Nomad's audit log looks alike; its events are of another type.
+        let is_audit = [&b"\"event_type\""[..], b"\"audit\"", b"\"HTTPEvent\""];
         if is_audit.iter().any(|word| memchr::memmem::find(line.as_bytes(), word).is_none()) {
             return Err(Rejection::Foreign);
         }
