@@ -77,3 +77,22 @@ impl Gathering {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parse::Format;
+
+    #[test]
+    fn what_a_reporter_says_it_lost_is_told_with_its_place_and_once() {
+        let mut parser = Parser::for_format(Format::Hubble, None).expect("needs no mapping");
+        let mut gathering = Gathering::default();
+        let position = Position { source: 3, partition: 1, offset: 7 };
+        let lost = br#"{"lost_events":{"source":"HUBBLE_RING_BUFFER","num_events_lost":"12","cpu":5}}"#;
+        assert_eq!(gathering.record(&mut parser, lost, position), Some(Rejection::Foreign));
+        let other = Position { offset: 8, ..position };
+        assert_eq!(gathering.record(&mut parser, b"diagnostics", other), Some(Rejection::Foreign));
+        assert_eq!(gathering.finish(None).lost, [Loss { position, records: 12 }]);
+        assert_eq!(gathering.finish(None).lost, []);
+    }
+}

@@ -1,8 +1,8 @@
 //! From the bytes of one record to one row of the event batch, or to the reason why not.
 //!
 //! # Layout
-//! - [`format`]: the formats by name; [`row`]: where events go to, and what holds for every format
-//! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
+//! - [`mod@format`]: the formats by name; [`row`]: where events go to, and what holds for every format
+//! - [`json`]: a pull lexer over one line; `typed`: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
 //! - [`auto`]: whichever format understands a record
 //! - one format a file, all of them in the table of [`mod@format`]
@@ -12,6 +12,7 @@ pub mod auto;
 pub mod azure;
 pub mod cloudtrail;
 pub mod consul;
+pub mod consul_audit;
 pub mod format;
 pub mod gcp_audit;
 pub mod hubble;

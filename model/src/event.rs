@@ -46,10 +46,18 @@ pub enum Reporter {
     Gateway,
     /// An Istio waypoint.
     Waypoint,
-    /// A node's ztunnel.
+    /// The called's node's ztunnel. What the caller's node reports is [`Reporter::Source`].
     Ztunnel,
     /// Who issues credentials: Vault, Keycloak, SPIRE.
     Issuer,
+}
+
+impl Reporter {
+    /// Whether it reports every call to its workload: the called's own proxy or server, or its node's ztunnel. Then
+    /// what the callers' sides report only confirms it. Gateways and waypoints see those calls that pass them.
+    pub const fn is_of_destination(self) -> bool {
+        matches!(self, Self::Destination | Self::Ztunnel)
+    }
 }
 
 /// How the call ended.

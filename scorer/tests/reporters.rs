@@ -1,8 +1,9 @@
 //! Both proxies report a call, and each call counts once: whatever comes first, and whatever is lost.
 
 mod mesh;
+mod reopened;
 
-use mesh::{START, mixed, reopened};
+use mesh::{START, mixed};
 use qualm_model::{
     event::{EventBuilder, EventDraft, Kind, Outcome, Party, Position, Reporter},
     identity::Provenance,
@@ -15,6 +16,7 @@ use qualm_scorer::{
     snapshot::{Covered, Snapshots},
     verdict::{Cause, Verdict},
 };
+use reopened::reopened;
 
 const SERVICES: u64 = 12;
 const BEAT: Span = Span(600_000_000);

@@ -1,8 +1,9 @@
 //! The same events give the same verdicts for any batch size and any restart point.
 
 mod mesh;
+mod reopened;
 
-use mesh::{Call, batch, batch_of, calls, reopened};
+use mesh::{Call, batch, batch_of, calls};
 use qualm_model::{
     event::{Event, Positions},
     level::Level,
@@ -14,6 +15,7 @@ use qualm_scorer::{
     snapshot::{Covered, Loaded, SnapshotError, Snapshots, glance},
     verdict::Verdict,
 };
+use reopened::reopened;
 
 #[derive(Default, PartialEq, Debug)]
 struct Outcomes {

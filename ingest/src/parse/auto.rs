@@ -3,6 +3,8 @@
 //! Whatever understood the record before is tried first, so that an input of one format costs no more than to name it.
 //! An input may mix formats, and change them after an upgrade of whoever writes it.
 
+use memchr::memmem;
+
 use super::{
     Row,
     format::{Format, Grammar},
@@ -45,7 +47,9 @@ impl Default for Auto {
 impl Auto {
     /// Reads one record in the first format that understands it.
     pub fn parse(&mut self, record: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        let first = self.candidates[self.latest].read(record, row);
+        let dialect = dialect_of(record);
+        let latest = &mut self.candidates[self.latest];
+        let first = if latest.speaks(dialect) { latest.read(record, row) } else { Err(Rejection::Foreign) };
         let Err(mut why) = first else { return Ok(()) };
         if why == Rejection::Part {
             return Err(why);
@@ -53,7 +57,7 @@ impl Auto {
         self.strange += 1;
         let all = self.strange <= ALL_TRIED || self.strange.is_multiple_of(TRIED_AGAIN);
         for (place, candidate) in self.candidates.iter_mut().enumerate() {
-            if place == self.latest || !(all || candidate.events > 0) {
+            if place == self.latest || !(all || candidate.events > 0) || !candidate.speaks(dialect) {
                 continue;
             }
             match candidate.read(record, row) {
@@ -73,7 +77,11 @@ impl Auto {
 
     /// Reads a line that stands in a JSON string as it was written there, where the latest format can read it so.
     pub(super) fn parse_escaped(&mut self, line: &str, row: &mut Row<'_>) -> Option<()> {
+        let dialect = dialect_of(line);
         let latest = &mut self.candidates[self.latest];
+        if !latest.speaks(dialect) {
+            return None;
+        }
         latest.grammar.parse_escaped(line, row)?;
         latest.events += 1;
         Some(())
@@ -98,12 +106,34 @@ impl Auto {
 }
 
 impl Candidate {
+    /// Consul's lines are Istio's with other names in them: each would understand the other's.
+    fn speaks(&self, dialect: Dialect) -> bool {
+        match self.format {
+            Format::IstioJson => dialect == Dialect::Other,
+            Format::Consul => dialect == Dialect::Consul,
+            _ => true,
+        }
+    }
+
     #[inline]
     fn read(&mut self, record: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
         let outcome = self.grammar.parse(record, row);
         self.events += u64::from(matches!(outcome, Ok(()) | Err(Rejection::Part)));
         outcome
     }
+}
+
+/// Whose names stand in an access log of Envoy's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    Consul,
+    Other,
+}
+
+/// Consul's proxies name the application behind them `local_app`, and others by names that end in `.consul`.
+fn dialect_of(record: &str) -> Dialect {
+    let has = |mark: &[u8]| memmem::find(record.as_bytes(), mark).is_some();
+    if has(b"\"local_app") || has(b".consul\"") { Dialect::Consul } else { Dialect::Other }
 }
 
 /// Who says what is wrong has understood more than who says that it is none of his; and who misses a field in a sound

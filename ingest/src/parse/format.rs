@@ -10,6 +10,7 @@ use super::{
     azure::Azure,
     cloudtrail::Cloudtrail,
     consul::Consul,
+    consul_audit::ConsulAudit,
     gcp_audit::GcpAudit,
     hubble::Hubble,
     istio_json::IstioJson,
@@ -140,6 +141,7 @@ formats! {
     LinkerdJson "linkerd_json" LinkerdJson, "Linkerd's access log in its JSON form.";
     LinkerdApache "linkerd_apache" LinkerdApache, "Linkerd's access log in its Apache form.";
     Consul "consul" Consul, "Access log of Consul's Envoy proxies in its default JSON form.";
+    ConsulAudit "consul_audit" ConsulAudit, "Consul's own audit log: calls of its HTTP interface.";
     Hubble "hubble" Hubble, "Cilium's flows as Hubble exports them.";
     ZeekJson "zeek_json" ZeekJson, "Zeek's conn, ssl, http and ssh logs as JSON, in any mixture.";
     ZeekTsv "zeek_tsv" ZeekTsv, "Zeek's conn, ssl, http and ssh logs as tab-separated text.";

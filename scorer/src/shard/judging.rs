@@ -3,7 +3,6 @@
 use qualm_model::{
     baseline::{DestinationBaseline, SiblingRate},
     detector::{Deviation, Observation, Question},
-    event::Reporter,
     evidence::EValues,
     level::Level,
     stats::Exposure,
@@ -153,7 +152,7 @@ impl Place<'_> {
         link.calls += 1.0;
         link.weight += weight;
         link.first_contacts += f64::from(u8::from(seen.first_contact));
-        link.reported |= case.event.reporter() == Reporter::Destination;
+        link.reported |= case.event.reporter().is_of_destination();
     }
 }
 

@@ -1,16 +1,10 @@
 //! A small made-up mesh for the scorer's tests; everything derived from numbers, so that no randomness is needed.
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::{path::Path, thread, time::Duration};
-
 use qualm_model::{
     event::{EventBatch, EventBuilder, EventDraft, Outcome, Party, Position},
     identity::Provenance,
     time::{Span, Timestamp},
-};
-use qualm_scorer::{
-    config::ScorerConfig,
-    snapshot::{Loaded, SnapshotError, Snapshots},
 };
 
 /// A made-up call; everything derived from its number, so that no randomness is needed.
@@ -111,15 +105,4 @@ pub(crate) fn call(time: Timestamp, source: &str, destination: &str) -> Call {
         fingerprint: "",
         duration: None,
     }
-}
-
-/// The writing thread lets go of the file a moment after its handle is dropped.
-pub(crate) fn reopened(directory: &Path, config: ScorerConfig) -> (Snapshots, Option<Loaded>) {
-    for _ in 0..2000 {
-        match Snapshots::open(directory, config.clone()) {
-            Err(SnapshotError::Unwritable { .. }) => thread::sleep(Duration::from_millis(5)),
-            opened => return opened.expect("the snapshot can be read"),
-        }
-    }
-    panic!("the file is still held");
 }
