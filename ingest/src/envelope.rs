@@ -203,12 +203,22 @@ impl Opener {
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
         let is_learned = self.is_learned(text);
-        if is_learned || self.kubernetes.find(text.as_bytes()).is_some() {
+        let metadata = if is_learned { None } else { self.kubernetes.find(text.as_bytes()) };
+        if is_learned || metadata.is_some() {
+            // Keys that were lifted beside metadata that is known: nothing else need be looked for.
+            if let Some(object) = metadata.and_then(|at| Object::of_known(text, &text[at..], &self.memo))
+                && contents.take(text, &object.wrapping(text, outer).origin).is_ok()
+            {
+                return Ok(());
+            }
             let Ok(object) = Object::read(text, &mut self.memo) else {
                 // It was cut off.
                 return if is_learned { Err(Invalid::Syntax.into()) } else { contents.take(text, &outer.origin) };
             };
             let opened = self.open_read(text, &object, outer, depth, contents);
+            if object.record.is_some() && object.is_certain() {
+                self.learn(text);
+            }
             return opened.unwrap_or_else(|| contents.take(text, &outer.origin));
         }
         let plain = contents.take(text, &outer.origin);
@@ -271,9 +281,7 @@ impl Opener {
             let found = self.open(nested.of(text), &within, depth + 1, contents);
             outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
         }
-        if object.is_placed
-            && outcome.is_none_or(|outcome| !is_taken(outcome))
-        {
+        if object.is_placed && outcome.is_none_or(|outcome| !is_taken(outcome)) {
             let found = contents.take(text, &within.origin);
             outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
         }

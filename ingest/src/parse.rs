@@ -22,7 +22,6 @@ use qualm_model::{
     time::Timestamp,
 };
 
-pub(crate) use self::{row::clip, typed::object as json_object};
 use self::{
     format::Grammar,
     mapped::{InvalidHeader, Mapping},
@@ -31,6 +30,7 @@ pub use self::{
     format::{Format, InvalidFormat},
     row::{MAX_AHEAD, Origin, Row},
 };
+pub(crate) use self::{row::clip, typed::object as json_object};
 use crate::{
     envelope::{Contents, Envelope, Envelopes, Wrapping, foreign::Marks},
     source::{Invalid, Rejection},

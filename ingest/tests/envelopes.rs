@@ -47,7 +47,8 @@ fn cri_partial(record: &str) -> Vec<Vec<u8>> {
 }
 
 fn docker(record: &str) -> Vec<Vec<u8>> {
-    one(json!({ "log": format!("{record}\n"), "stream": "stdout", "time": "2026-11-22T02:02:25.000000001Z" }).to_string())
+    one(json!({ "log": format!("{record}\n"), "stream": "stdout", "time": "2026-11-22T02:02:25.000000001Z" })
+        .to_string())
 }
 
 fn metadata() -> Value {
@@ -337,7 +338,11 @@ fn what_envelopes_say_of_the_pod_arrives() {
         // The second time, its metadata is known as a whole.
         for record in [inbound(), inbound()] {
             let [cluster, instance, version, ip] = own_end(&wrap(&record)[0]);
-            assert_eq!((instance.as_str(), version.as_str(), ip.as_str()), ("orders-5d4f-x7x2p", "v2", "10.0.4.2"), "{name}");
+            assert_eq!(
+                (instance.as_str(), version.as_str(), ip.as_str()),
+                ("orders-5d4f-x7x2p", "v2", "10.0.4.2"),
+                "{name}"
+            );
             assert_eq!(cluster, if knows_cluster { "north" } else { "" }, "{name}");
         }
     }
@@ -353,7 +358,9 @@ fn what_is_known_from_outside_is_believed_before_the_record() {
     let mut parser = parser.with_cluster("south".into());
     parser.parse_from(&origin, record, Position::default(), &mut builder).unwrap();
     let batch = builder.finish();
-    let ends = [0, 1].map(|row| (batch.event(row).destination().cluster().to_owned(), batch.event(row).destination().instance().to_owned()));
+    let ends = [0, 1].map(|row| {
+        (batch.event(row).destination().cluster().to_owned(), batch.event(row).destination().instance().to_owned())
+    });
     assert_eq!(ends, [("east", "header-1"), ("south", "header-1")].map(|(a, b)| (a.to_owned(), b.to_owned())));
 }
 
@@ -371,7 +378,8 @@ fn metadata_is_that_of_each_record_though_it_begins_alike() {
     let mut parser = parser(Format::IstioJson);
     for round in 0..3 {
         for pod in ["a-1", "b-2"] {
-            let record = json!({ "log": inbound(), "kubernetes": { "annotations": &long, "pod_name": pod } }).to_string();
+            let record =
+                json!({ "log": inbound(), "kubernetes": { "annotations": &long, "pod_name": pod } }).to_string();
             let mut builder = EventBuilder::new();
             parser.parse(record.as_bytes(), Position::default(), &mut builder).unwrap();
             assert_eq!(builder.finish().event(0).destination().instance(), pod, "{round}");
@@ -423,7 +431,8 @@ fn what_applications_and_proxies_say_is_foreign_in_every_envelope() {
 fn a_truncated_record_in_a_whole_envelope_stays_invalid() {
     let record = inbound();
     let cut = &record[..record.len() - 9];
-    for &(name, wrap) in ENVELOPES.iter().filter(|(name, _)| !name.contains("Merge_Log") && !name.contains("processed")) {
+    for &(name, wrap) in ENVELOPES.iter().filter(|(name, _)| !name.contains("Merge_Log") && !name.contains("processed"))
+    {
         let mut parser = parser(Format::IstioJson);
         let outcome = wrap(cut).iter().map(|piece| outcome_of(&mut parser, piece)).last().unwrap();
         assert_eq!(outcome, Err(Invalid::Syntax.into()), "{name}");
@@ -434,7 +443,9 @@ fn a_truncated_record_in_a_whole_envelope_stays_invalid() {
 fn a_truncated_envelope_never_becomes_another_event() {
     for &format in Format::ALL {
         for &(name, wrap) in ENVELOPES.iter().filter(|(name, _)| !name.contains("pieces")) {
-            let Some(record) = sample(format).lines().find(|line| outcome_of(&mut parser(format), line.as_bytes()).is_ok()) else {
+            let Some(record) =
+                sample(format).lines().find(|line| outcome_of(&mut parser(format), line.as_bytes()).is_ok())
+            else {
                 continue;
             };
             let wrapped = wrap(record).remove(0);
@@ -444,7 +455,9 @@ fn a_truncated_envelope_never_becomes_another_event() {
                 let whole = outcome_of(&mut parser, &wrapped).unwrap();
                 match outcome_of(&mut parser, &wrapped[..end]) {
                     Ok(found) => assert_eq!(found, whole, "{format} in {name} cut at {end}"),
-                    Err(why) => assert!(!matches!(why, Rejection::Duplicate | Rejection::Part), "{format} in {name}: {why:?}"),
+                    Err(why) => {
+                        assert!(!matches!(why, Rejection::Duplicate | Rejection::Part), "{format} in {name}: {why:?}")
+                    }
                 }
             }
         }
@@ -462,19 +475,27 @@ fn log_records_of_one_request_are_events_of_one_position() {
 
 #[test]
 fn attributes_and_bodies_of_entries_are_read_as_their_json() {
-    let entry = |key: &str, value: Any| KeyValue { key: key.into(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() };
+    let entry = |key: &str, value: Any| KeyValue {
+        key: key.into(),
+        value: Some(AnyValue { value: Some(value) }),
+        ..KeyValue::default()
+    };
     let attributes = vec![
         text("method", "GET"),
         text("path", "/v1/orders/42"),
         entry("response_code", Any::IntValue(200)),
         text("downstream_remote_address", "10.0.0.7:1"),
     ];
-    let record = LogRecord { time_unix_nano: 1_795_312_944_122_000_000, attributes: attributes.clone(), ..LogRecord::default() };
+    let record =
+        LogRecord { time_unix_nano: 1_795_312_944_122_000_000, attributes: attributes.clone(), ..LogRecord::default() };
     let kvlist = Any::KvlistValue(opentelemetry_proto::tonic::common::v1::KeyValueList { values: attributes.clone() });
     let listed = LogRecord { attributes: vec![], body: Some(AnyValue { value: Some(kvlist) }), ..record.clone() };
     for record in [record, listed] {
         let found = outcome_of(&mut parser(Format::IstioJson), &request(vec![record])).unwrap();
-        assert!(found[0].contains("operation=GET /v1/orders/{id}") && found[0].contains("2026-11-22T02:02:24.122"), "{found:?}");
+        assert!(
+            found[0].contains("operation=GET /v1/orders/{id}") && found[0].contains("2026-11-22T02:02:24.122"),
+            "{found:?}"
+        );
     }
 }
 
@@ -534,7 +555,10 @@ fn a_configured_pointer_is_followed_and_nothing_else() {
         let record = record.to_string();
         assert_eq!(outcome_of(&mut at("/deep/line"), record.as_bytes()), plain, "{record}");
         assert_eq!(outcome_of(&mut at("/deep/other"), record.as_bytes()), Err(Rejection::Foreign));
-        assert_eq!(outcome_of(&mut at("/deep/line"), &record.as_bytes()[..record.len() - 1]), Err(Invalid::Syntax.into()));
+        assert_eq!(
+            outcome_of(&mut at("/deep/line"), &record.as_bytes()[..record.len() - 1]),
+            Err(Invalid::Syntax.into())
+        );
     }
     let unopened = outcome_of(&mut at("none"), &docker(&inbound())[0]);
     assert_eq!(unopened, Err(Rejection::Foreign));
@@ -543,11 +567,13 @@ fn a_configured_pointer_is_followed_and_nothing_else() {
 
 #[test]
 fn lines_with_escapes_of_their_own_are_read_alike_wrapped_or_not() {
-    for path in [r#"/a\"b"#, r"/a\\b", r"/a\u00e9\ud83d\ude00b", r"/a\nb\/c", r#"/a\\\\\\\"b\\"#, "/é&<>", r"/a\u0022b"] {
+    for path in [r#"/a\"b"#, r"/a\\b", r"/a\u00e9\ud83d\ude00b", r"/a\nb\/c", r#"/a\\\\\\\"b\\"#, "/é&<>", r"/a\u0022b"]
+    {
         let record = inbound().replace("/x", path);
         let plain = outcome_of(&mut parser(Format::IstioJson), record.as_bytes());
         assert!(plain.is_ok(), "{path}: {plain:?}");
-        let escaped = |from: &str, to: &str| String::from_utf8(fluent_bit(&record).remove(0)).unwrap().replace(from, to);
+        let escaped =
+            |from: &str, to: &str| String::from_utf8(fluent_bit(&record).remove(0)).unwrap().replace(from, to);
         for wrapped in [escaped("", ""), escaped("&", "\\u0026"), escaped("/a", "\\/a"), escaped("é", "\\u00e9")] {
             assert_eq!(outcome_of(&mut parser(Format::IstioJson), wrapped.as_bytes()), plain, "{wrapped}");
         }

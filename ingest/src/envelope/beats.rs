@@ -8,8 +8,14 @@ pub(super) fn key(path: &[u8]) -> Option<Key> {
         b"@timestamp" => Key::Time,
         b"@version" | b"@metadata" | b"agent" | b"ecs" | b"input" => Key::Sign,
         b"event" | b"log.file" | b"orchestrator" | b"orchestrator.cluster" => Key::Within,
-        b"kubernetes.pod" | b"kubernetes.node" | b"kubernetes.container" | b"kubernetes.deployment"
-        | b"kubernetes.statefulset" | b"kubernetes.daemonset" | b"kubernetes.cronjob" | b"kubernetes.job"
+        b"kubernetes.pod"
+        | b"kubernetes.node"
+        | b"kubernetes.container"
+        | b"kubernetes.deployment"
+        | b"kubernetes.statefulset"
+        | b"kubernetes.daemonset"
+        | b"kubernetes.cronjob"
+        | b"kubernetes.job"
         | b"kubernetes.replicaset" => Key::Within,
         b"log.file.path" => Key::File,
         b"host.name" => Key::Place(Place::Host),

@@ -9,9 +9,8 @@ use crate::parse::{
 };
 
 /// The words that mark a level in what programs write.
-const LEVELS: [&str; 12] = [
-    "trace", "debug", "info", "notice", "warn", "warning", "error", "err", "critical", "crit", "fatal", "panic",
-];
+const LEVELS: [&str; 12] =
+    ["trace", "debug", "info", "notice", "warn", "warning", "error", "err", "critical", "crit", "fatal", "panic"];
 
 /// Which of the marks are no marks for a format.
 #[derive(Debug, Clone, Copy)]

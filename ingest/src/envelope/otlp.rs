@@ -196,9 +196,10 @@ impl<'a> Request<'a> {
     fn of(request: &'a ExportLogsServiceRequest) -> Self {
         let resource_logs = request.resource_logs.iter().map(|logs| {
             let attributes = logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
-            let scope_logs = logs.scope_logs.iter().map(|scope| ScopeLogs {
-                log_records: scope.log_records.iter().map(LogRecord::of).collect(),
-            });
+            let scope_logs = logs
+                .scope_logs
+                .iter()
+                .map(|scope| ScopeLogs { log_records: scope.log_records.iter().map(LogRecord::of).collect() });
             ResourceLogs {
                 resource: Resource { attributes: attributes.iter().map(Attribute::of).collect() },
                 scope_logs: scope_logs.collect(),

@@ -49,14 +49,7 @@ pub(super) enum Joined {
 
 impl Partials {
     pub(super) fn new(max_line_bytes: usize) -> Self {
-        Self {
-            open: HashMap::new(),
-            hasher: RandomState::new(),
-            max_line_bytes,
-            bytes: 0,
-            clock: 0,
-            forgotten: 0,
-        }
+        Self { open: HashMap::new(), hasher: RandomState::new(), max_line_bytes, bytes: 0, clock: 0, forgotten: 0 }
     }
 
     #[inline]

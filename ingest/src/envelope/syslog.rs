@@ -108,11 +108,10 @@ mod tests {
         for (text, expected) in [
             ("<34>1 2026-11-22T02:02:24.003Z edge-1 envoy - - - \u{feff}a b", vec!["a b"]),
             (r#"<165>1 - - envoy 812 ID47 [x@1 a="\"]"][y@2 b="]"] a b"#, vec!["a b"]),
-            ("<34>Nov 22 02:02:24 edge-1 envoy[812]: a b", vec![
-                "a b",
-                "envoy[812]: a b",
-                "Nov 22 02:02:24 edge-1 envoy[812]: a b",
-            ]),
+            (
+                "<34>Nov 22 02:02:24 edge-1 envoy[812]: a b",
+                vec!["a b", "envoy[812]: a b", "Nov 22 02:02:24 edge-1 envoy[812]: a b"],
+            ),
             ("<34>2026-11-22T02:02:24Z edge-1 a b", vec!["a b", "2026-11-22T02:02:24Z edge-1 a b"]),
             ("Nov  2 02:02:24 edge-1 envoy: a b", vec!["a b", "envoy: a b"]),
         ] {

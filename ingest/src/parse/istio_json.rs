@@ -193,11 +193,7 @@ impl<'a> Fields<'a> {
         Self { line, unescaped, known: false, started: false, entry: AccessEntry::default() }
     }
 
-    fn read<const ESCAPED: bool>(
-        &mut self,
-        mut lexer: Lexer<'a, ESCAPED>,
-        order: &mut Order,
-    ) -> Result<(), Invalid> {
+    fn read<const ESCAPED: bool>(&mut self, mut lexer: Lexer<'a, ESCAPED>, order: &mut Order) -> Result<(), Invalid> {
         lexer.begin()?;
         let mut place = 0;
         loop {
