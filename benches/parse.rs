@@ -1,5 +1,6 @@
 //! Envoy JSON lines of about 900 bytes: our whole parse (bytes to a pushed row) beside what the fastest safe typed
-//! JSON parsers need for the same lines alone.
+//! JSON parsers need for the same lines alone; and the same lines in every envelope, of which the ratios to the bare
+//! lines matter.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::hint::black_box;
@@ -105,5 +106,66 @@ fn parse(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse);
+/// What a pod's lines carry with them in Fluent Bit's words; Vector and Filebeat say about as much.
+fn metadata(pod: usize) -> String {
+    format!(
+        r#"{{"pod_name":"orders-5d4f9c7b6d-x7x2{pod}","namespace_name":"shop","pod_id":"0b1f8a4e-8d1c-4c55-9a39-00000000000{pod}","labels":{{"app":"orders","pod-template-hash":"5d4f9c7b6d","security.istio.io/tlsMode":"istio","service.istio.io/canonical-name":"orders","version":"v2"}},"annotations":{{"kubectl.kubernetes.io/default-container":"orders","prometheus.io/path":"/stats/prometheus","prometheus.io/port":"15020","prometheus.io/scrape":"true"}},"host":"node-3","pod_ip":"10.0.4.{pod}","container_name":"istio-proxy","container_image":"docker.io/istio/proxyv2:1.26.0"}}"#
+    )
+}
+
+/// The name of an envelope, and a line in it.
+type Wrap = (&'static str, fn(&str, &str) -> String);
+
+const ENVELOPES: [Wrap; 8] = [
+    ("none", |line, _| line.to_owned()),
+    ("cri", |line, _| format!("2026-11-22T02:02:25.000000001Z stdout F {line}")),
+    ("docker", |line, _| {
+        let log = json(&format!("{line}\n"));
+        format!(r#"{{"log":{log},"stream":"stdout","time":"2026-11-22T02:02:25.000000001Z"}}"#)
+    }),
+    ("fluent_bit", |line, pod| {
+        let log = json(line);
+        format!(r#"{{"@timestamp":1795312945.5,"stream":"stdout","logtag":"F","log":{log},"kubernetes":{pod}}}"#)
+    }),
+    ("fluent_bit_merged", |line, pod| format!(r#"{},"kubernetes":{pod}}}"#, line.strip_suffix('}').unwrap())),
+    ("filebeat", |line, pod| {
+        let message = json(line);
+        format!(
+            r#"{{"@timestamp":"2026-11-22T02:02:25.000Z","@metadata":{{"beat":"filebeat","type":"_doc"}},"log":{{"offset":12,"file":{{"path":"/var/log/containers/orders.log"}}}},"message":{message},"stream":"stdout","kubernetes":{pod},"agent":{{"type":"filebeat"}},"ecs":{{"version":"8.0.0"}}}}"#
+        )
+    }),
+    ("syslog", |line, _| format!("<165>1 2026-11-22T02:02:25.003Z node-3 envoy 812 - - {line}")),
+    ("otlp_json", |line, _| {
+        let body = json(line);
+        format!(
+            r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"k8s.pod.name","value":{{"stringValue":"orders-5d4f9c7b6d-x7x21"}}}}]}},"scopeLogs":[{{"logRecords":[{{"timeUnixNano":"1795312945000000000","body":{{"stringValue":{body}}}}}]}}]}}]}}"#
+        )
+    }),
+];
+
+fn json(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+fn envelopes(c: &mut Criterion) {
+    let lines = lines();
+    let mut group = c.benchmark_group("envelopes");
+    for (name, wrap) in ENVELOPES {
+        let wrapped: Vec<String> = lines.iter().zip(0..).map(|(line, at)| wrap(line, &metadata(at % 5))).collect();
+        group.throughput(Throughput::Elements(LINES as u64));
+        group.bench_function(name, |b| {
+            let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();
+            let mut builder = EventBuilder::new();
+            b.iter(|| {
+                for (offset, line) in (0..).zip(&wrapped) {
+                    parser.parse(line.as_bytes(), Position { offset, ..Position::default() }, &mut builder).unwrap();
+                }
+                black_box(builder.finish());
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse, envelopes);
 criterion_main!(benches);

@@ -203,12 +203,22 @@ impl Opener {
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
         let is_learned = self.is_learned(text);
-        if is_learned || self.kubernetes.find(text.as_bytes()).is_some() {
+        let metadata = if is_learned { None } else { self.kubernetes.find(text.as_bytes()) };
+        if is_learned || metadata.is_some() {
+            // Keys that were lifted beside metadata that is known: nothing else need be looked for.
+            if let Some(object) = metadata.and_then(|at| Object::of_known(text, &text[at..], &self.memo))
+                && contents.take(text, &object.wrapping(text, outer).origin).is_ok()
+            {
+                return Ok(());
+            }
             let Ok(object) = Object::read(text, &mut self.memo) else {
                 // It was cut off.
                 return if is_learned { Err(Invalid::Syntax.into()) } else { contents.take(text, &outer.origin) };
             };
             let opened = self.open_read(text, &object, outer, depth, contents);
+            if object.record.is_some() && object.is_certain() {
+                self.learn(text);
+            }
             return opened.unwrap_or_else(|| contents.take(text, &outer.origin));
         }
         let plain = contents.take(text, &outer.origin);
@@ -361,15 +371,12 @@ impl Opener {
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
         let Some(message) = syslog::message(text) else { return contents.take(text, &outer.origin) };
-        // A line without a priority is what sshd and others are known by.
-        let mut outcome = None;
-        if !message.has_priority {
-            let plain = contents.take(text, &outer.origin);
-            if is_taken(plain) {
-                return plain;
-            }
-            outcome = Some(plain);
+        // Some are known by their header, as sshd's are.
+        let plain = contents.take(text, &outer.origin);
+        if is_taken(plain) {
+            return plain;
         }
+        let mut outcome = Some(plain);
         let within = Wrapping { origin: message.origin(&outer.origin), ..*outer };
         for (place, candidate) in message.candidates.iter().enumerate() {
             // Only what follows all of the header may be wrapped again.
@@ -380,7 +387,7 @@ impl Opener {
             if is_taken(found) {
                 return found;
             }
-            outcome = outcome.or(Some(found));
+            outcome = outcome.filter(|outcome| *outcome != Err(Rejection::Foreign)).or(Some(found));
         }
         outcome.unwrap_or(Err(Rejection::Foreign))
     }

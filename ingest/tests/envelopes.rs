@@ -1,5 +1,5 @@
 //! Every envelope around every format: the same events as without it.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use arrow::{
     array::{Array, ArrayRef, AsArray},
@@ -456,7 +456,7 @@ fn a_truncated_envelope_never_becomes_another_event() {
                 match outcome_of(&mut parser, &wrapped[..end]) {
                     Ok(found) => assert_eq!(found, whole, "{format} in {name} cut at {end}"),
                     Err(why) => {
-                        assert!(!matches!(why, Rejection::Duplicate | Rejection::Part), "{format} in {name}: {why:?}")
+                        assert!(!matches!(why, Rejection::Duplicate | Rejection::Part), "{format} in {name}: {why:?}");
                     }
                 }
             }
@@ -488,7 +488,7 @@ fn attributes_and_bodies_of_entries_are_read_as_their_json() {
     ];
     let record =
         LogRecord { time_unix_nano: 1_795_312_944_122_000_000, attributes: attributes.clone(), ..LogRecord::default() };
-    let kvlist = Any::KvlistValue(opentelemetry_proto::tonic::common::v1::KeyValueList { values: attributes.clone() });
+    let kvlist = Any::KvlistValue(opentelemetry_proto::tonic::common::v1::KeyValueList { values: attributes });
     let listed = LogRecord { attributes: vec![], body: Some(AnyValue { value: Some(kvlist) }), ..record.clone() };
     for record in [record, listed] {
         let found = outcome_of(&mut parser(Format::IstioJson), &request(vec![record])).unwrap();

@@ -26,7 +26,7 @@ impl Marks {
         Self {
             in_text: !sample().any(is_diagnostic),
             // What a mapping reads is for its author to say.
-            in_json: format != Format::Mapped && !sample().any(|record| is_application(record)),
+            in_json: format != Format::Mapped && !sample().any(is_application),
         }
     }
 

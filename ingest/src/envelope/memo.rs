@@ -19,6 +19,8 @@ const BEGINNING: usize = 192;
 #[derive(Debug, Default)]
 pub(super) struct Memo {
     slots: Vec<Remembered>,
+    /// Room for the path of a key.
+    pub(super) path: String,
 }
 
 #[derive(Debug, Default)]

@@ -102,9 +102,32 @@ impl Object {
         let mut lexer = Lexer::new(text);
         lexer.begin()?;
         let mut object = Self::default();
-        object.read_keys(text, &mut lexer, &mut String::new(), memo)?;
+        let mut path = std::mem::take(&mut memo.path);
+        path.clear();
+        let read = object.read_keys(text, &mut lexer, &mut path, memo);
+        memo.path = path;
+        read?;
         lexer.end()?;
         Ok(object)
+    }
+
+    /// What is known of a record by its metadata alone, where `rest` of it begins with some that was seen before.
+    pub(super) fn of_known(text: &str, rest: &str, memo: &Memo) -> Option<Self> {
+        let rest = rest.strip_prefix("\"kubernetes\":")?;
+        let (_, places) = memo.find(rest)?;
+        let mut object = Self { is_placed: true, ..Self::default() };
+        object.place_all(places, text.len() - rest.len());
+        Some(object)
+    }
+
+    /// Takes the places that are known within a stretch which begins at `offset`.
+    fn place_all(&mut self, places: &Places, offset: usize) {
+        for (place, known) in self.places.iter_mut().zip(places) {
+            let (start, end) = known.bounds();
+            if end > start {
+                *place = Stretch::new(start + offset, end + offset);
+            }
+        }
     }
 
     fn read_keys<'a>(
@@ -188,12 +211,7 @@ impl Object {
         let rest = lexer.rest().trim_ascii_start();
         let offset = text.len() - rest.len();
         if let Some((bytes, places)) = memo.find(rest) {
-            for (place, known) in self.places.iter_mut().zip(places) {
-                let (start, end) = known.bounds();
-                if end > start {
-                    *place = Stretch::new(start + offset, end + offset);
-                }
-            }
+            self.place_all(places, offset);
             self.is_placed = true;
             lexer.step_over(bytes + lexer.rest().len() - rest.len());
             return Ok(());

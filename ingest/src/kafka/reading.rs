@@ -350,3 +350,29 @@ fn origin(headers: Option<&impl Headers>) -> Origin<'_> {
     }
     origin
 }
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::message::{Header, OwnedHeaders};
+
+    use super::*;
+
+    #[test]
+    fn headers_name_the_origin_and_nothing_else() {
+        let insert = |headers: OwnedHeaders, key, value: &[u8]| headers.insert(Header { key, value: Some(value) });
+        let long = [b'x'; MAX_HEADER_BYTES + 1];
+        let named: [(&str, &[u8]); 7] = [
+            ("cluster", b"north"),
+            ("k8s.namespace.name", b"shop"),
+            ("pod", b"orders-1"),
+            ("pod_ip", b"\xff"),
+            ("node", &long),
+            ("authorization", b"Bearer hunter2"),
+            ("pod", b"another"),
+        ];
+        let headers = named.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| insert(headers, key, value));
+        let expected = Origin { cluster: "north", namespace: "shop", pod: "orders-1", ..Origin::default() };
+        assert_eq!(origin(Some(&headers)), expected);
+        assert_eq!(origin(None::<&OwnedHeaders>), Origin::default());
+    }
+}

@@ -296,7 +296,7 @@ impl<'a, const ESCAPED: bool> Lexer<'a, ESCAPED> {
 }
 
 /// Bytes that are looked at together.
-const BLOCK: usize = 32;
+const BLOCK: usize = 64;
 
 /// Index of the quote that ends a string with escapes in it, from its first backslash on. A wrapped line has a hundred
 /// escapes: blocks that have nothing but escapes of one character in them are stepped over whole.
@@ -304,9 +304,8 @@ fn end_of_escaped(bytes: &[u8], mut at: usize) -> Lexed<usize> {
     loop {
         // A backslash before `at` would be half of an escape that is read already.
         while bytes.get(at - 1).is_some_and(|&before| before != b'\\')
-            && let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>())
-            && let Some(before) = bytes[at - 1..].first_chunk::<BLOCK>()
-            && !is_special(block, before)
+            && let Some(block) = bytes.get(at..at + BLOCK)
+            && !is_special(block, &bytes[at - 1..at - 1 + BLOCK])
         {
             at += BLOCK;
             if bytes[at - 1] == b'\\' {
@@ -325,12 +324,16 @@ fn end_of_escaped(bytes: &[u8], mut at: usize) -> Lexed<usize> {
 /// Whether a block has a quote that is not escaped, an escaped backslash or a control character; `before` is the block
 /// one byte earlier.
 #[inline]
-fn is_special(block: &[u8; BLOCK], before: &[u8; BLOCK]) -> bool {
-    let special = |(&byte, &before): (&u8, &u8)| {
-        let after_backslash = before == b'\\';
-        ((byte == b'"') & !after_backslash) | ((byte == b'\\') & after_backslash) | (byte < 0x20)
-    };
-    block.iter().zip(before).fold(false, |any, pair| any | special(pair))
+fn is_special(block: &[u8], before: &[u8]) -> bool {
+    // Numbers instead of truth values, so that many bytes are compared at once.
+    let mut special = 0;
+    for (&byte, &before) in block.iter().zip(before) {
+        let after_backslash = u8::from(before == b'\\');
+        special |= u8::from(byte == b'"') & (after_backslash ^ 1);
+        special |= u8::from(byte == b'\\') & after_backslash;
+        special |= u8::from(byte < 0x20);
+    }
+    special != 0
 }
 
 /// Index of the escaped quote that ends a string within an escaped line, from its first special byte on.
