@@ -4,7 +4,8 @@
 //! - [`format`]: the formats by name; [`row`]: where events go to, and what holds for every format
 //! - [`json`]: a pull lexer over one line; [`typed`]: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
-//! - one format a file: [`istio_json`], [`istio_text`], [`keycloak_json`], [`keycloak_text`], [`vault_audit`], [`mapped`]
+//! - one format a file, in the table of [`format`]; what two of them share beside them: `keycloak`, `issued`
+//!   (credentials from their issue to their use), `statement` (SQL as a name)
 
 pub mod access;
 pub mod azure;
