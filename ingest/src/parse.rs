@@ -5,7 +5,8 @@
 //! - [`json`]: a pull lexer over one line; `typed`: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
 //! - [`auto`]: whichever format understands a record
-//! - one format a file, all of them in the table of [`mod@format`]
+//! - one format a file, in the table of [`mod@format`]; what two of them share beside them: `keycloak`, `issued`
+//!   (credentials from their issue to their use), `statement` (SQL as a name)
 
 pub mod access;
 pub mod auto;

@@ -135,9 +135,27 @@ pub struct KubernetesAudit {
 }
 
 impl KubernetesAudit {
-    /// Reads one line.
+    /// Reads one line of the log, or an `EventList` as the webhook sends it.
     pub fn parse(&mut self, text: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
         let line: Line<'_> = typed::object(text)?;
+        if &*line.kind != "EventList" {
+            return self.push(&line, || typed::object(text).unwrap_or_default(), row);
+        }
+        typed::entries(text, "items", row, |event, row| {
+            let mut line: Line<'_> = typed::entry(event)?;
+            // The items of a list have neither kind nor version of their own.
+            line.kind = Text::of("Event");
+            line.api_version = Text::of("audit.k8s.io/v1");
+            self.push(&line, || typed::entry(event).unwrap_or_default(), row)
+        })
+    }
+
+    fn push<'t>(
+        &mut self,
+        line: &Line<'_>,
+        token: impl FnOnce() -> TokenLine<'t>,
+        row: &mut Row<'_>,
+    ) -> Result<(), Rejection> {
         if &*line.kind != "Event" || !line.api_version.starts_with("audit.k8s.io/") {
             return Err(Rejection::Foreign);
         }
@@ -156,7 +174,7 @@ impl KubernetesAudit {
         };
         let issues = line.issues();
         if issues {
-            self.remember(&line, text, report);
+            self.remember(line, &token(), report);
         }
         let operation = line.operation()?;
         let issue = self.issued.of(line.credential());
@@ -181,9 +199,8 @@ impl KubernetesAudit {
         })
     }
 
-    fn remember(&mut self, line: &Line<'_>, text: &str, now: Timestamp) {
+    fn remember(&mut self, line: &Line<'_>, told: &TokenLine<'_>, now: Timestamp) {
         let issued = line.annotations.as_ref().map_or("", |annotations| &annotations.issued);
-        let told = typed::object::<TokenLine<'_>>(text).unwrap_or_default();
         let objects = [&told.response_object, &told.request_object].map(Option::as_ref);
         let spec = objects.iter().flatten().filter_map(|object| object.spec.as_ref());
         let seconds = spec.clone().find_map(|spec| spec.expiration_seconds).filter(|seconds| *seconds > 0);
@@ -300,6 +317,18 @@ mod tests {
         assert_eq!((event.credential(), event.source().instance()), ("be07", "cart-1"));
         let (begin, end) = event.validity();
         assert_eq!(begin.zip(end).map(|(begin, end)| end - begin), Some(Span::seconds(3607)));
+    }
+
+    #[test]
+    fn a_list_of_the_webhook_is_read_event_by_event() {
+        let item = |line: &str| line.replace(r#""kind":"Event","apiVersion":"audit.k8s.io/v1","#, "");
+        let list = format!(
+            r#"{{"kind":"EventList","apiVersion":"audit.k8s.io/v1","metadata":{{}},"items":[{},{}]}}"#,
+            item(ISSUE),
+            item(USE)
+        );
+        let batch = parse(&mut KubernetesAudit::default(), &list).expect("a batch");
+        assert_eq!((batch.len(), batch.event(1).source().instance()), (2, "cart-1"));
     }
 
     #[test]

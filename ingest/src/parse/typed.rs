@@ -68,6 +68,13 @@ pub(super) fn invalid(error: &serde_json::Error) -> Invalid {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Text<'a>(Cow<'a, str>);
 
+impl<'a> Text<'a> {
+    /// A text that the record does not hold.
+    pub(super) fn of(text: &'a str) -> Self {
+        Self(Cow::Borrowed(text))
+    }
+}
+
 impl Deref for Text<'_> {
     type Target = str;
 
