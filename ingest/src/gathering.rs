@@ -89,9 +89,9 @@ mod tests {
         let mut gathering = Gathering::default();
         let position = Position { source: 3, partition: 1, offset: 7 };
         let lost = br#"{"lost_events":{"source":"HUBBLE_RING_BUFFER","num_events_lost":"12","cpu":5}}"#;
-        assert_eq!(gathering.record(&mut parser, lost, position), Some(Rejection::Foreign));
+        assert_eq!(gathering.record(&mut parser, lost, position, &Origin::default()), Some(Rejection::Foreign));
         let other = Position { offset: 8, ..position };
-        assert_eq!(gathering.record(&mut parser, b"diagnostics", other), Some(Rejection::Foreign));
+        assert_eq!(gathering.record(&mut parser, b"diagnostics", other, &Origin::default()), Some(Rejection::Foreign));
         assert_eq!(gathering.finish(None).lost, [Loss { position, records: 12 }]);
         assert_eq!(gathering.finish(None).lost, []);
     }

@@ -7,7 +7,6 @@ use crate::parse::{Origin, time::rfc3339};
 /// A message behind its header.
 #[derive(Debug)]
 pub(super) struct Message<'a> {
-    pub(super) has_priority: bool,
     /// What the record may be, the likeliest first: what follows the tag, what follows the host, and what follows the
     /// priority, for the formats of programs that are known by their tag.
     pub(super) candidates: Vec<&'a str>,
@@ -50,7 +49,7 @@ fn ietf(rest: &str) -> Option<Message<'_>> {
     let content = content.strip_prefix(' ').unwrap_or(content);
     let content = content.strip_prefix('\u{feff}').unwrap_or(content);
     let host = if host == "-" { "" } else { host };
-    Some(Message { has_priority: true, candidates: vec![content], time, host })
+    Some(Message { candidates: vec![content], time, host })
 }
 
 /// Steps over `[id name="value" …]…`; `"`, `\` and `]` are escaped in values.
@@ -83,7 +82,7 @@ fn bsd<'a>(text: &'a str, after_priority: Option<&'a str>) -> Option<Message<'a>
     let (host, content) = rest.split_once(' ')?;
     let tagged = content.split_once(' ').filter(|(tag, _)| tag.ends_with(':')).map(|(_, message)| message);
     let candidates = tagged.into_iter().chain([content]).chain(after_priority).collect();
-    Some(Message { has_priority: after_priority.is_some(), candidates, time, host })
+    Some(Message { candidates, time, host })
 }
 
 /// `Nov 22 02:02:24 `, days below ten after a blank.
