@@ -6,7 +6,10 @@ mod reports;
 
 use std::sync::Arc;
 
-use qualm_model::event::Event;
+use qualm_model::{
+    event::Event,
+    time::{Span, Timestamp},
+};
 use serde::{Deserialize, Serialize};
 
 use self::{
@@ -19,7 +22,12 @@ use self::{
 pub(crate) struct Estate {
     reports: Reports,
     addresses: Addresses,
+    /// When records were last known to be missing.
+    lost: Option<Timestamp>,
 }
+
+/// After a loss nobody's silence means anything for so long.
+const BLIND: Span = Span(10 * Span::MINUTE.0);
 
 /// Who is at the ends of a call, where that is somebody else than the record names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -64,6 +72,16 @@ impl Estate {
             self.addresses.alias(alias, name, event.report());
         }
         Some(joined)
+    }
+
+    /// Takes note that records are missing from what was read up to `now`.
+    pub(crate) fn lose(&mut self, now: Option<Timestamp>) {
+        self.lost = self.lost.max(now);
+    }
+
+    /// Whether so much is missing from the ten minutes that end at `end` that silence means nothing.
+    pub(crate) fn is_blind(&self, end: Timestamp) -> bool {
+        self.lost.is_some_and(|last| end - last <= BLIND)
     }
 
     /// Bytes it takes.

@@ -2,7 +2,7 @@
 
 use qualm_model::{
     detector::Question,
-    event::Event,
+    event::{Event, Filter},
     evidence::{EValues, Pace},
     identity::Class,
     level::Level,
@@ -140,6 +140,12 @@ impl Scorer {
         let by_source = self.max_levels.get(usize::from(event.position().source)).copied();
         let by_source = by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined);
         if event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
+    }
+
+    /// What is left out of the input that this event comes from.
+    #[inline]
+    pub(crate) fn filter(&self, event: Event<'_>) -> Filter {
+        self.filters.get(usize::from(event.position().source)).copied().unwrap_or_default()
     }
 
     /// Whether an entry is not made for want of a place in the table. Whoever has been there for longer, and whoever
@@ -346,12 +352,16 @@ impl Scorer {
         let Some(birth) = self.mesh.birth() else { return };
         let length = Span(10 * Span::MINUTE.0);
         let end = Timestamp((self.mesh.closed().window(length) + 1) * length.0 - 1);
+        if self.estate.is_blind(end) {
+            return;
+        }
         let exposure = Exposure { birth, now: end, tide: 1.0 };
         let mut asked = Vec::new();
         for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
             for (&id, source) in sources {
                 let Some(deviation) = source.baseline.score_silence(exposure) else { continue };
-                if source.class_may_reach() == Level::Trusted {
+                let is_seen_in_part = source.filtered.is_some_and(|last| end - last <= Span::DAY);
+                if is_seen_in_part || source.class_may_reach() == Level::Trusted {
                     continue;
                 }
                 // Whoever is held is silent because of us.
