@@ -9,7 +9,7 @@ use qualm_ingest::{
     config::{FileConfig, KafkaConfig},
     parse::Format,
 };
-use qualm_model::{level::Level, time::Span};
+use qualm_model::{event::Filter, level::Level, time::Span};
 use qualm_scorer::{
     config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
     notify::AlertsConfig,
