@@ -230,7 +230,11 @@ impl Scorer {
         self.estate.learn(event);
         let resolved = self.estate.resolve(event);
         let Some(ids) = self.door.ids(event, &resolved, &mut self.shards) else { return Observed::NoSource };
-        if self.is_reported(event, ids) {
+        let is_reported = self.is_reported(event, ids);
+        if self.estate.has_alone() {
+            self.look_at_disagreements(wall, verdicts);
+        }
+        if is_reported {
             return Observed::Duplicate;
         }
         // Only now: what repeats or confirms moves nothing, not even the clocks.
@@ -261,14 +265,25 @@ impl Scorer {
     #[inline]
     fn is_reported(&mut self, event: Event<'_>, ids: Ids) -> bool {
         if event.reporter() == Reporter::Source && self.destination_reports(ids, event.report()) {
-            self.estate.confirm(event);
+            if self.estate.confirm(event) {
+                self.agree(ids);
+            }
             return true;
         }
-        let again = self.estate.count(event) == Report::Again;
+        let report = self.estate.count(event);
+        if report != Report::First {
+            self.agree(ids);
+        }
+        let again = report == Report::Again;
         if again && event.reporter() == Reporter::Destination {
             self.shards[usize::from(ids.shard)].hear(ids.destination, &self.mesh);
         }
         again
+    }
+
+    /// Both proxies have told of a call: what those that only one told of are measured by.
+    fn agree(&mut self, ids: Ids) {
+        self.shards[usize::from(ids.shard)].delta.sample(Question::Unwitnessed, 1.0);
     }
 
     /// Whether the destination's own proxy reports its calls, so that the caller's report only confirms.
