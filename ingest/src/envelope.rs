@@ -95,6 +95,20 @@ pub(crate) trait Contents {
 
     /// Counts one that was found beside others, or before.
     fn refuse(&mut self, why: Rejection);
+
+    /// Whose a header of syslog is. A reader that joins lines must not be shown one that is not of its records.
+    fn syslog_header(&self) -> SyslogHeader;
+}
+
+/// Whose a header of syslog is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SyslogHeader {
+    /// The records have it by themselves, as sshd's do.
+    Kept,
+    /// The shipper put it there.
+    Added,
+    /// Either.
+    Either,
 }
 
 /// What the envelopes around a record say.
@@ -371,23 +385,24 @@ impl Opener {
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
         let Some(message) = syslog::message(text) else { return contents.take(text, &outer.origin) };
-        // Some are known by their header, as sshd's are.
-        let plain = contents.take(text, &outer.origin);
-        if is_taken(plain) {
-            return plain;
-        }
-        let mut outcome = Some(plain);
         let within = Wrapping { origin: message.origin(&outer.origin), ..*outer };
-        for (place, candidate) in message.candidates.iter().enumerate() {
-            // Only what follows all of the header may be wrapped again.
-            let found = match place {
-                0 => self.open(candidate, &within, depth + 1, contents),
-                _ => contents.take(candidate, &within.origin),
-            };
+        let of_record = contents.syslog_header();
+        let mut outcome = None;
+        if of_record == SyslogHeader::Kept {
+            let found = contents.take(text, &outer.origin);
             if is_taken(found) {
                 return found;
             }
-            outcome = outcome.filter(|outcome| *outcome != Err(Rejection::Foreign)).or(Some(found));
+            outcome = Some(found);
+        }
+        let found = self.open(message.content, &within, depth + 1, contents);
+        if is_taken(found) {
+            return found;
+        }
+        outcome = outcome.filter(|outcome| *outcome != Err(Rejection::Foreign)).or(Some(found));
+        if of_record == SyslogHeader::Either {
+            let found = contents.take(text, &outer.origin);
+            outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
         }
         outcome.unwrap_or(Err(Rejection::Foreign))
     }

@@ -59,7 +59,7 @@ pub use self::{
 };
 pub(crate) use self::{row::clip, typed::object as json_object};
 use crate::{
-    envelope::{Contents, Envelope, Envelopes, Wrapping, foreign::Marks},
+    envelope::{Contents, Envelope, Envelopes, SyslogHeader, Wrapping, foreign::Marks},
     source::{Invalid, Rejection},
 };
 
@@ -259,6 +259,14 @@ impl Contents for Reading<'_> {
 
     fn refuse(&mut self, why: Rejection) {
         self.refused.push(why);
+    }
+
+    fn syslog_header(&self) -> SyslogHeader {
+        match self.grammar {
+            Grammar::Sshd(_) => SyslogHeader::Kept,
+            Grammar::Auto(_) => SyslogHeader::Either,
+            _ => SyslogHeader::Added,
+        }
     }
 }
 

@@ -130,8 +130,9 @@ fn the_format_is_found_without_being_named() {
                 let expected = outcome_of(&mut named, record.as_bytes());
                 let found = outcome_of(&mut auto, record.as_bytes());
                 let in_between = match format {
-                    // Of several headers the last one holds.
-                    Format::ZeekTsv => found.clone(),
+                    // Of several headers the last one holds; and the year of a line without one is counted on from
+                    // the lines before it.
+                    Format::ZeekTsv | Format::Sshd => found.clone(),
                     _ => outcome_of(&mut mixed, record.as_bytes()),
                 };
                 if expected.is_ok() {
@@ -208,9 +209,13 @@ fn no_record_of_a_sample_becomes_another_event_when_it_is_cut_off() {
             }
             let Ok(whole) = outcome_of(&mut parser, record.as_bytes()) else { continue };
             for end in 0..record.len() {
-                if let Ok(event) = outcome_of(&mut parser, &record.as_bytes()[..end]) {
-                    assert_eq!(event, whole, "{format}, record {row} cut at {end}");
-                }
+                let Ok(event) = outcome_of(&mut parser, &record.as_bytes()[..end]) else { continue };
+                // Keycloak's lines have no end, and no two kinds of event the same details: cut between two of them,
+                // a line is one of fewer. What every line has must be there, and nothing may be said that was not.
+                let says_less = format == Format::KeycloakText
+                    && record[..end].contains("ipAddress=")
+                    && event.split("; ").all(|field| whole.split("; ").any(|told| told == field));
+                assert!(event == whole || says_less, "{format}, record {row} cut at {end}: {event}\nunlike {whole}");
             }
         }
     }

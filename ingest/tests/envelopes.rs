@@ -1,6 +1,8 @@
 //! Every envelope around every format: the same events as without it.
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+use std::sync::LazyLock;
+
 use arrow::{
     array::{Array, ArrayRef, AsArray},
     datatypes::TimestampNanosecondType,
@@ -223,8 +225,15 @@ const CSV_MAPPING: &str = r#"
 "#;
 const CSV: &str = "2026-11-22 02:02:24,cart,\"orders, the big one\",GET /v1/orders/42?x=1,200,label";
 
+/// A mixed input: the records of every format, one format after the other.
+static MIXED: LazyLock<String> = LazyLock::new(|| Format::ALL.iter().map(|format| format.sample()).collect());
+
 fn sample(format: Format) -> &'static str {
-    if format == Format::Mapped { CSV } else { format.sample() }
+    match format {
+        Format::Mapped => CSV,
+        Format::Auto => &MIXED,
+        named => named.sample(),
+    }
 }
 
 fn parser(format: Format) -> Parser {
@@ -276,6 +285,38 @@ fn outcomes(parser: &mut Parser, format: Format, wrap: Wrap) -> Vec<Result<Vec<S
     sample(format).lines().map(|record| of(record, parser)).collect()
 }
 
+/// An event without its times, where they are those of the envelope.
+fn without_times(event: &str) -> String {
+    let is_time = |field: &&str| field.starts_with("start_time=") || field.starts_with("time=");
+    event.split("; ").filter(|field| !is_time(field)).collect::<Vec<_>>().join("; ")
+}
+
+/// Whether an outcome is that of the same record without an envelope.
+fn is_same(
+    found: &Result<Vec<String>, Rejection>,
+    expected: &Result<Vec<String>, Rejection>,
+    format: Format,
+) -> bool {
+    match (found, expected) {
+        // Times without a zone or a year are made whole by the envelope, which knows when the line was written.
+        (Ok(found), Ok(expected)) => {
+            let same = |(found, expected): (&String, &String)| {
+                let is_dated = found.starts_with("start_time=2026-11-22T02:02:25")
+                    && (UNDATED.contains(&format) || format == Format::Auto);
+                found == expected || is_dated && without_times(found) == without_times(expected)
+            };
+            found.len() == expected.len() && found.iter().zip(expected).all(same)
+        }
+        // Of all formats some other may have more to say of what is none of its records.
+        (Err(found), Err(expected)) if format == Format::Auto => {
+            (*found == Rejection::Part) == (*expected == Rejection::Part)
+        }
+        _ => found == expected,
+    }
+}
+
+const UNDATED: [Format; 3] = [Format::KeycloakText, Format::KafkaAuthorizer, Format::Sshd];
+
 #[test]
 fn every_envelope_around_every_format_gives_the_same_events() {
     println!("{:28}{}", "", Format::ALL.iter().map(|format| format!("{format:>14}")).collect::<String>());
@@ -287,8 +328,11 @@ fn every_envelope_around_every_format_gives_the_same_events() {
             let found = outcomes(&mut parser(format), format, wrap);
             let events = found.iter().flatten().map(Vec::len).sum::<usize>();
             line.push_str(&format!("{events:>14}"));
-            if found != expected || events == 0 {
-                wrong.push(format!("{format} in {name}:\n  {found:?}\nunlike\n  {expected:?}"));
+            assert!(events > 0 && found.len() == expected.len(), "{format} in {name}");
+            for ((found, expected), record) in found.iter().zip(&expected).zip(sample(format).lines()) {
+                if !is_same(found, expected, format) {
+                    wrong.push(format!("{format} in {name}:\n  {found:?}\nunlike\n  {expected:?}\nof {record}"));
+                }
             }
         }
         println!("{name:28}{line}");
@@ -307,7 +351,9 @@ fn envelopes_and_formats_may_change_from_record_to_record() {
                 if outcomes(&mut parser(format), format, |record| one(record)).iter().any(|one| one.is_err()) {
                     continue;
                 }
-                assert_eq!(outcomes(&mut used, format, wrap), expected, "{format} in {name}");
+                for (found, expected) in outcomes(&mut used, format, wrap).iter().zip(&expected) {
+                    assert!(is_same(found, expected, format), "{format} in {name}: {found:?}\nunlike {expected:?}");
+                }
             }
         }
     }
@@ -456,7 +502,10 @@ fn a_truncated_envelope_never_becomes_another_event() {
                 match outcome_of(&mut parser, &wrapped[..end]) {
                     Ok(found) => assert_eq!(found, whole, "{format} in {name} cut at {end}"),
                     Err(why) => {
-                        assert!(!matches!(why, Rejection::Duplicate | Rejection::Part), "{format} in {name}: {why:?}");
+                        // Of a record that may have line ends in it, the rest may come.
+                        let may_go_on = matches!(format, Format::PostgresCsv | Format::Auto) && why == Rejection::Part;
+                        let is_refused = !matches!(why, Rejection::Duplicate | Rejection::Part);
+                        assert!(is_refused || may_go_on, "{format} in {name}: {why:?}");
                     }
                 }
             }
@@ -600,7 +649,7 @@ proptest! {
         let plain = outcome_of(&mut parser(format), record.as_bytes());
         for wrap in [cri, docker, fluent_bit, filebeat, vector, otlp_json] as [Wrap; 6] {
             let found = outcome_of(&mut parser(format), &wrap(&record)[0]);
-            prop_assert_eq!(&found, &plain);
+            prop_assert!(is_same(&found, &plain, format), "{:?}\nunlike {:?}", found, plain);
         }
     }
 

@@ -60,10 +60,11 @@ impl<'a> KeycloakEvent<'a> {
             }
             let (value, tail) = value_of(tail, ending)?;
             event.set(key, value);
-            keys += usize::from(matches!(key, "type" | "operationType" | "clientId" | "ipAddress"));
+            let is_of_all = matches!(key, "type" | "operationType" | "clientId" | "ipAddress");
+            keys += usize::from(is_of_all && !value.is_empty());
             rest = tail;
         }
-        // All of these stand before the details; without them the line was cut off.
+        // All of these stand before the details; without them, or with the last without its value, the line was cut off.
         if keys < 3 { Err(Invalid::MissingField) } else { Ok(event) }
     }
 
