@@ -17,6 +17,7 @@ pub(crate) struct Gathering {
     latest: Option<((u16, i32), i64)>,
     records: usize,
     lost: Vec<Loss>,
+    unvouched: Vec<Position>,
 }
 
 impl Gathering {
@@ -37,6 +38,9 @@ impl Gathering {
         self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
         if parser.lost() > 0 {
             self.lost.push(Loss { position, records: parser.lost() });
+        }
+        if parser.unvouched() > 0 {
+            self.unvouched.push(position);
         }
         match outcome {
             Ok(()) => {
@@ -74,6 +78,7 @@ impl Gathering {
             positions: std::mem::take(&mut self.positions),
             lag,
             lost: std::mem::take(&mut self.lost),
+            unvouched: std::mem::take(&mut self.unvouched),
         }
     }
 }
