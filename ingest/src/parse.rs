@@ -261,10 +261,13 @@ impl Contents for Reading<'_> {
     }
 
     #[inline]
-    fn take_escaped(&mut self, record: &str, origin: &Origin<'_>) -> Option<()> {
-        let mut row =
-            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).written_at(*origin);
-        let outcome = self.grammar.parse_escaped(record, &mut row);
+    fn take_escaped<'o>(
+        &mut self,
+        head: &str,
+        origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
+    ) -> Option<()> {
+        let mut row = Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age);
+        let outcome = self.grammar.parse_escaped(head, &mut row, origin_after);
         *self.unvouched += row.unvouched();
         outcome
     }

@@ -1,5 +1,7 @@
 //! One pass over a JSON record: where the line stands in it, and what it says of the line's origin.
 
+use qualm_model::time::Timestamp;
+
 use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, vector};
 use crate::{
     parse::{
@@ -84,6 +86,67 @@ pub(super) struct Object {
     is_tagged: bool,
     goes_on: bool,
     is_last: bool,
+    /// Keys of the object itself that were read.
+    keys_read: usize,
+}
+
+/// Where the reading of keys pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Never,
+    /// Before the text that an escaped JSON record is.
+    BeforeRecord,
+}
+
+/// What a text with an escaped object in it begins with.
+const ESCAPED_OBJECT: &str = "\"{\\\"";
+
+/// An envelope in the reading, up to its record.
+#[derive(Debug)]
+pub(super) struct Reading<'a, 'm> {
+    text: &'a str,
+    lexer: Lexer<'a>,
+    object: Object,
+    memo: &'m mut Memo,
+}
+
+impl<'a, 'm> Reading<'a, 'm> {
+    /// Reads `text` up to its record. `None` where none begins as an escaped object.
+    pub(super) fn begin(text: &'a str, memo: &'m mut Memo) -> Option<Self> {
+        let mut reading = Self { text, lexer: Lexer::new(text), object: Object::default(), memo };
+        reading.lexer.begin().ok()?;
+        reading.read(Stop::BeforeRecord)?;
+        Some(reading)
+    }
+
+    /// What begins with the record.
+    pub(super) fn head(&self) -> Option<&'a str> {
+        self.lexer.rest().strip_prefix('"')
+    }
+
+    /// Reads what follows a record of `bytes`. `None` where that is not all of the text, or the line goes on.
+    pub(super) fn finish(&mut self, bytes: usize) -> Option<&Object> {
+        let head = self.head()?;
+        let after = head.get(bytes..)?;
+        let after = after.strip_prefix("\\r").unwrap_or(after);
+        let after = after.strip_prefix("\\n").unwrap_or(after);
+        let written = head.len() - after.len();
+        after.strip_prefix('"')?;
+        let start = self.text.len() - head.len();
+        self.object.record = Some(Text::Escaped(Stretch::new(start, start + written)));
+        self.lexer.step_over(written + 2);
+        self.read(Stop::Never)?;
+        self.lexer.closed_at().ok().filter(|&end| self.text[end..].trim_ascii().is_empty())?;
+        (!self.object.is_piece(self.text) && !self.object.holds_otlp).then_some(&self.object)
+    }
+
+    fn read(&mut self, stop: Stop) -> Option<()> {
+        let mut path = std::mem::take(&mut self.memo.path);
+        path.clear();
+        let read = self.object.read_top(self.text, &mut self.lexer, &mut path, self.memo, stop);
+        self.memo.path = path;
+        read.ok()
+    }
 }
 
 fn key_of(path: &[u8]) -> Option<Key> {
@@ -104,7 +167,7 @@ impl Object {
         let mut object = Self::default();
         let mut path = std::mem::take(&mut memo.path);
         path.clear();
-        let read = object.read_keys(text, &mut lexer, &mut path, memo);
+        let read = object.read_top(text, &mut lexer, &mut path, memo, Stop::Never);
         memo.path = path;
         read?;
         lexer.end()?;
@@ -130,6 +193,41 @@ impl Object {
         }
     }
 
+    /// Reads the keys of the envelope itself.
+    fn read_top<'a>(
+        &mut self,
+        text: &'a str,
+        lexer: &mut Lexer<'a>,
+        path: &mut String,
+        memo: &mut Memo,
+        stop: Stop,
+    ) -> Result<(), Invalid> {
+        loop {
+            path.clear();
+            let expected = memo.key_at(self.keys_read).filter(|(quoted, _)| lexer.take_key(quoted.as_bytes()));
+            let found = if let Some((quoted, key)) = expected {
+                path.push_str(&quoted[1..quoted.len() - 2]);
+                key
+            } else {
+                let Some(name) = lexer.key()? else { return Ok(()) };
+                let key = key_of(name.as_bytes());
+                path.push_str(name);
+                memo.keep_key(self.keys_read, name, key);
+                key
+            };
+            self.keys_read += 1;
+            match found {
+                None => lexer.skip_value()?,
+                Some(Key::Metadata) => self.read_metadata(text, lexer, memo)?,
+                Some(Key::Record) if stop == Stop::BeforeRecord && lexer.rest().starts_with(ESCAPED_OBJECT) => {
+                    return Ok(());
+                }
+                Some(key) => self.read_value(key, text, lexer, path, memo)?,
+            }
+        }
+    }
+
+    /// Reads the keys of an object within it, whose path is known.
     fn read_keys<'a>(
         &mut self,
         text: &'a str,
@@ -139,27 +237,16 @@ impl Object {
     ) -> Result<(), Invalid> {
         let outer = path.len();
         while let Some(name) = lexer.key()? {
-            let found = if outer == 0 {
-                key_of(name.as_bytes())
-            } else {
-                path.truncate(outer);
-                path.push('.');
-                path.push_str(name);
-                key_of(path.as_bytes())
-            };
-            match found {
+            path.truncate(outer);
+            path.push('.');
+            path.push_str(name);
+            match key_of(path.as_bytes()) {
                 None => lexer.skip_value()?,
                 Some(Key::Metadata) => self.read_metadata(text, lexer, memo)?,
-                Some(key) => {
-                    if outer == 0 {
-                        path.clear();
-                        path.push_str(name);
-                    }
-                    self.read_value(key, text, lexer, path, memo)?;
-                    path.truncate(outer);
-                }
+                Some(key) => self.read_value(key, text, lexer, path, memo)?,
             }
         }
+        path.truncate(outer);
         Ok(())
     }
 
@@ -291,7 +378,7 @@ impl Object {
         let of = |place: Place| self.places[place as usize].of(text);
         let or = |outer: &'a str, own: &'a str| if outer.is_empty() { own } else { outer };
         let owner = of(Place::Owner);
-        let time = self.time.map(|time| time.of(text)).and_then(|time| rfc3339(time).or_else(|_| epoch(time, 0)).ok());
+        let time = self.time.map(|time| time.of(text)).and_then(written_at);
         let own = Origin {
             cluster: of(Place::Cluster),
             namespace: of(Place::Namespace),
@@ -313,4 +400,10 @@ impl Object {
             stream: or(outer.stream, self.stream.of(text)),
         }
     }
+}
+
+/// RFC 3339, or seconds since 1970.
+fn written_at(time: &str) -> Option<Timestamp> {
+    let is_number = time.bytes().nth(4) != Some(b'-');
+    if is_number { epoch(time, 0).ok() } else { rfc3339(time).ok() }
 }

@@ -115,6 +115,11 @@ impl<'a, const ESCAPED: bool> Lexer<'a, ESCAPED> {
         if self.at == self.text.len() && self.depth == 0 { Ok(()) } else { Err(Invalid::Syntax) }
     }
 
+    /// Bytes up to the end of the line's object, which must be closed.
+    pub fn closed_at(&self) -> Lexed<usize> {
+        if self.depth == 0 { Ok(self.at) } else { Err(Invalid::Syntax) }
+    }
+
     /// Steps over `"key":` if that is exactly what comes next; the way of lines that look like the one before.
     #[inline]
     pub fn take_key(&mut self, quoted_with_colon: &[u8]) -> bool {

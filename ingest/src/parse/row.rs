@@ -118,6 +118,12 @@ impl<'a> Row<'a> {
         Self { origin, ..self }
     }
 
+    /// Says where the record was written.
+    #[inline]
+    pub(super) fn set_origin(&mut self, origin: Origin<'a>) {
+        self.origin = origin;
+    }
+
     /// Where the record was written, as far as is known.
     pub fn origin(&self) -> &Origin<'a> {
         &self.origin
@@ -138,18 +144,27 @@ impl<'a> Row<'a> {
     /// Checks what holds for every format, and pushes. What the draft does not say of its reporter's own end is taken
     /// from the origin.
     #[inline]
-    pub fn push(&mut self, draft: EventDraft<'_>) -> Result<(), Rejection> {
+    pub fn push<'d>(&mut self, draft: EventDraft<'d>) -> Result<(), Rejection>
+    where
+        'a: 'd,
+    {
         self.push_seen(draft, Standing::InTheCall)
     }
 
     /// The same for what an onlooker saw: a node's agent, a sensor on the wire, a collector. The pod that wrote the
     /// record is neither end of the call, so the origin says no more than the cluster and who reported.
-    pub fn push_as_onlooker(&mut self, draft: EventDraft<'_>) -> Result<(), Rejection> {
+    pub fn push_as_onlooker<'d>(&mut self, draft: EventDraft<'d>) -> Result<(), Rejection>
+    where
+        'a: 'd,
+    {
         self.push_seen(draft, Standing::Onlooker)
     }
 
     #[inline]
-    fn push_seen(&mut self, mut draft: EventDraft<'_>, standing: Standing) -> Result<(), Rejection> {
+    fn push_seen<'d>(&mut self, mut draft: EventDraft<'d>, standing: Standing) -> Result<(), Rejection>
+    where
+        'a: 'd,
+    {
         if draft.source.principal.is_empty() {
             return Err(Invalid::MissingIdentity.into());
         }
@@ -169,13 +184,12 @@ impl<'a> Row<'a> {
             self.push_named(&draft, standing);
             return Ok(());
         }
-        let origin = self.origin;
-        let mut placed = EventDraft { ..draft };
-        if self.is_proxy_log && witness::disown(&mut placed, &origin, standing) {
+        let origin: Origin<'d> = self.origin;
+        if self.is_proxy_log && witness::disown(&mut draft, &origin, standing) {
             self.unvouched += 1;
         }
-        place(&mut placed, &origin, standing);
-        self.push_named(&placed, standing);
+        place(&mut draft, &origin, standing);
+        self.push_named(&draft, standing);
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 
 use qualm_model::{
     event::{EventDraft, Reporter},
-    identity::{Hierarchy, Provenance},
+    identity::Provenance,
 };
 
 use super::{End, Origin, Standing, own_end};
@@ -61,7 +61,7 @@ fn is_of_its_namespace(draft: &EventDraft<'_>, origin: &Origin<'_>, standing: St
         Some(End::Destination) => draft.destination.principal,
         None => "",
     };
-    let named = [namespace_of(draft.reporter_id), Hierarchy::of(own).namespace];
+    let named = [namespace_of(draft.reporter_id), namespace_of_id(own)];
     named.into_iter().flatten().all(|namespace| namespace == origin.namespace)
 }
 
@@ -69,6 +69,12 @@ fn is_of_its_namespace(draft: &EventDraft<'_>, origin: &Origin<'_>, standing: St
 fn namespace_of(reporter_id: &str) -> Option<&str> {
     match reporter_id.split('~').nth(2) {
         Some(pod) => pod.rsplit_once('.').map(|(_, namespace)| namespace),
-        None => Hierarchy::of(reporter_id).namespace,
+        None => namespace_of_id(reporter_id),
     }
+}
+
+/// The namespace in `spiffe://mesh.test/ns/shop/sa/cart`.
+fn namespace_of_id(id: &str) -> Option<&str> {
+    let (_domain, path) = id.strip_prefix("spiffe://")?.split_once('/')?;
+    path.strip_prefix("ns/")?.split_once('/').map(|(namespace, _)| namespace)
 }
