@@ -92,11 +92,8 @@ pub(crate) trait Contents {
 
     /// Reads a record that stands in a JSON string, as it was written there: `head` begins with it, and what follows its
     /// last byte says where it was written, if it was one. `None`: it must be unescaped first.
-    fn take_escaped<'o>(
-        &mut self,
-        head: &str,
-        origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
-    ) -> Option<()>;
+    fn take_escaped<'o>(&mut self, head: &str, origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>)
+    -> Option<()>;
 
     /// Counts one that was found beside others, or before.
     fn refuse(&mut self, why: Rejection);
@@ -221,6 +218,9 @@ impl Opener {
         depth: u32,
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
+        if otlp::is_json(text) {
+            return self.open_otlp_json(text, outer, depth, contents);
+        }
         let is_learned = self.is_learned(text);
         let metadata = if is_learned { None } else { self.kubernetes.find(text.as_bytes()) };
         if is_learned && self.partials.is_empty() && self.open_in_place(text, outer, contents).is_some() {

@@ -100,4 +100,24 @@ mod tests {
         assert_eq!(gathering.finish(None).lost, [Loss { position, records: 12 }]);
         assert_eq!(gathering.finish(None).lost, []);
     }
+
+    #[test]
+    fn a_proxys_line_that_an_application_wrote_is_told_with_its_place_and_counted() {
+        let mut parser = Parser::for_format(Format::LinkerdJson, None).expect("needs no mapping");
+        let mut gathering = Gathering::default();
+        let identified = |line: &&str| line.contains("serviceaccount.identity");
+        let line = Format::LinkerdJson.sample().lines().find(identified).expect("a client with a certificate");
+        for (offset, container) in (0..).zip(["linkerd-proxy", "shop", "linkerd-proxy"]) {
+            let position = Position { source: 3, partition: 1, offset };
+            let origin = Origin { container, ..Origin::default() };
+            assert_eq!(gathering.record(&mut parser, line.as_bytes(), position, &origin), None);
+        }
+        let batch = gathering.finish(None);
+        assert_eq!(batch.unvouched, [Position { source: 3, partition: 1, offset: 1 }]);
+        let registry = prometheus::Registry::new();
+        let counters = crate::counters::IngestCounters::register(&registry).expect("new names").of("mesh");
+        counters.count(&batch);
+        assert_eq!((counters.unvouched.get(), batch.events.len()), (1, 3));
+        assert_eq!(gathering.finish(None).unvouched, []);
+    }
 }

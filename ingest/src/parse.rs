@@ -49,6 +49,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
+pub(crate) use self::row::clip;
 use self::{
     format::Grammar,
     mapped::{InvalidHeader, Mapping},
@@ -57,7 +58,6 @@ pub use self::{
     format::{Format, InvalidFormat},
     row::{MAX_AHEAD, Origin, Row},
 };
-pub(crate) use self::{row::clip, typed::object as json_object};
 use crate::{
     envelope::{Contents, Envelope, Envelopes, SyslogHeader, Wrapping, foreign::Marks},
     source::{Invalid, Rejection},

@@ -531,6 +531,32 @@ fn log_records_of_one_request_are_events_of_one_position() {
 }
 
 #[test]
+fn a_request_in_json_is_read_whatever_its_order_and_refused_where_it_is_broken() {
+    let line = json!(inbound()).to_string();
+    let places = r#""resource":{"attributes":[{"value":{"stringValue":"orders-1"},"key":"k8s.pod.name"},{"key":"n","value":{"arrayValue":{"values":[{"intValue":"1"}]}}}]}"#;
+    let logs = format!(
+        r#""scope_logs":[{{"log_records":[{{"body":{{"string_value":{line}}},"time_unix_nano":1795312945000000000,"traceId":[]}}]}}]"#
+    );
+    let plain = outcome_of(&mut parser(Format::IstioJson), inbound().as_bytes());
+    for (first, second) in [(places, logs.as_str()), (logs.as_str(), places)] {
+        let record = format!(r#" {{ "resource_logs" : [ {{{first} , {second}}} ] , "x":[1,{{}}]}} "#);
+        assert_eq!(outcome_of(&mut parser(Format::IstioJson), record.as_bytes()), plain, "{record}");
+        assert_eq!(own_end(record.as_bytes())[1], "orders-1");
+    }
+    for (broken, why) in [
+        (r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"a"x"}}]}]}]}"#, true),
+        (r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"\q"}}]}]}]}"#, true),
+        (r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":{"stringValue":"{\"a\q"}}]}]}]}"#, true),
+        (r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[]}]},]}"#, true),
+        (r#"{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"body":5}]}]}]}"#, false),
+        (r#"{"resourceLogs":{"a":1}}"#, false),
+    ] {
+        let expected = if why { Err(Invalid::Syntax.into()) } else { Err(Rejection::Foreign) };
+        assert_eq!(outcome_of(&mut parser(Format::IstioJson), broken.as_bytes()), expected, "{broken}");
+    }
+}
+
+#[test]
 fn attributes_and_bodies_of_entries_are_read_as_their_json() {
     let entry = |key: &str, value: Any| KeyValue {
         key: key.into(),

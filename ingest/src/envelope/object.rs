@@ -1,7 +1,10 @@
 //! One pass over a JSON record: where the line stands in it, and what it says of the line's origin.
 
+mod reading;
+
 use qualm_model::time::Timestamp;
 
+pub(super) use self::reading::Reading;
 use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, vector};
 use crate::{
     parse::{
@@ -100,54 +103,6 @@ enum Stop {
 
 /// What a text with an escaped object in it begins with.
 const ESCAPED_OBJECT: &str = "\"{\\\"";
-
-/// An envelope in the reading, up to its record.
-#[derive(Debug)]
-pub(super) struct Reading<'a, 'm> {
-    text: &'a str,
-    lexer: Lexer<'a>,
-    object: Object,
-    memo: &'m mut Memo,
-}
-
-impl<'a, 'm> Reading<'a, 'm> {
-    /// Reads `text` up to its record. `None` where none begins as an escaped object.
-    pub(super) fn begin(text: &'a str, memo: &'m mut Memo) -> Option<Self> {
-        let mut reading = Self { text, lexer: Lexer::new(text), object: Object::default(), memo };
-        reading.lexer.begin().ok()?;
-        reading.read(Stop::BeforeRecord)?;
-        Some(reading)
-    }
-
-    /// What begins with the record.
-    pub(super) fn head(&self) -> Option<&'a str> {
-        self.lexer.rest().strip_prefix('"')
-    }
-
-    /// Reads what follows a record of `bytes`. `None` where that is not all of the text, or the line goes on.
-    pub(super) fn finish(&mut self, bytes: usize) -> Option<&Object> {
-        let head = self.head()?;
-        let after = head.get(bytes..)?;
-        let after = after.strip_prefix("\\r").unwrap_or(after);
-        let after = after.strip_prefix("\\n").unwrap_or(after);
-        let written = head.len() - after.len();
-        after.strip_prefix('"')?;
-        let start = self.text.len() - head.len();
-        self.object.record = Some(Text::Escaped(Stretch::new(start, start + written)));
-        self.lexer.step_over(written + 2);
-        self.read(Stop::Never)?;
-        self.lexer.closed_at().ok().filter(|&end| self.text[end..].trim_ascii().is_empty())?;
-        (!self.object.is_piece(self.text) && !self.object.holds_otlp).then_some(&self.object)
-    }
-
-    fn read(&mut self, stop: Stop) -> Option<()> {
-        let mut path = std::mem::take(&mut self.memo.path);
-        path.clear();
-        let read = self.object.read_top(self.text, &mut self.lexer, &mut path, self.memo, stop);
-        self.memo.path = path;
-        read.ok()
-    }
-}
 
 fn key_of(path: &[u8]) -> Option<Key> {
     docker::key(path)
@@ -404,6 +359,6 @@ impl Object {
 
 /// RFC 3339, or seconds since 1970.
 fn written_at(time: &str) -> Option<Timestamp> {
-    let is_number = time.bytes().nth(4) != Some(b'-');
+    let is_number = time.as_bytes().get(4) != Some(&b'-');
     if is_number { epoch(time, 0).ok() } else { rfc3339(time).ok() }
 }
