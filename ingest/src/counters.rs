@@ -11,6 +11,7 @@ pub struct IngestCounters {
     rejected: IntCounterVec,
     gaps: IntCounterVec,
     lost: IntCounterVec,
+    unvouched: IntCounterVec,
     dead_letters: IntCounterVec,
     dead_letters_suppressed: IntCounterVec,
     connection_errors: IntCounterVec,
@@ -38,6 +39,11 @@ impl IngestCounters {
                 "Records known to be missing: lost by a reporter before it could write them, or gone from the topic.",
                 source,
             )?,
+            unvouched: counter(
+                "qualm_ingest_unvouched_total",
+                "Records of a proxy's log that no proxy wrote, or one of another namespace: names alone are believed.",
+                source,
+            )?,
             dead_letters: counter("qualm_ingest_dead_letters_total", "Samples sent to the dead-letter topic.", source)?,
             dead_letters_suppressed: counter(
                 "qualm_ingest_dead_letters_suppressed_total",
@@ -60,6 +66,7 @@ impl IngestCounters {
             name: source.to_owned(),
             gaps: self.gaps.with_label_values(&[source]),
             lost: self.lost.with_label_values(&[source]),
+            unvouched: self.unvouched.with_label_values(&[source]),
             dead_letters: self.dead_letters.with_label_values(&[source]),
             dead_letters_suppressed: self.dead_letters_suppressed.with_label_values(&[source]),
             connection_errors: self.connection_errors.with_label_values(&[source]),
@@ -77,6 +84,8 @@ pub struct SourceCounters {
     pub gaps: IntCounter,
     /// Records known to be missing.
     pub lost: IntCounter,
+    /// Records of which certificates are not believed.
+    pub unvouched: IntCounter,
     /// Samples sent to the dead-letter topic.
     pub dead_letters: IntCounter,
     /// Samples that were not sent.
@@ -100,6 +109,7 @@ impl SourceCounters {
     pub fn count(&self, batch: &Batch) {
         self.count_events(batch.events.len());
         self.lost.inc_by(batch.lost.iter().map(|loss| loss.records).sum());
+        self.unvouched.inc_by(batch.unvouched.len() as u64);
         for rejected in &batch.rejected {
             self.count_rejection(rejected.why);
         }

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::otlp::header;
 use self::{
     memo::Memo,
-    object::{Object, Text},
+    object::{Object, Reading, Text},
     partial::{Joined, Partials},
     pointer::Pointer,
 };
@@ -90,11 +90,27 @@ pub(crate) trait Contents {
     /// Reads a record.
     fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection>;
 
-    /// Reads a record that stands in a JSON string, as it was written there. `None`: it must be unescaped first.
-    fn take_escaped(&mut self, record: &str, origin: &Origin<'_>) -> Option<()>;
+    /// Reads a record that stands in a JSON string, as it was written there: `head` begins with it, and what follows its
+    /// last byte says where it was written, if it was one. `None`: it must be unescaped first.
+    fn take_escaped<'o>(&mut self, head: &str, origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>)
+    -> Option<()>;
 
     /// Counts one that was found beside others, or before.
     fn refuse(&mut self, why: Rejection);
+
+    /// Whose a header of syslog is. A reader that joins lines must not be shown one that is not of its records.
+    fn syslog_header(&self) -> SyslogHeader;
+}
+
+/// Whose a header of syslog is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SyslogHeader {
+    /// The records have it by themselves, as sshd's do.
+    Kept,
+    /// The shipper put it there.
+    Added,
+    /// Either.
+    Either,
 }
 
 /// What the envelopes around a record say.
@@ -202,8 +218,14 @@ impl Opener {
         depth: u32,
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
+        if otlp::is_json(text) {
+            return self.open_otlp_json(text, outer, depth, contents);
+        }
         let is_learned = self.is_learned(text);
         let metadata = if is_learned { None } else { self.kubernetes.find(text.as_bytes()) };
+        if is_learned && self.partials.is_empty() && self.open_in_place(text, outer, contents).is_some() {
+            return Ok(());
+        }
         if is_learned || metadata.is_some() {
             // Keys that were lifted beside metadata that is known: nothing else need be looked for.
             if let Some(object) = metadata.and_then(|at| Object::of_known(text, &text[at..], &self.memo))
@@ -223,6 +245,14 @@ impl Opener {
         }
         let plain = contents.take(text, &outer.origin);
         if is_taken(plain) { plain } else { self.open_unknown(text, outer, depth, contents, plain) }
+    }
+
+    /// Reads a record that stands escaped in an envelope in one pass: the envelope's keys before it, the record, the
+    /// keys after it. `None` where it must be gone through in steps.
+    fn open_in_place(&mut self, text: &str, outer: &Wrapping<'_>, contents: &mut impl Contents) -> Option<()> {
+        let mut reading = Reading::begin(text, &mut self.memo)?;
+        let head = reading.head()?;
+        contents.take_escaped(head, &mut |end| Some(reading.finish(end)?.wrapping(text, outer).origin))
     }
 
     /// Reads an object that no format could read: it may be an envelope that is not known yet.
@@ -311,7 +341,7 @@ impl Opener {
         if !is_piece
             && self.partials.is_empty()
             && line.starts_with("{\\\"")
-            && contents.take_escaped(line, &within.origin).is_some()
+            && contents.take_escaped(line, &mut |end| (end == line.len()).then_some(within.origin)).is_some()
         {
             return Ok(());
         }
@@ -371,23 +401,24 @@ impl Opener {
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
         let Some(message) = syslog::message(text) else { return contents.take(text, &outer.origin) };
-        // Some are known by their header, as sshd's are.
-        let plain = contents.take(text, &outer.origin);
-        if is_taken(plain) {
-            return plain;
-        }
-        let mut outcome = Some(plain);
         let within = Wrapping { origin: message.origin(&outer.origin), ..*outer };
-        for (place, candidate) in message.candidates.iter().enumerate() {
-            // Only what follows all of the header may be wrapped again.
-            let found = match place {
-                0 => self.open(candidate, &within, depth + 1, contents),
-                _ => contents.take(candidate, &within.origin),
-            };
+        let of_record = contents.syslog_header();
+        let mut outcome = None;
+        if of_record == SyslogHeader::Kept {
+            let found = contents.take(text, &outer.origin);
             if is_taken(found) {
                 return found;
             }
-            outcome = outcome.filter(|outcome| *outcome != Err(Rejection::Foreign)).or(Some(found));
+            outcome = Some(found);
+        }
+        let found = self.open(message.content, &within, depth + 1, contents);
+        if is_taken(found) {
+            return found;
+        }
+        outcome = outcome.filter(|outcome| *outcome != Err(Rejection::Foreign)).or(Some(found));
+        if of_record == SyslogHeader::Either {
+            let found = contents.take(text, &outer.origin);
+            outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
         }
         outcome.unwrap_or(Err(Rejection::Foreign))
     }

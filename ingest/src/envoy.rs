@@ -281,7 +281,14 @@ impl Source for EnvoySource {
                 Err(_) => break,
             }
         }
-        Ok(Incoming::Batch(Batch { events: self.builder.finish(), rejected, positions, lag: None, lost: Vec::new() }))
+        Ok(Incoming::Batch(Batch {
+            events: self.builder.finish(),
+            rejected,
+            positions,
+            lag: None,
+            lost: Vec::new(),
+            unvouched: Vec::new(),
+        }))
     }
 
     /// Neither protocol can be asked to send something again: there is nothing to commit.

@@ -17,6 +17,7 @@ pub(crate) struct Gathering {
     latest: Option<((u16, i32), i64)>,
     records: usize,
     lost: Vec<Loss>,
+    unvouched: Vec<Position>,
 }
 
 impl Gathering {
@@ -36,6 +37,9 @@ impl Gathering {
         let outcome = parser.parse_from(origin, record, position, &mut self.builder);
         self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
         self.lose(position, parser.lost());
+        if parser.unvouched() > 0 {
+            self.unvouched.push(position);
+        }
         match outcome {
             Ok(()) => {
                 self.advance(position);
@@ -79,6 +83,7 @@ impl Gathering {
             positions: std::mem::take(&mut self.positions),
             lag,
             lost: std::mem::take(&mut self.lost),
+            unvouched: std::mem::take(&mut self.unvouched),
         }
     }
 }
@@ -99,5 +104,25 @@ mod tests {
         assert_eq!(gathering.record(&mut parser, b"diagnostics", other, &Origin::default()), Some(Rejection::Foreign));
         assert_eq!(gathering.finish(None).lost, [Loss { position, records: 12 }]);
         assert_eq!(gathering.finish(None).lost, []);
+    }
+
+    #[test]
+    fn a_proxys_line_that_an_application_wrote_is_told_with_its_place_and_counted() {
+        let mut parser = Parser::for_format(Format::LinkerdJson, None).expect("needs no mapping");
+        let mut gathering = Gathering::default();
+        let identified = |line: &&str| line.contains("serviceaccount.identity");
+        let line = Format::LinkerdJson.sample().lines().find(identified).expect("a client with a certificate");
+        for (offset, container) in (0..).zip(["linkerd-proxy", "shop", "linkerd-proxy"]) {
+            let position = Position { source: 3, partition: 1, offset };
+            let origin = Origin { container, ..Origin::default() };
+            assert_eq!(gathering.record(&mut parser, line.as_bytes(), position, &origin), None);
+        }
+        let batch = gathering.finish(None);
+        assert_eq!(batch.unvouched, [Position { source: 3, partition: 1, offset: 1 }]);
+        let registry = prometheus::Registry::new();
+        let counters = crate::counters::IngestCounters::register(&registry).expect("new names").of("mesh");
+        counters.count(&batch);
+        assert_eq!((counters.unvouched.get(), batch.events.len()), (1, 3));
+        assert_eq!(gathering.finish(None).unvouched, []);
     }
 }

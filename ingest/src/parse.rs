@@ -49,6 +49,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
+pub(crate) use self::row::clip;
 use self::{
     format::Grammar,
     mapped::{InvalidHeader, Mapping},
@@ -57,9 +58,8 @@ pub use self::{
     format::{Format, InvalidFormat},
     row::{MAX_AHEAD, Origin, Row},
 };
-pub(crate) use self::{row::clip, typed::object as json_object};
 use crate::{
-    envelope::{Contents, Envelope, Envelopes, Wrapping, foreign::Marks},
+    envelope::{Contents, Envelope, Envelopes, SyslogHeader, Wrapping, foreign::Marks},
     source::{Invalid, Rejection},
 };
 
@@ -79,6 +79,7 @@ pub struct Parser {
     arrival: Option<Timestamp>,
     refused: Vec<Rejection>,
     lost: u64,
+    unvouched: u64,
     max_age: Option<Span>,
 }
 
@@ -102,6 +103,7 @@ impl Parser {
             arrival: None,
             refused: Vec::new(),
             lost: 0,
+            unvouched: 0,
             max_age: None,
         })
     }
@@ -185,7 +187,7 @@ impl Parser {
         builder: &mut EventBuilder,
     ) -> Result<(), Rejection> {
         self.refused.clear();
-        self.lost = 0;
+        (self.lost, self.unvouched) = (0, 0);
         if record.len() > self.max_record_bytes {
             return Err(Invalid::TooLong.into());
         }
@@ -198,6 +200,7 @@ impl Parser {
             grammar: &mut self.grammar,
             refused: &mut self.refused,
             lost: &mut self.lost,
+            unvouched: &mut self.unvouched,
             builder,
             position,
             arrival,
@@ -210,6 +213,11 @@ impl Parser {
     /// Records that the reporter says it lost, as the record just read tells.
     pub fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Events of the record just read whose certificates are not believed: a proxy's log that no proxy wrote.
+    pub fn unvouched(&self) -> u64 {
+        self.unvouched
     }
 
     /// The formats that records were of so far, most frequent first; empty where the format was named.
@@ -228,6 +236,7 @@ struct Reading<'a> {
     grammar: &'a mut Grammar,
     refused: &'a mut Vec<Rejection>,
     lost: &'a mut u64,
+    unvouched: &'a mut u64,
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
@@ -242,6 +251,7 @@ impl Contents for Reading<'_> {
             Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).written_at(*origin);
         let outcome = self.grammar.parse(record, &mut row);
         *self.lost += row.lost();
+        *self.unvouched += row.unvouched();
         match outcome {
             Ok(()) => self.refused.append(&mut row.into_refused()),
             Err(Rejection::Invalid(_)) if self.marks.are_on(record) => return Err(Rejection::Foreign),
@@ -251,14 +261,27 @@ impl Contents for Reading<'_> {
     }
 
     #[inline]
-    fn take_escaped(&mut self, record: &str, origin: &Origin<'_>) -> Option<()> {
-        let mut row =
-            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).written_at(*origin);
-        self.grammar.parse_escaped(record, &mut row)
+    fn take_escaped<'o>(
+        &mut self,
+        head: &str,
+        origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
+    ) -> Option<()> {
+        let mut row = Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age);
+        let outcome = self.grammar.parse_escaped(head, &mut row, origin_after);
+        *self.unvouched += row.unvouched();
+        outcome
     }
 
     fn refuse(&mut self, why: Rejection) {
         self.refused.push(why);
+    }
+
+    fn syslog_header(&self) -> SyslogHeader {
+        match self.grammar {
+            Grammar::Sshd(_) => SyslogHeader::Kept,
+            Grammar::Auto(_) => SyslogHeader::Either,
+            _ => SyslogHeader::Added,
+        }
     }
 }
 

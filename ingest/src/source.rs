@@ -52,6 +52,8 @@ pub struct Batch {
     pub lag: Option<u64>,
     /// Where reporters say that they lost records before they could write them: gaps in what they report.
     pub lost: Vec<Loss>,
+    /// Records of which certificates are not believed: a proxy's log that no proxy wrote. They are events all the same.
+    pub unvouched: Vec<Position>,
 }
 
 /// A reporter's word that it lost records.

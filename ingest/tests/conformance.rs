@@ -130,8 +130,9 @@ fn the_format_is_found_without_being_named() {
                 let expected = outcome_of(&mut named, record.as_bytes());
                 let found = outcome_of(&mut auto, record.as_bytes());
                 let in_between = match format {
-                    // Of several headers the last one holds.
-                    Format::ZeekTsv => found.clone(),
+                    // Of several headers the last one holds; and the year of a line without one is counted on from
+                    // the lines before it.
+                    Format::ZeekTsv | Format::Sshd => found.clone(),
                     _ => outcome_of(&mut mixed, record.as_bytes()),
                 };
                 if expected.is_ok() {
@@ -197,6 +198,20 @@ fn a_truncated_record_never_becomes_another_event() {
     }
 }
 
+/// Whether an event says no less than any reader can know of a record that was cut off.
+fn says_less(format: Format, event: &str, whole: &str) -> bool {
+    let unknown: &[&str] = match format {
+        // Keycloak's lines have no end, and no two kinds of event the same details: cut between two of them, a line is
+        // one of fewer. Who did what to whom stands before them and must be the same.
+        Format::KeycloakText => &["status_detail=", "credential_uid=", "auth_protocol="],
+        // Lines of older releases end at the address: cut within its last part it is another one.
+        Format::Sshd => &["src_endpoint_ip="],
+        _ => return false,
+    };
+    let is_known = |field: &&str| !unknown.iter().any(|name| field.starts_with(name));
+    event.split("; ").filter(is_known).eq(whole.split("; ").filter(is_known))
+}
+
 #[test]
 fn no_record_of_a_sample_becomes_another_event_when_it_is_cut_off() {
     for &format in Format::ALL.iter().filter(|&&format| format != Format::Mapped) {
@@ -208,9 +223,8 @@ fn no_record_of_a_sample_becomes_another_event_when_it_is_cut_off() {
             }
             let Ok(whole) = outcome_of(&mut parser, record.as_bytes()) else { continue };
             for end in 0..record.len() {
-                if let Ok(event) = outcome_of(&mut parser, &record.as_bytes()[..end]) {
-                    assert_eq!(event, whole, "{format}, record {row} cut at {end}");
-                }
+                let Ok(event) = outcome_of(&mut parser, &record.as_bytes()[..end]) else { continue };
+                assert!(event == whole || says_less(format, &event, &whole), "{format}, {row} cut at {end}: {event}");
             }
         }
     }

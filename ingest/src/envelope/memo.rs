@@ -1,11 +1,11 @@
-//! What the metadata of a pod said before. A shipper writes the same object with every line of a pod: it is recognised
-//! as a whole instead of being read again.
+//! What envelopes said before. A shipper writes the same metadata with every line of a pod: it is recognised as a whole
+//! instead of being read again. And it writes its keys in the same order: that of the record before is looked for first.
 
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
 
-use super::object::{PLACES, Places};
+use super::object::{Key, PLACES, Places};
 use crate::parse::json::Stretch;
 
 /// Pods whose metadata is kept: each in the one slot that its beginning leads to.
@@ -15,12 +15,23 @@ const MAX_BYTES: usize = 4096;
 /// What leads to a slot. The name of the pod is among the first keys with all shippers.
 const BEGINNING: usize = 192;
 
+/// Keys of an envelope whose place is remembered; later ones are looked up.
+const MAX_KEYS: usize = 32;
+
 /// Metadata objects as they were written, and where in them the places stand.
 #[derive(Debug, Default)]
 pub(super) struct Memo {
     slots: Vec<Remembered>,
+    order: Vec<RememberedKey>,
     /// Room for the path of a key.
     pub(super) path: String,
+}
+
+/// Where a key stood in the record before: `"key":`, and what it is.
+#[derive(Debug)]
+struct RememberedKey {
+    quoted: String,
+    key: Option<Key>,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +41,22 @@ struct Remembered {
 }
 
 impl Memo {
+    /// The key that stood at this place of the record before, as it was written with quotes and colon.
+    #[inline]
+    pub(super) fn key_at(&self, place: usize) -> Option<(&str, Option<Key>)> {
+        self.order.get(place).map(|remembered| (remembered.quoted.as_str(), remembered.key))
+    }
+
+    /// Remembers a key that stands at this place now.
+    pub(super) fn keep_key(&mut self, place: usize, name: &str, key: Option<Key>) {
+        let remembered = RememberedKey { quoted: format!("\"{name}\":"), key };
+        if let Some(slot) = self.order.get_mut(place) {
+            *slot = remembered;
+        } else if place == self.order.len() && place < MAX_KEYS {
+            self.order.push(remembered);
+        }
+    }
+
     /// The length of the object that `rest` begins with, and what is where in it.
     #[inline]
     pub(super) fn find(&self, rest: &str) -> Option<(usize, &Places)> {

@@ -1,5 +1,10 @@
 //! One pass over a JSON record: where the line stands in it, and what it says of the line's origin.
 
+mod reading;
+
+use qualm_model::time::Timestamp;
+
+pub(super) use self::reading::Reading;
 use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, vector};
 use crate::{
     parse::{
@@ -84,7 +89,20 @@ pub(super) struct Object {
     is_tagged: bool,
     goes_on: bool,
     is_last: bool,
+    /// Keys of the object itself that were read.
+    keys_read: usize,
 }
+
+/// Where the reading of keys pauses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    Never,
+    /// Before the text that an escaped JSON record is.
+    BeforeRecord,
+}
+
+/// What a text with an escaped object in it begins with.
+const ESCAPED_OBJECT: &str = "\"{\\\"";
 
 fn key_of(path: &[u8]) -> Option<Key> {
     docker::key(path)
@@ -104,7 +122,7 @@ impl Object {
         let mut object = Self::default();
         let mut path = std::mem::take(&mut memo.path);
         path.clear();
-        let read = object.read_keys(text, &mut lexer, &mut path, memo);
+        let read = object.read_top(text, &mut lexer, &mut path, memo, Stop::Never);
         memo.path = path;
         read?;
         lexer.end()?;
@@ -130,6 +148,41 @@ impl Object {
         }
     }
 
+    /// Reads the keys of the envelope itself.
+    fn read_top<'a>(
+        &mut self,
+        text: &'a str,
+        lexer: &mut Lexer<'a>,
+        path: &mut String,
+        memo: &mut Memo,
+        stop: Stop,
+    ) -> Result<(), Invalid> {
+        loop {
+            path.clear();
+            let expected = memo.key_at(self.keys_read).filter(|(quoted, _)| lexer.take_key(quoted.as_bytes()));
+            let found = if let Some((quoted, key)) = expected {
+                path.push_str(&quoted[1..quoted.len() - 2]);
+                key
+            } else {
+                let Some(name) = lexer.key()? else { return Ok(()) };
+                let key = key_of(name.as_bytes());
+                path.push_str(name);
+                memo.keep_key(self.keys_read, name, key);
+                key
+            };
+            self.keys_read += 1;
+            match found {
+                None => lexer.skip_value()?,
+                Some(Key::Metadata) => self.read_metadata(text, lexer, memo)?,
+                Some(Key::Record) if stop == Stop::BeforeRecord && lexer.rest().starts_with(ESCAPED_OBJECT) => {
+                    return Ok(());
+                }
+                Some(key) => self.read_value(key, text, lexer, path, memo)?,
+            }
+        }
+    }
+
+    /// Reads the keys of an object within it, whose path is known.
     fn read_keys<'a>(
         &mut self,
         text: &'a str,
@@ -139,27 +192,16 @@ impl Object {
     ) -> Result<(), Invalid> {
         let outer = path.len();
         while let Some(name) = lexer.key()? {
-            let found = if outer == 0 {
-                key_of(name.as_bytes())
-            } else {
-                path.truncate(outer);
-                path.push('.');
-                path.push_str(name);
-                key_of(path.as_bytes())
-            };
-            match found {
+            path.truncate(outer);
+            path.push('.');
+            path.push_str(name);
+            match key_of(path.as_bytes()) {
                 None => lexer.skip_value()?,
                 Some(Key::Metadata) => self.read_metadata(text, lexer, memo)?,
-                Some(key) => {
-                    if outer == 0 {
-                        path.clear();
-                        path.push_str(name);
-                    }
-                    self.read_value(key, text, lexer, path, memo)?;
-                    path.truncate(outer);
-                }
+                Some(key) => self.read_value(key, text, lexer, path, memo)?,
             }
         }
+        path.truncate(outer);
         Ok(())
     }
 
@@ -291,7 +333,7 @@ impl Object {
         let of = |place: Place| self.places[place as usize].of(text);
         let or = |outer: &'a str, own: &'a str| if outer.is_empty() { own } else { outer };
         let owner = of(Place::Owner);
-        let time = self.time.map(|time| time.of(text)).and_then(|time| rfc3339(time).or_else(|_| epoch(time, 0)).ok());
+        let time = self.time.map(|time| time.of(text)).and_then(written_at);
         let own = Origin {
             cluster: of(Place::Cluster),
             namespace: of(Place::Namespace),
@@ -313,4 +355,10 @@ impl Object {
             stream: or(outer.stream, self.stream.of(text)),
         }
     }
+}
+
+/// RFC 3339, or seconds since 1970.
+fn written_at(time: &str) -> Option<Timestamp> {
+    let is_number = time.as_bytes().get(4) != Some(&b'-');
+    if is_number { epoch(time, 0).ok() } else { rfc3339(time).ok() }
 }

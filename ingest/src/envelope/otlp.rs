@@ -1,6 +1,8 @@
 //! OTLP logs as a collector writes them to Kafka: `ExportLogsServiceRequest` as Protobuf or JSON. Each of its log records
 //! is a record of its own, at the same position.
 
+mod json;
+
 use std::borrow::Cow;
 
 use opentelemetry_proto::tonic::{
@@ -9,14 +11,13 @@ use opentelemetry_proto::tonic::{
 };
 use prost::Message as _;
 use qualm_model::time::Timestamp;
-use serde::Deserialize;
 
 use super::{
     Contents, Opener, Wrapping, is_taken,
     object::{Key, Place},
 };
 use crate::{
-    parse::{Origin, json_object, time::sensible},
+    parse::{Origin, json::unescape, time::sensible},
     source::{Invalid, Rejection},
 };
 
@@ -90,6 +91,13 @@ fn put<'a>(place: Place, value: &'a str, origin: &mut Origin<'a>) {
     }
 }
 
+/// Whether an object is a request in JSON: it has no other key in front.
+#[inline]
+pub(super) fn is_json(text: &str) -> bool {
+    let key = text.get(1..).unwrap_or_default().trim_ascii_start();
+    key.starts_with("\"resourceLogs\"") || key.starts_with("\"resource_logs\"")
+}
+
 /// The first byte of a request that has anything in it; no text begins with a line end.
 #[inline]
 pub(super) fn may_be_protobuf(record: &[u8]) -> bool {
@@ -97,99 +105,80 @@ pub(super) fn may_be_protobuf(record: &[u8]) -> bool {
 }
 
 /// A request, whichever way it was written.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Default)]
 struct Request<'a> {
-    #[serde(borrow, alias = "resource_logs")]
     resource_logs: Vec<ResourceLogs<'a>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Default)]
 struct ResourceLogs<'a> {
-    #[serde(borrow)]
     resource: Resource<'a>,
-    #[serde(alias = "scope_logs")]
     scope_logs: Vec<ScopeLogs<'a>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Resource<'a> {
-    #[serde(borrow)]
     attributes: Vec<Attribute<'a>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Default)]
 struct ScopeLogs<'a> {
-    #[serde(borrow, alias = "log_records")]
     log_records: Vec<LogRecord<'a>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Default)]
 struct LogRecord<'a> {
-    #[serde(borrow, alias = "time_unix_nano")]
-    time_unix_nano: Number<'a>,
-    #[serde(alias = "observed_time_unix_nano")]
-    observed_time_unix_nano: Number<'a>,
+    time_unix_nano: i64,
+    observed_time_unix_nano: i64,
     body: Body<'a>,
     attributes: Vec<Attribute<'a>>,
 }
 
-/// 64-bit numbers are texts in JSON.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Number<'a> {
-    Whole(i64),
-    Text(#[serde(borrow)] Cow<'a, str>),
-}
-
-impl Default for Number<'_> {
-    fn default() -> Self {
-        Self::Whole(0)
-    }
-}
-
-impl Number<'_> {
-    fn whole(&self) -> Option<i64> {
-        match self {
-            Self::Whole(number) => Some(*number),
-            Self::Text(digits) => digits.parse().ok(),
-        }
-    }
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Attribute<'a> {
-    #[serde(borrow)]
-    key: Cow<'a, str>,
+    key: &'a str,
     value: Body<'a>,
 }
 
 /// A value of any kind. Lists and bytes say nothing here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Debug, Default)]
 struct Body<'a> {
-    #[serde(borrow, alias = "string_value")]
-    string_value: Option<Cow<'a, str>>,
-    #[serde(alias = "int_value")]
-    int_value: Option<Number<'a>>,
-    #[serde(alias = "double_value")]
+    string_value: Option<Words<'a>>,
+    int_value: Option<i64>,
     double_value: Option<f64>,
-    #[serde(alias = "bool_value")]
     bool_value: Option<bool>,
-    #[serde(alias = "kvlist_value")]
-    kvlist_value: Option<List<'a>>,
+    kvlist_value: Option<Vec<Attribute<'a>>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct List<'a> {
-    #[serde(borrow)]
-    values: Vec<Attribute<'a>>,
+/// A text.
+#[derive(Debug, Clone, Copy)]
+enum Words<'a> {
+    Plain(&'a str),
+    /// As it was written in JSON: it has escapes in it.
+    Escaped(&'a str),
+}
+
+impl<'a> Words<'a> {
+    fn text(self) -> Cow<'a, str> {
+        match self {
+            Self::Plain(text) => Cow::Borrowed(text),
+            Self::Escaped(written) => {
+                let mut text = String::new();
+                match unescape(written, &mut text) {
+                    Ok(()) => Cow::Owned(text),
+                    Err(_) => Cow::Borrowed(""),
+                }
+            }
+        }
+    }
+
+    /// A name: none has escapes in it.
+    fn plain(self) -> &'a str {
+        match self {
+            Self::Plain(text) => text,
+            Self::Escaped(_) => "",
+        }
+    }
 }
 
 impl<'a> Request<'a> {
@@ -211,7 +200,7 @@ impl<'a> Request<'a> {
 
 impl<'a> LogRecord<'a> {
     fn of(record: &'a opentelemetry_proto::tonic::logs::v1::LogRecord) -> Self {
-        let time = |nanoseconds: u64| Number::Whole(i64::try_from(nanoseconds).unwrap_or(0));
+        let time = |nanoseconds: u64| i64::try_from(nanoseconds).unwrap_or(0);
         Self {
             time_unix_nano: time(record.time_unix_nano),
             observed_time_unix_nano: time(record.observed_time_unix_nano),
@@ -221,17 +210,17 @@ impl<'a> LogRecord<'a> {
     }
 
     fn time(&self) -> Option<Timestamp> {
-        let times = [&self.time_unix_nano, &self.observed_time_unix_nano];
-        let time = times.into_iter().filter_map(Number::whole).find(|&time| time != 0)?;
+        let times = [self.time_unix_nano, self.observed_time_unix_nano];
+        let time = times.into_iter().find(|&time| time != 0)?;
         sensible(i128::from(time)).ok()
     }
 
     /// The body's entries and the attributes as a JSON object, as a format of JSON lines would have had them.
     fn as_object(&self, out: &mut String) {
-        let entries = self.body.kvlist_value.as_ref().map_or(&[][..], |list| &list.values);
+        let entries = self.body.kvlist_value.as_deref().unwrap_or_default();
         let all = || entries.iter().chain(&self.attributes);
         write_object(all(), out);
-        let has = |keys: &[&str]| all().any(|attribute| keys.contains(&attribute.key.as_ref()));
+        let has = |keys: &[&str]| all().any(|attribute| keys.contains(&attribute.key));
         if let Some(time) = self.time()
             && !has(&[START_TIME])
             && has(&ACCESS_KEYS)
@@ -245,11 +234,11 @@ impl<'a> LogRecord<'a> {
 
 impl<'a> Attribute<'a> {
     fn of(attribute: &'a KeyValue) -> Self {
-        Self { key: Cow::Borrowed(&attribute.key), value: Body::of(attribute.value.as_ref()) }
+        Self { key: &attribute.key, value: Body::of(attribute.value.as_ref()) }
     }
 
-    fn text(&self) -> &str {
-        self.value.string_value.as_deref().unwrap_or_default()
+    fn text(&self) -> &'a str {
+        self.value.string_value.map_or("", Words::plain)
     }
 }
 
@@ -257,12 +246,12 @@ impl<'a> Body<'a> {
     fn of(value: Option<&'a AnyValue>) -> Self {
         let mut body = Self::default();
         match value.and_then(|value| value.value.as_ref()) {
-            Some(Any::StringValue(text)) => body.string_value = Some(Cow::Borrowed(text)),
-            Some(Any::IntValue(number)) => body.int_value = Some(Number::Whole(*number)),
+            Some(Any::StringValue(text)) => body.string_value = Some(Words::Plain(text)),
+            Some(Any::IntValue(number)) => body.int_value = Some(*number),
             Some(Any::DoubleValue(number)) => body.double_value = Some(*number),
             Some(Any::BoolValue(is_so)) => body.bool_value = Some(*is_so),
             Some(Any::KvlistValue(list)) => {
-                body.kvlist_value = Some(List { values: list.values.iter().map(Attribute::of).collect() });
+                body.kvlist_value = Some(list.values.iter().map(Attribute::of).collect());
             }
             _ => {}
         }
@@ -270,16 +259,16 @@ impl<'a> Body<'a> {
     }
 
     fn write(&self, out: &mut String) {
-        if let Some(text) = &self.string_value {
-            write_text(text, out);
-        } else if let Some(number) = self.int_value.as_ref().and_then(Number::whole) {
+        if let Some(text) = self.string_value {
+            write_text(&text.text(), out);
+        } else if let Some(number) = self.int_value {
             out.push_str(&number.to_string());
         } else if let Some(number) = self.double_value.filter(|number| number.is_finite()) {
             out.push_str(&number.to_string());
         } else if let Some(is_so) = self.bool_value {
             out.push_str(if is_so { "true" } else { "false" });
         } else if let Some(list) = &self.kvlist_value {
-            write_object(list.values.iter(), out);
+            write_object(list.iter(), out);
         } else {
             out.push_str("null");
         }
@@ -293,7 +282,7 @@ fn write_object<'a>(entries: impl Iterator<Item = &'a Attribute<'a>>, out: &mut 
         if out.len() > start {
             out.push(',');
         }
-        write_text(&entry.key, out);
+        write_text(entry.key, out);
         out.push(':');
         entry.value.write(out);
     }
@@ -328,7 +317,7 @@ impl Opener {
         depth: u32,
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
-        self.open_request(&json_object(text)?, outer, depth, contents)
+        self.open_request(&json::request(text)?, outer, depth, contents)
     }
 
     /// The only log record makes the outcome; of several, those that make nothing are refused each for itself.
@@ -368,8 +357,8 @@ impl Opener {
         let mut within = placed(&record.attributes, outer);
         within.origin.time = record.time().or(outer.origin.time);
         let mut outcome = Err(Rejection::Foreign);
-        if let Some(line) = record.body.string_value.as_deref() {
-            outcome = self.open_line(line.trim_ascii_end(), false, &within, depth, contents);
+        if let Some(line) = record.body.string_value {
+            outcome = self.open_body(line, &within, depth, contents);
             if is_taken(outcome) {
                 return outcome;
             }
@@ -384,12 +373,43 @@ impl Opener {
     }
 }
 
+impl Opener {
+    fn open_body(
+        &mut self,
+        line: Words<'_>,
+        within: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Result<(), Rejection> {
+        let written = match line {
+            Words::Plain(text) => return self.open_line(text.trim_ascii_end(), false, within, depth, contents),
+            Words::Escaped(written) => written,
+        };
+        if self.partials.is_empty()
+            && written.starts_with("{\\\"")
+            && contents
+                .take_escaped(written, &mut |end| is_line_end(&written[end..]).then_some(within.origin))
+                .is_some()
+        {
+            return Ok(());
+        }
+        let mut text = String::new();
+        unescape(written, &mut text)?;
+        self.open_line(text.trim_ascii_end(), false, within, depth, contents)
+    }
+}
+
+/// Whether nothing but the end of a line is left of an escaped text.
+fn is_line_end(rest: &str) -> bool {
+    matches!(rest, "" | "\\n" | "\\r\\n")
+}
+
 /// What attributes say of the origin, with what is known of it already, which is believed before them.
-fn placed<'a>(attributes: &'a [Attribute<'a>], outer: &Wrapping<'a>) -> Wrapping<'a> {
+fn placed<'a>(attributes: &[Attribute<'a>], outer: &Wrapping<'a>) -> Wrapping<'a> {
     let mut own = Origin::default();
     let mut within = *outer;
     for attribute in attributes {
-        match attribute.key.as_ref() {
+        match attribute.key {
             "log.file.path" => within.file = attribute.text(),
             "log.iostream" => within.stream = attribute.text(),
             name => {

@@ -7,9 +7,8 @@ use crate::parse::{Origin, time::rfc3339};
 /// A message behind its header.
 #[derive(Debug)]
 pub(super) struct Message<'a> {
-    /// What the record may be, the likeliest first: what follows the tag, what follows the host, and what follows the
-    /// priority, for the formats of programs that are known by their tag.
-    pub(super) candidates: Vec<&'a str>,
+    /// What follows the tag, or else the host.
+    pub(super) content: &'a str,
     time: Option<Timestamp>,
     host: &'a str,
 }
@@ -25,14 +24,14 @@ impl<'a> Message<'a> {
 /// A text with such a header.
 pub(super) fn message(text: &str) -> Option<Message<'_>> {
     let text = text.trim_ascii_end();
-    let Some(rest) = text.strip_prefix('<') else { return bsd(text, None) };
+    let Some(rest) = text.strip_prefix('<') else { return bsd(text, false) };
     let (priority, rest) = rest.split_once('>')?;
     if !(1..=3).contains(&priority.len()) || !priority.bytes().all(|c| c.is_ascii_digit()) {
         return None;
     }
     match rest.strip_prefix("1 ") {
         Some(rest) => ietf(rest),
-        None => bsd(rest, Some(rest)),
+        None => bsd(rest, true),
     }
 }
 
@@ -49,7 +48,7 @@ fn ietf(rest: &str) -> Option<Message<'_>> {
     let content = content.strip_prefix(' ').unwrap_or(content);
     let content = content.strip_prefix('\u{feff}').unwrap_or(content);
     let host = if host == "-" { "" } else { host };
-    Some(Message { candidates: vec![content], time, host })
+    Some(Message { content, time, host })
 }
 
 /// Steps over `[id name="value" …]…`; `"`, `\` and `]` are escaped in values.
@@ -69,20 +68,27 @@ fn after_structured_data(text: &str) -> Option<&str> {
 }
 
 /// RFC 3164: `Nov 22 02:02:24 host tag[pid]: …`; in many a sender's hands without a tag.
-fn bsd<'a>(text: &'a str, after_priority: Option<&'a str>) -> Option<Message<'a>> {
+fn bsd(text: &str, has_priority: bool) -> Option<Message<'_>> {
     let (time, rest) = match text.get(..16).filter(|time| is_bsd_time(time.as_bytes())) {
         // It names no year.
         Some(_) => (None, &text[16..]),
-        None if after_priority.is_some() => {
+        None if has_priority => {
             let (time, rest) = text.split_once(' ')?;
             (Some(rfc3339(time).ok()?), rest)
         }
         None => return None,
     };
     let (host, content) = rest.split_once(' ')?;
-    let tagged = content.split_once(' ').filter(|(tag, _)| tag.ends_with(':')).map(|(_, message)| message);
-    let candidates = tagged.into_iter().chain([content]).chain(after_priority).collect();
-    Some(Message { candidates, time, host })
+    let content = content.split_once(' ').filter(|(tag, _)| is_tag(tag)).map_or(content, |(_, message)| message);
+    Some(Message { content, time, host })
+}
+
+/// `envoy:` or `envoy[812]:`. The first key of a JSON record ends in a colon as well.
+fn is_tag(word: &str) -> bool {
+    let Some(tag) = word.strip_suffix(':') else { return false };
+    let (program, process) = tag.strip_suffix(']').and_then(|tag| tag.split_once('[')).unwrap_or((tag, ""));
+    let is_program = !program.is_empty() && program.bytes().all(|c| c.is_ascii_alphanumeric() || b"_-./".contains(&c));
+    is_program && process.bytes().all(|c| c.is_ascii_digit())
 }
 
 /// `Nov 22 02:02:24 `, days below ten after a blank.
@@ -105,17 +111,15 @@ mod tests {
     #[test]
     fn every_header_is_stepped_over() {
         for (text, expected) in [
-            ("<34>1 2026-11-22T02:02:24.003Z edge-1 envoy - - - \u{feff}a b", vec!["a b"]),
-            (r#"<165>1 - - envoy 812 ID47 [x@1 a="\"]"][y@2 b="]"] a b"#, vec!["a b"]),
-            (
-                "<34>Nov 22 02:02:24 edge-1 envoy[812]: a b",
-                vec!["a b", "envoy[812]: a b", "Nov 22 02:02:24 edge-1 envoy[812]: a b"],
-            ),
-            ("<34>2026-11-22T02:02:24Z edge-1 a b", vec!["a b", "2026-11-22T02:02:24Z edge-1 a b"]),
-            ("Nov  2 02:02:24 edge-1 envoy: a b", vec!["a b", "envoy: a b"]),
+            ("<34>1 2026-11-22T02:02:24.003Z edge-1 envoy - - - \u{feff}a b", "a b"),
+            (r#"<165>1 - - envoy 812 ID47 [x@1 a="\"]"][y@2 b="]"] a b"#, "a b"),
+            ("<34>Nov 22 02:02:24 edge-1 envoy[812]: a b", "a b"),
+            ("<34>2026-11-22T02:02:24Z edge-1 a b", "a b"),
+            ("Nov  2 02:02:24 edge-1 envoy: a b", "a b"),
+            (r#"Nov  2 02:02:24 edge-1 {"a": "b"}"#, r#"{"a": "b"}"#),
         ] {
             let found = message(text).unwrap_or_else(|| panic!("a header: {text}"));
-            assert_eq!(found.candidates, expected, "{text}");
+            assert_eq!(found.content, expected, "{text}");
             assert!(matches!(found.host, "edge-1" | ""), "{text}");
         }
     }

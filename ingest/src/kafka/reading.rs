@@ -186,6 +186,11 @@ impl Reading {
                 topic.counters.lost.inc_by(loss.records);
             }
         }
+        for position in &batch.unvouched {
+            if let Some(topic) = self.topics.iter().find(|topic| topic.source == position.source) {
+                topic.counters.unvouched.inc();
+            }
+        }
     }
 
     /// Asks the loop where to begin. Nothing is read from the partitions before it has answered.

@@ -1,5 +1,6 @@
 //! What an entry of Envoy's access log means, in whatever form it comes: text, JSON or protobuf.
 
+mod gateway;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ use qualm_model::{
 };
 
 pub use self::names::host_and_port;
-use self::names::{cluster_host, first_san, instance_of, server_name_host, workload_of};
+use self::names::{cluster_host, first_san, instance_of, is_unmatched, server_name_host, service_of_host, workload_of};
 use super::{clip, time::rfc3339};
 use crate::source::{Invalid, Rejection};
 
@@ -162,8 +163,8 @@ impl<'a> AccessEntry<'a> {
             reporter_id: self.reporter_id(outbound),
             record_id: clip(first_present([self.request_id, self.stream_id])),
             decision_id: self.own_action(),
-            source: if outbound { self.source_of_outbound() } else { self.source_of_inbound() },
-            destination: if outbound { self.destination_of_outbound() } else { self.destination_of_inbound() },
+            source: self.source(outbound),
+            destination: self.destination(outbound),
             hostname: self.hostname(),
             operation,
             status: self.status.filter(|_| kind == Kind::Request),
@@ -191,6 +192,20 @@ impl<'a> AccessEntry<'a> {
         Kind::Request
     }
 
+    fn source(&self, outbound: bool) -> Party<'a> {
+        if self.is_gateway() {
+            return self.source_of_gateway();
+        }
+        if outbound { self.source_of_outbound() } else { self.source_of_inbound() }
+    }
+
+    fn destination(&self, outbound: bool) -> Party<'a> {
+        if self.is_gateway() {
+            return self.destination_of_gateway();
+        }
+        if outbound { self.destination_of_outbound() } else { self.destination_of_inbound() }
+    }
+
     /// The report of the caller's proxy rather than of the called's.
     fn is_outbound(&self) -> bool {
         if self.direction != Direction::Unsaid {
@@ -200,17 +215,24 @@ impl<'a> AccessEntry<'a> {
         if inbound || !self.downstream_peer_uri_san.is_empty() {
             return false;
         }
-        self.upstream_cluster.starts_with("outbound|") || !self.upstream_peer_uri_san.is_empty()
+        self.upstream_cluster.starts_with("outbound|")
+            || is_unmatched(self.upstream_cluster)
+            || !self.upstream_peer_uri_san.is_empty()
     }
 
     fn reporter(&self, outbound: bool) -> Reporter {
-        if self.node_id.starts_with("router~") {
+        if self.is_gateway() {
             return Reporter::Gateway;
         }
         if self.is_waypoint() {
             return Reporter::Waypoint;
         }
         if outbound { Reporter::Source } else { Reporter::Destination }
+    }
+
+    /// Istio's gateways, whatever they are the way to, by their node id.
+    fn is_gateway(&self) -> bool {
+        self.node_id.starts_with("router~")
     }
 
     /// A waypoint, by its node id or by the clusters that no other proxy of Istio's has.
@@ -261,7 +283,8 @@ impl<'a> AccessEntry<'a> {
         let (ip, port) = host_and_port(self.downstream_local_address);
         let san = first_san(self.downstream_local_uri_san);
         let (principal, provenance) = if san.is_empty() {
-            (first_present([self.hostname(), cluster_host(self.upstream_cluster), ip]), Provenance::Name)
+            let names = [self.hostname(), cluster_host(self.upstream_cluster), ip];
+            (service_of_host(first_present(names)), Provenance::Name)
         } else {
             (san, Provenance::Certificate)
         };
@@ -274,7 +297,8 @@ impl<'a> AccessEntry<'a> {
         let (ip, port) = host_and_port(first_present([self.upstream_host, self.downstream_local_address]));
         let san = first_san(self.upstream_peer_uri_san);
         let (principal, provenance) = if san.is_empty() {
-            (first_present([cluster_host(self.upstream_cluster), self.hostname(), ip]), Provenance::Name)
+            let names = [cluster_host(self.upstream_cluster), self.hostname(), ip];
+            (service_of_host(first_present(names)), Provenance::Name)
         } else {
             (san, Provenance::Certificate)
         };
@@ -291,11 +315,16 @@ impl<'a> AccessEntry<'a> {
     }
 
     fn destination_of_outbound(&self) -> Party<'a> {
-        let (ip, port) = host_and_port(self.upstream_host);
+        if let Some(beyond) = self.beyond_egress() {
+            return beyond;
+        }
+        // What no service of the mesh matches goes, or does not go, to the address that was called.
+        let called = if is_unmatched(self.upstream_cluster) { self.downstream_local_address } else { "" };
+        let (ip, port) = host_and_port(first_present([self.upstream_host, called]));
         let san = first_san(self.upstream_peer_uri_san);
         let (principal, provenance) = if san.is_empty() {
-            let cluster = cluster_host(self.upstream_cluster);
-            (first_present([cluster, self.hostname(), ip]), Provenance::Name)
+            let names = [cluster_host(self.upstream_cluster), self.hostname(), ip];
+            (service_of_host(first_present(names)), Provenance::Name)
         } else {
             (san, Provenance::Certificate)
         };

@@ -6,7 +6,7 @@
 use memchr::memmem;
 
 use super::{
-    Row,
+    Origin, Row,
     format::{Format, Grammar},
 };
 use crate::source::{Invalid, Rejection};
@@ -76,13 +76,18 @@ impl Auto {
     }
 
     /// Reads a line that stands in a JSON string as it was written there, where the latest format can read it so.
-    pub(super) fn parse_escaped(&mut self, line: &str, row: &mut Row<'_>) -> Option<()> {
-        let dialect = dialect_of(line);
+    pub(super) fn parse_escaped<'r, 'o: 'r>(
+        &mut self,
+        head: &str,
+        row: &mut Row<'r>,
+        origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
+    ) -> Option<()> {
+        let dialect = dialect_of(head);
         let latest = &mut self.candidates[self.latest];
         if !latest.speaks(dialect) {
             return None;
         }
-        latest.grammar.parse_escaped(line, row)?;
+        latest.grammar.parse_escaped(head, row, origin_after)?;
         latest.events += 1;
         Some(())
     }
@@ -133,7 +138,7 @@ enum Dialect {
 /// Consul's proxies name the application behind them `local_app`, and others by names that end in `.consul`.
 fn dialect_of(record: &str) -> Dialect {
     let has = |mark: &[u8]| memmem::find(record.as_bytes(), mark).is_some();
-    if has(b"\"local_app") || has(b".consul\"") { Dialect::Consul } else { Dialect::Other }
+    if has(b"\"local_app") || has(b".consul\"") || has(b".consul\\\"") { Dialect::Consul } else { Dialect::Other }
 }
 
 /// Who says what is wrong has understood more than who says that it is none of his; and who misses a field in a sound

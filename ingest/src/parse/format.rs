@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    InvalidParser, Row,
+    InvalidParser, Origin, Row,
     auto::Auto,
     azure::Azure,
     cloudtrail::Cloudtrail,
@@ -111,7 +111,10 @@ macro_rules! formats {
             #[inline]
             pub(super) fn parse(&mut self, text: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
                 match self {
-                    $(Self::$variant(reader) => reader.parse(text, row),)*
+                    $(Self::$variant(reader) => {
+                        row.set_proxy_log(Format::$variant.is_proxy_log());
+                        reader.parse(text, row)
+                    })*
                     Self::Mapped(reader) => reader.parse(text, row),
                     Self::Auto(reader) => reader.parse(text, row),
                 }
@@ -120,14 +123,33 @@ macro_rules! formats {
     };
 }
 
+impl Format {
+    /// Whether only proxies write it: from anybody else it is a forgery.
+    pub const fn is_proxy_log(self) -> bool {
+        matches!(
+            self,
+            Self::IstioJson | Self::IstioText | Self::Ztunnel | Self::LinkerdJson | Self::LinkerdApache | Self::Consul
+        )
+    }
+}
+
 impl Grammar {
-    /// Reads a line that stands in a JSON string as it was written there, where the format can read it so. `None`
-    /// where it cannot: it must be unescaped first.
+    /// Reads a line that stands in a JSON string as it was written there, where the format can read it so: `head` begins
+    /// with it, and what follows its last byte says where it was written. `None` where it cannot: it must be unescaped
+    /// first.
     #[inline]
-    pub(super) fn parse_escaped(&mut self, line: &str, row: &mut Row<'_>) -> Option<()> {
+    pub(super) fn parse_escaped<'r, 'o: 'r>(
+        &mut self,
+        head: &str,
+        row: &mut Row<'r>,
+        origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
+    ) -> Option<()> {
         match self {
-            Self::IstioJson(reader) => reader.parse_escaped(line, row).ok(),
-            Self::Auto(reader) => reader.parse_escaped(line, row),
+            Self::IstioJson(reader) => {
+                row.set_proxy_log(true);
+                reader.parse_escaped(head, row, origin_after)
+            }
+            Self::Auto(reader) => reader.parse_escaped(head, row, origin_after),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use self::{
     keys::{KEYS, Key, key_of},
 };
 use super::{
-    Row,
+    Origin, Row,
     access::{AccessEntry, Forwarded},
     json::{Lexer, Stretch, Value, unescape},
     time::rfc3339,
@@ -64,7 +64,8 @@ impl IstioJson {
         }
         let unescaped: Unescaped = [const { OnceCell::new() }; KEYS];
         let mut fields = Fields::of(line, &unescaped);
-        let read = fields.read(Lexer::new(line), &mut self.order);
+        let mut lexer = Lexer::new(line);
+        let read = fields.read(&mut lexer, &mut self.order).and_then(|()| lexer.end());
         if !fields.known && read.is_ok() {
             return Err(Rejection::Foreign);
         }
@@ -75,16 +76,24 @@ impl IstioJson {
         then(fields.entry, &mut self.operation)
     }
 
-    /// Reads one line that stands in a JSON string, as it was written there: so it need not be unescaped first. Where
-    /// this fails, only [`parse`](Self::parse) of the unescaped line can say why.
-    pub fn parse_escaped(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
+    /// Reads one line that stands in a JSON string, as it was written there: so it need not be unescaped first, nor its
+    /// end be looked for. `head` begins with the line; what follows its last byte says where it was written, or that
+    /// this is no line. Where this fails, only [`parse`](Self::parse) of the unescaped line can say why.
+    pub fn parse_escaped<'r, 'o: 'r>(
+        &mut self,
+        head: &str,
+        row: &mut Row<'r>,
+        origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
+    ) -> Option<()> {
         let unescaped: Unescaped = [const { OnceCell::new() }; KEYS];
-        let mut fields = Fields::of(line, &unescaped);
-        fields.read(Lexer::escaped(line), &mut self.escaped_order)?;
+        let mut fields = Fields::of(head, &unescaped);
+        let mut lexer = Lexer::escaped(head);
+        fields.read(&mut lexer, &mut self.escaped_order).ok()?;
         if !fields.started {
-            return Err(Invalid::MissingField.into());
+            return None;
         }
-        row.push(fields.entry.draft(&mut self.operation)?)
+        row.set_origin(origin_after(lexer.closed_at().ok()?)?);
+        row.push(fields.entry.draft(&mut self.operation).ok()?).ok()
     }
 }
 
@@ -119,7 +128,7 @@ impl<'a> Fields<'a> {
         Self { line, unescaped, known: false, started: false, entry: AccessEntry::default() }
     }
 
-    fn read<const ESCAPED: bool>(&mut self, mut lexer: Lexer<'a, ESCAPED>, order: &mut Order) -> Result<(), Invalid> {
+    fn read<const ESCAPED: bool>(&mut self, lexer: &mut Lexer<'a, ESCAPED>, order: &mut Order) -> Result<(), Invalid> {
         lexer.begin()?;
         let mut place = 0;
         loop {
@@ -133,11 +142,11 @@ impl<'a> Fields<'a> {
             };
             place += 1;
             match key {
-                Some(key) => self.set(key, &mut lexer)?,
+                Some(key) => self.set(key, lexer)?,
                 None => lexer.skip_value()?,
             }
         }
-        lexer.end()
+        Ok(())
     }
 
     #[inline]

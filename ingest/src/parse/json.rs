@@ -115,6 +115,11 @@ impl<'a, const ESCAPED: bool> Lexer<'a, ESCAPED> {
         if self.at == self.text.len() && self.depth == 0 { Ok(()) } else { Err(Invalid::Syntax) }
     }
 
+    /// Bytes up to the end of the line's object, which must be closed.
+    pub fn closed_at(&self) -> Lexed<usize> {
+        if self.depth == 0 { Ok(self.at) } else { Err(Invalid::Syntax) }
+    }
+
     /// Steps over `"key":` if that is exactly what comes next; the way of lines that look like the one before.
     #[inline]
     pub fn take_key(&mut self, quoted_with_colon: &[u8]) -> bool {
@@ -181,6 +186,25 @@ impl<'a, const ESCAPED: bool> Lexer<'a, ESCAPED> {
         };
         self.after_value = true;
         Ok(value)
+    }
+
+    /// Whether the array has another value: it is next. At its closing bracket there is none.
+    pub fn element(&mut self) -> Lexed<bool> {
+        self.skip_blanks();
+        match self.byte()? {
+            b']' => {
+                self.at += 1;
+                self.close();
+                Ok(false)
+            }
+            b',' if self.after_value => {
+                self.at += 1;
+                self.after_value = false;
+                Ok(true)
+            }
+            _ if !self.after_value => Ok(true),
+            _ => Err(Invalid::Syntax),
+        }
     }
 
     /// Steps over the next value, whatever it is.
@@ -492,6 +516,26 @@ mod tests {
             r#"{"a":"\u12"}"#,
         ] {
             assert_eq!(flatten(text), Err(Invalid::Syntax), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_array_is_read_value_by_value() {
+        let values = |text: &str| {
+            let mut lexer = Lexer::new(text);
+            assert_eq!(lexer.value()?, Value::Array);
+            let mut count = 0;
+            while lexer.element()? {
+                lexer.skip_value()?;
+                count += 1;
+            }
+            lexer.end().map(|()| count)
+        };
+        for (text, count) in [("[]", 0), (" [ 1 , {\"a\":[2]} ,\"]\"] ", 3), ("[[],[]]", 2)] {
+            assert_eq!(values(text), Ok(count), "{text}");
+        }
+        for text in ["[", "[1", "[1,]", "[,1]", "[1 2]", "[1]]"] {
+            assert_eq!(values(text), Err(Invalid::Syntax), "{text}");
         }
     }
 

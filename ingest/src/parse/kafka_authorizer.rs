@@ -85,6 +85,10 @@ impl<'a> Decision<'a> {
         let (operation, rest) = rest.and_then(|rest| rest.split_once(" from host = ")).ok_or(Invalid::Syntax)?;
         let (host, rest) = rest.split_once(" on resource = ").ok_or(Invalid::Syntax)?;
         let (resource, rest) = rest.split_once(" for request = ").unwrap_or((rest, ""));
+        // `Topic:orders`: without its colon the type was cut off.
+        if !resource.contains(':') {
+            return Err(Invalid::Syntax);
+        }
         let rule = rest.split_once(" based on rule ").map_or("", |(_, rule)| rule);
         // `MatchingAcl(acl=…)` names the whole rule.
         let rule = rule.split_once('(').map_or(rule, |(kind, _)| kind);

@@ -60,11 +60,13 @@ impl<'a> KeycloakEvent<'a> {
             }
             let (value, tail) = value_of(tail, ending)?;
             event.set(key, value);
-            keys += usize::from(matches!(key, "type" | "operationType" | "clientId" | "ipAddress"));
+            let is_of_all = matches!(key, "type" | "operationType" | "clientId" | "ipAddress" | "resourcePath");
+            keys += usize::from(is_of_all && !value.is_empty());
             rest = tail;
         }
-        // All of these stand before the details; without them the line was cut off.
-        if keys < 3 { Err(Invalid::MissingField) } else { Ok(event) }
+        // All of these stand before the details; without them, or with the last without its value, the line was cut off.
+        let needed = if event.operation_type.is_empty() { 3 } else { 4 };
+        if keys < needed { Err(Invalid::MissingField) } else { Ok(event) }
     }
 
     fn set(&mut self, key: &str, value: &'a str) {
@@ -101,6 +103,11 @@ impl<'a> KeycloakEvent<'a> {
         let is_client_login = action == "CLIENT_LOGIN";
         // All three are told of every client's login; without them the line was cut off.
         if is_client_login && !has_failed && [self.token, self.grant_type, self.client_auth_method].contains(&"") {
+            return Err(Invalid::MissingField.into());
+        }
+        // Nor is it known whose token it was, where neither that is told nor what comes after it.
+        let whose = [self.user, self.refresh_token_subject, self.client_auth_method];
+        if action == "REFRESH_TOKEN" && typed::first(whose).is_empty() {
             return Err(Invalid::MissingField.into());
         }
         let realm = typed::first([self.realm, self.realm_id]);
@@ -240,7 +247,8 @@ mod tests {
     #[test]
     fn a_client_that_there_is_not_is_an_address() {
         let unknown = OLD.replace("invalid_user_credentials", "client_not_found");
-        assert_eq!(parse(&unknown, Ending::Open).expect("an event").event(0).source().principal(), "203.0.113.44");
+        let batch = parse(&unknown, Ending::Open).expect("an event");
+        assert_eq!(batch.event(0).source().principal(), "external:203.0.113.0/24");
     }
 
     #[test]

@@ -1,7 +1,18 @@
 //! The place a record's events go to, with what holds for every format.
+//!
+//! # Layout
+//! - this file: what is refused, and what the origin says of the reporter's own end
+//! - [`name`]: better names for parties that are known by an address or a pod
+//! - [`witness`]: who may vouch for a certificate
+
+mod name;
+#[cfg(test)]
+mod tests;
+mod witness;
 
 use qualm_model::{
     event::{EventBuilder, EventDraft, Party, Position, Reporter},
+    identity::Provenance,
     time::{Span, Timestamp},
 };
 
@@ -66,12 +77,33 @@ pub struct Row<'a> {
     origin: Origin<'a>,
     refused: Vec<Rejection>,
     lost: u64,
+    is_proxy_log: bool,
+    unvouched: u64,
+}
+
+/// Where the one who wrote a record stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// At one end of the call, or between the two.
+    InTheCall,
+    /// Beside it.
+    Onlooker,
 }
 
 impl<'a> Row<'a> {
     /// The row of the record at `position`, which arrived at `arrival`.
     pub fn new(builder: &'a mut EventBuilder, position: Position, arrival: Option<Timestamp>) -> Self {
-        Self { builder, position, arrival, max_age: None, origin: Origin::default(), refused: Vec::new(), lost: 0 }
+        Self {
+            builder,
+            position,
+            arrival,
+            max_age: None,
+            origin: Origin::default(),
+            refused: Vec::new(),
+            lost: 0,
+            is_proxy_log: false,
+            unvouched: 0,
+        }
     }
 
     /// The same row, which takes nothing that was older than `max_age` on arrival.
@@ -86,6 +118,12 @@ impl<'a> Row<'a> {
         Self { origin, ..self }
     }
 
+    /// Says where the record was written.
+    #[inline]
+    pub(super) fn set_origin(&mut self, origin: Origin<'a>) {
+        self.origin = origin;
+    }
+
     /// Where the record was written, as far as is known.
     pub fn origin(&self) -> &Origin<'a> {
         &self.origin
@@ -96,28 +134,37 @@ impl<'a> Row<'a> {
         self.arrival
     }
 
+    /// Says whether the record is of a format that only proxies write: what it says of certificates is then believed of
+    /// proxies alone.
+    #[inline]
+    pub(super) fn set_proxy_log(&mut self, is_proxy_log: bool) {
+        self.is_proxy_log = is_proxy_log;
+    }
+
     /// Checks what holds for every format, and pushes. What the draft does not say of its reporter's own end is taken
     /// from the origin.
     #[inline]
-    pub fn push(&mut self, draft: EventDraft<'_>) -> Result<(), Rejection> {
-        self.push_placed(draft, place)
+    pub fn push<'d>(&mut self, draft: EventDraft<'d>) -> Result<(), Rejection>
+    where
+        'a: 'd,
+    {
+        self.push_seen(draft, Standing::InTheCall)
     }
 
     /// The same for what an onlooker saw: a node's agent, a sensor on the wire, a collector. The pod that wrote the
     /// record is neither end of the call, so the origin says no more than the cluster and who reported.
-    pub fn push_as_onlooker(&mut self, draft: EventDraft<'_>) -> Result<(), Rejection> {
-        self.push_placed(draft, |draft, origin| {
-            place_cluster(draft, origin);
-            fill(&mut draft.reporter_id, clip(if origin.pod.is_empty() { origin.node } else { origin.pod }));
-        })
+    pub fn push_as_onlooker<'d>(&mut self, draft: EventDraft<'d>) -> Result<(), Rejection>
+    where
+        'a: 'd,
+    {
+        self.push_seen(draft, Standing::Onlooker)
     }
 
     #[inline]
-    fn push_placed(
-        &mut self,
-        mut draft: EventDraft<'_>,
-        place: impl for<'b> Fn(&mut EventDraft<'b>, &Origin<'b>),
-    ) -> Result<(), Rejection> {
+    fn push_seen<'d>(&mut self, mut draft: EventDraft<'d>, standing: Standing) -> Result<(), Rejection>
+    where
+        'a: 'd,
+    {
         if draft.source.principal.is_empty() {
             return Err(Invalid::MissingIdentity.into());
         }
@@ -134,14 +181,39 @@ impl<'a> Row<'a> {
         }
         draft.position = self.position;
         if self.origin == Origin::default() {
-            self.builder.push(&draft);
+            self.push_named(&draft, standing);
             return Ok(());
         }
-        let origin = self.origin;
-        let mut placed = EventDraft { ..draft };
-        place(&mut placed, &origin);
-        self.builder.push(&placed);
+        let origin: Origin<'d> = self.origin;
+        if self.is_proxy_log && witness::disown(&mut draft, &origin, standing) {
+            self.unvouched += 1;
+        }
+        place(&mut draft, &origin, standing);
+        self.push_named(&draft, standing);
         Ok(())
+    }
+
+    /// Pushes, with better names than addresses and pods where there are any. Certificates have none.
+    #[inline]
+    fn push_named(&mut self, draft: &EventDraft<'_>, standing: Standing) {
+        let by_name = |party: &Party<'_>| party.provenance == Provenance::Name;
+        if !by_name(&draft.source) && !by_name(&draft.destination) {
+            self.builder.push(draft);
+            return;
+        }
+        let own = own_end(draft.reporter, standing);
+        let source = by_name(&draft.source).then(|| name::of_source(draft, &self.origin, own)).flatten();
+        let destination = by_name(&draft.destination).then(|| name::of_destination(draft, &self.origin, own)).flatten();
+        if source.is_none() && destination.is_none() {
+            self.builder.push(draft);
+            return;
+        }
+        let named = |party, name| Party { principal: name, ..party };
+        self.builder.push(&EventDraft {
+            source: named(draft.source, source.as_deref().unwrap_or(draft.source.principal)),
+            destination: named(draft.destination, destination.as_deref().unwrap_or(draft.destination.principal)),
+            ..*draft
+        });
     }
 
     /// Says that one of several entries of the record became no event.
@@ -159,22 +231,48 @@ impl<'a> Row<'a> {
         self.lost
     }
 
+    /// Events whose certificates nobody vouches for.
+    pub(crate) fn unvouched(&self) -> u64 {
+        self.unvouched
+    }
+
     /// Why entries of a record of several became no events.
     pub(crate) fn into_refused(self) -> Vec<Rejection> {
         self.refused
     }
 }
 
+/// An end of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Source,
+    Destination,
+}
+
+/// The end at which the reporter stands. A gateway and a waypoint stand between the two, and neither a node's agent nor
+/// an issuer is an end of the call.
+fn own_end(reporter: Reporter, standing: Standing) -> Option<End> {
+    match reporter {
+        _ if standing == Standing::Onlooker => None,
+        Reporter::Source => Some(End::Source),
+        Reporter::Destination => Some(End::Destination),
+        Reporter::Gateway | Reporter::Waypoint | Reporter::Ztunnel | Reporter::Issuer => None,
+    }
+}
+
 /// Fills in what the origin says of the reporter's own end.
-fn place<'a>(draft: &mut EventDraft<'a>, origin: &Origin<'a>) {
+fn place<'a>(draft: &mut EventDraft<'a>, origin: &Origin<'a>, standing: Standing) {
     place_cluster(draft, origin);
-    let own: &mut Party<'a> = match draft.reporter {
-        Reporter::Source => &mut draft.source,
-        Reporter::Destination | Reporter::Gateway => &mut draft.destination,
-        // A waypoint stands between the two.
-        Reporter::Waypoint => return fill(&mut draft.reporter_id, clip(origin.pod)),
-        // Neither a node's agent nor an issuer is an end of the call.
-        Reporter::Ztunnel | Reporter::Issuer => return,
+    let own: &mut Party<'a> = match own_end(draft.reporter, standing) {
+        Some(End::Source) => &mut draft.source,
+        Some(End::Destination) => &mut draft.destination,
+        None => {
+            let is_issuer = draft.reporter == Reporter::Issuer && standing == Standing::InTheCall;
+            if !is_issuer {
+                fill(&mut draft.reporter_id, clip(if origin.pod.is_empty() { origin.node } else { origin.pod }));
+            }
+            return;
+        }
     };
     fill(&mut own.instance, clip(origin.pod));
     fill(&mut own.version, clip(origin.version));

@@ -2,6 +2,9 @@
 
 use crate::parse::clip;
 
+/// What is in the names of egress gateways.
+const EGRESS_GATEWAYS: [&str; 3] = ["egressgateway", "egress-gateway", "egress-gw"];
+
 /// The first SPIFFE ID of a list of SANs, or else the first SAN.
 pub(super) fn first_san(sans: &str) -> &str {
     if !sans.as_bytes().contains(&b',') {
@@ -50,6 +53,42 @@ pub(super) fn cluster_host(cluster: &str) -> &str {
     if !cluster.contains('|') { "" } else { cluster.rsplit('|').next().unwrap_or_default().trim_end_matches(';') }
 }
 
+/// Clusters of Istio's for calls that match no service.
+pub(super) fn is_unmatched(cluster: &str) -> bool {
+    matches!(cluster.trim_end_matches(';'), "PassthroughCluster" | "BlackHoleCluster")
+}
+
+/// Whether a host is a service of a Kubernetes cluster: `orders.shop.svc.cluster.local`, `orders.shop.svc`.
+pub(super) fn is_in_mesh(host: &str) -> bool {
+    host.ends_with(".svc") || host.contains(".svc.")
+}
+
+/// Whether a service is an egress gateway, by the names that such have: `istio-egressgateway.istio-system.svc…`.
+pub(super) fn is_egress_gateway(host: &str) -> bool {
+    let service = host.split('.').next().unwrap_or_default();
+    is_in_mesh(host) && EGRESS_GATEWAYS.iter().any(|name| service.contains(name))
+}
+
+/// The service of a pod that has a host name of its own: `postgres.db.svc.cluster.local` of
+/// `postgres-0.postgres.db.svc.cluster.local`. Other hosts are their own.
+pub(super) fn service_of_host(host: &str) -> &str {
+    let Some((pod, service)) = host.split_once('.') else { return host };
+    let labels = service.split_once(".svc").map(|(name, _)| name.split('.').count());
+    match labels {
+        Some(2..) if is_in_mesh(host) => return service,
+        Some(_) => return host,
+        None => {}
+    }
+    // Without its domain, the service must be of the StatefulSet's name.
+    let set = pod.rsplit_once('-').filter(|(_, ordinal)| !ordinal.is_empty() && ordinal.len() <= 4);
+    let set = set.filter(|(_, ordinal)| ordinal.bytes().all(|c| c.is_ascii_digit())).map(|(set, _)| set);
+    let is_its = |set: &str| {
+        let rest = service.strip_prefix(set);
+        !set.is_empty() && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['-', '.']))
+    };
+    if set.is_some_and(is_its) { service } else { host }
+}
+
 /// The host in Istio's `outbound_.8000_._.httpbin.foo.svc.cluster.local`; another server name is one itself.
 pub(super) fn server_name_host(name: &str) -> &str {
     let Some(rest) = name.strip_prefix("outbound_.") else { return name };
@@ -73,6 +112,26 @@ pub(super) fn workload_of(node_id: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_of_a_statefulsets_pod_is_its_service() {
+        for (host, service) in [
+            ("postgres-0.postgres.db.svc.cluster.local", "postgres.db.svc.cluster.local"),
+            ("postgres-0.postgres.db.svc", "postgres.db.svc"),
+            ("kafka-12.kafka-headless.infra.svc.cluster.local", "kafka-headless.infra.svc.cluster.local"),
+            ("kafka-12.kafka-headless.infra", "kafka-headless.infra"),
+            ("postgres-0.postgres", "postgres"),
+            ("orders.shop.svc.cluster.local", "orders.shop.svc.cluster.local"),
+            ("orders-2.shop.svc.cluster.local", "orders-2.shop.svc.cluster.local"),
+            ("node-3.example.com", "node-3.example.com"),
+            ("-0.example.com", "-0.example.com"),
+            ("api.svcs.example.com", "api.svcs.example.com"),
+            ("orders", "orders"),
+            ("10.0.0.1", "10.0.0.1"),
+        ] {
+            assert_eq!(service_of_host(host), service);
+        }
+    }
 
     #[test]
     fn addresses_and_server_names_are_taken_apart() {

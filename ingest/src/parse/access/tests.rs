@@ -132,3 +132,124 @@ fn a_waypoint_is_known_by_its_cluster_and_its_own_certificate_is_nobodys() {
     );
     assert_eq!((draft.destination.ip, draft.destination.port, draft.destination.instance), ("10.0.0.9", 8080, ""));
 }
+
+fn parties(entry: &AccessEntry<'_>) -> (Reporter, String, Provenance, String, Provenance) {
+    let mut operation = String::new();
+    let draft = entry.draft(&mut operation).expect("complete");
+    let (source, destination) = (draft.source, draft.destination);
+    (
+        draft.reporter,
+        source.principal.to_owned(),
+        source.provenance,
+        destination.principal.to_owned(),
+        destination.provenance,
+    )
+}
+
+/// A call of somebody outside through the ingress gateway to `orders`.
+fn ingress() -> AccessEntry<'static> {
+    AccessEntry {
+        upstream_cluster: "outbound|8000||orders.shop.svc.cluster.local",
+        upstream_host: "10.0.0.9:8000",
+        authority: "shop.example.com",
+        downstream_remote_address: "203.0.113.7:41854",
+        downstream_direct_remote_address: "10.0.0.1:9",
+        downstream_local_address: "10.0.0.2:8443",
+        downstream_peer_uri_san: "",
+        downstream_local_uri_san: "",
+        node_id: "router~10.0.0.2~istio-ingressgateway-7d6c6c7775-49tpt.istio-system~istio-system.svc.cluster.local",
+        ..inbound()
+    }
+}
+
+#[test]
+fn through_an_ingress_gateway_a_client_calls_the_service_behind_it() {
+    let by_name = ("203.0.113.7".into(), Provenance::Name, "orders.shop.svc.cluster.local".into(), Provenance::Name);
+    let (source, of_source, destination, of_destination) = by_name;
+    let expected = (Reporter::Gateway, source, of_source, destination, of_destination);
+    assert_eq!(parties(&ingress()), expected);
+    let orders = "spiffe://mesh.test/ns/shop/sa/orders";
+    let verified = AccessEntry {
+        upstream_peer_uri_san: orders,
+        upstream_local_uri_san: "spiffe://mesh.test/ns/istio-system/sa/ingress",
+        ..ingress()
+    };
+    let (_, source, _, destination, provenance) = parties(&verified);
+    assert_eq!((source.as_str(), destination.as_str()), ("203.0.113.7", orders));
+    assert_eq!(provenance, Provenance::Certificate);
+    // What a denial is narrowed to is never what the client may have said.
+    assert_eq!(verified.draft(&mut String::new()).expect("complete").source.ip, "10.0.0.1");
+}
+
+/// A call of `cart` to a host outside, as the egress gateway and as its own proxy see it.
+fn egress(authority: &'static str, server_name: &'static str) -> [AccessEntry<'static>; 2] {
+    let cart = "spiffe://mesh.test/ns/shop/sa/cart";
+    let gateway = AccessEntry {
+        upstream_cluster: "outbound|443||*.example.com",
+        upstream_host: "203.0.113.80:443",
+        authority,
+        requested_server_name: server_name,
+        downstream_peer_uri_san: cart,
+        downstream_local_uri_san: "spiffe://mesh.test/ns/istio-system/sa/egress",
+        node_id: "router~10.0.0.3~istio-egressgateway-7d6c6c7775-49tpt.istio-system~istio-system.svc.cluster.local",
+        ..inbound()
+    };
+    let own = AccessEntry {
+        upstream_cluster: "outbound|443||istio-egressgateway.istio-system.svc.cluster.local",
+        upstream_host: "10.0.0.3:8443",
+        upstream_peer_uri_san: "spiffe://mesh.test/ns/istio-system/sa/egress",
+        upstream_local_uri_san: cart,
+        downstream_peer_uri_san: "",
+        downstream_local_uri_san: "",
+        node_id: "sidecar~10.0.0.7~cart-1.shop~shop.svc.cluster.local",
+        ..gateway
+    };
+    [gateway, own]
+}
+
+#[test]
+fn both_reports_of_a_call_through_an_egress_gateway_name_the_same_ends() {
+    for (authority, server_name) in [("api.example.com:443", ""), ("", "api.example.com")] {
+        let [gateway, own] = egress(authority, server_name).map(|entry| parties(&entry));
+        assert_eq!((gateway.0, gateway.2), (Reporter::Gateway, Provenance::Certificate));
+        assert_eq!(own.0, Reporter::Source);
+        assert_eq!((&gateway.1, &gateway.3, gateway.4), (&own.1, &own.3, own.4));
+        assert_eq!(own.3, "api.example.com");
+    }
+}
+
+#[test]
+fn a_caller_cannot_rename_a_service_of_the_mesh_by_its_authority() {
+    let [_, own] = egress("api.example.com", "");
+    let orders = AccessEntry { upstream_cluster: "outbound|80||orders.shop.svc.cluster.local", ..own };
+    assert_eq!(parties(&orders).3, own.upstream_peer_uri_san);
+    assert_eq!(parties(&AccessEntry { upstream_peer_uri_san: "", ..orders }).3, "orders.shop.svc.cluster.local");
+    let [gateway, _] = egress("api.example.com", "");
+    let inner = AccessEntry { upstream_cluster: "outbound|80||orders.shop.svc.cluster.local", ..gateway };
+    assert_eq!(parties(&inner).3, "orders.shop.svc.cluster.local");
+}
+
+#[test]
+fn what_matches_no_service_is_its_server_name_or_authority_or_else_the_address() {
+    for cluster in ["PassthroughCluster", "BlackHoleCluster", "PassthroughCluster;"] {
+        let entry = |authority, server_name, upstream_host| AccessEntry {
+            upstream_cluster: cluster,
+            upstream_host,
+            authority,
+            requested_server_name: server_name,
+            downstream_peer_uri_san: "",
+            downstream_local_uri_san: "",
+            downstream_local_address: "203.0.113.80:443",
+            ..inbound()
+        };
+        for (entry, name) in [
+            (entry("api.example.com:443", "", "203.0.113.80:443"), "api.example.com"),
+            (entry("", "api.example.com", "203.0.113.80:443"), "api.example.com"),
+            (entry("", "", "203.0.113.80:443"), "203.0.113.80"),
+            (entry("", "", ""), "203.0.113.80"),
+        ] {
+            let (reporter, source, _, destination, _) = parties(&entry);
+            assert_eq!((reporter, source.as_str(), destination.as_str()), (Reporter::Source, "10.0.0.7", name));
+        }
+    }
+}

@@ -25,7 +25,9 @@ fn both_forms_say_the_same() {
     let (json, tsv) = (json(CONN).expect("an event"), tsv(&mut ZeekTsv::default(), TSV).expect("an event"));
     for batch in [&json, &tsv] {
         let event = batch.event(0);
-        assert_eq!((event.source().principal(), event.destination().principal()), ("192.168.4.76", "31.3.245.133"));
+        let names = (event.source().principal(), event.destination().principal());
+        assert_eq!(names, ("192.168.4.76", "external:31.3.245.0/24"));
+        assert_eq!(event.destination().ip(), "31.3.245.133");
         assert_eq!((event.kind(), event.outcome(), event.operation()), (Kind::Connection, Outcome::Success, "http"));
         assert_eq!((event.start(), event.record_id()), (Timestamp(1_591_367_999_430_166_000), "C5bLoe"));
         assert_eq!((event.bytes_in(), event.bytes_out()), (Some(77), Some(295)));

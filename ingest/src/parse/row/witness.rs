@@ -1,0 +1,80 @@
+//! Who may vouch for a certificate.
+//!
+//! An application can print a line that looks like its proxy's, and the shipper ships it like the proxy's. So where the
+//! envelope names the container, a proxy log is believed of proxies alone; and where a proxy's own name is of another
+//! namespace than the pod that wrote the line, of nobody. What such a line says is kept as bare names, which lead to
+//! *watched* at most.
+
+use qualm_model::{
+    event::{EventDraft, Reporter},
+    identity::Provenance,
+};
+
+use super::{End, Origin, Standing, own_end};
+
+/// The containers of proxies, as the meshes and gateways name them.
+const PROXIES: [&str; 14] = [
+    "istio-proxy",
+    "envoy",
+    "linkerd-proxy",
+    "ztunnel",
+    "consul-dataplane",
+    "envoy-sidecar",
+    "cilium-agent",
+    "cilium-envoy",
+    "kuma-sidecar",
+    "kuma-gateway",
+    "gateway-proxy",
+    "api-gateway",
+    "ingress-gateway",
+    "terminating-gateway",
+];
+
+/// Takes from both parties what a certificate says, where the line is none of a proxy's. Whether there was anything to
+/// take.
+pub(super) fn disown(draft: &mut EventDraft<'_>, origin: &Origin<'_>, standing: Standing) -> bool {
+    let is_verified = [&draft.source, &draft.destination].iter().any(|party| party.provenance.may_enforce());
+    if !is_verified || is_proxys(origin) && is_of_its_namespace(draft, origin, standing) {
+        return false;
+    }
+    for party in [&mut draft.source, &mut draft.destination] {
+        if party.provenance.may_enforce() {
+            party.provenance = Provenance::Name;
+        }
+    }
+    true
+}
+
+/// Whether a proxy wrote the line, as far as is known.
+fn is_proxys(origin: &Origin<'_>) -> bool {
+    origin.container.is_empty() || PROXIES.contains(&origin.container)
+}
+
+/// Whether the proxy says that it stands where the line was written, as far as is known.
+fn is_of_its_namespace(draft: &EventDraft<'_>, origin: &Origin<'_>, standing: Standing) -> bool {
+    // A node's proxy has the identities of all its pods.
+    if origin.namespace.is_empty() || standing == Standing::Onlooker || draft.reporter == Reporter::Ztunnel {
+        return true;
+    }
+    let own = match own_end(draft.reporter, standing) {
+        Some(End::Source) => draft.source.principal,
+        Some(End::Destination) => draft.destination.principal,
+        None => "",
+    };
+    let named = [namespace_of(draft.reporter_id), namespace_of_id(own)];
+    named.into_iter().flatten().all(|namespace| namespace == origin.namespace)
+}
+
+/// The namespace in a SPIFFE ID, or in Istio's `sidecar~10.0.0.1~cart-1.shop~shop.svc.cluster.local`.
+fn namespace_of(reporter_id: &str) -> Option<&str> {
+    match reporter_id.split('~').nth(2) {
+        Some(pod) => pod.rsplit_once('.').map(|(_, namespace)| namespace),
+        None => namespace_of_id(reporter_id),
+    }
+}
+
+/// The namespace in `spiffe://mesh.test/ns/shop/sa/cart`.
+fn namespace_of_id(id: &str) -> Option<&str> {
+    let (_domain, path) = id.strip_prefix("spiffe://")?.split_once('/')?;
+    path.strip_prefix("ns/")?.split_once('/').map(|(namespace, _)| namespace)
+}
