@@ -107,6 +107,7 @@ impl Target {
             ("prefix", prefix),
             ("topic", TOPIC.to_owned()),
             ("command", self.word().to_owned()),
+            ("title", if self == Self::Linkerd { "Linkerd" } else { "Fluent Bit" }.to_owned()),
             ("container", if self == Self::Linkerd { "linkerd-proxy" } else { "istio-proxy" }.to_owned()),
             ("resources", if self == Self::Vector { "pods, namespaces, nodes" } else { "pods, namespaces" }.to_owned()),
         ];

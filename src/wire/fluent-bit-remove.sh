@@ -1,4 +1,4 @@
-# Fluent Bit, without Qualm: what `qualm wire @command@ --namespace @namespace@ --remove` prints. Nothing has been done.
+# @title@, without Qualm: what `qualm wire @command@ --namespace @namespace@ --remove` prints. Nothing has been done.
 #
 # What it does: says what to take back of `qualm wire @command@ --namespace @namespace@`, in order.
 # What it changes: lines that were not yet shipped stay in the nodes' log files, until those are rotated.
