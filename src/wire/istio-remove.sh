@@ -7,7 +7,7 @@
 
 # 1. No proxy asks Qualm for rules any more. Denials that stand end at once.
 kubectl delete envoyfilter @prefix@-rbac --namespace istio-system --ignore-not-found
-# 2. Fingerprints.
+# 2. Fingerprints, if you took them in.
 kubectl delete envoyfilter @prefix@-fingerprints --namespace istio-system --ignore-not-found
 # 3. The log, before its providers: a Telemetry that names a provider which is gone logs nothing.
 kubectl delete telemetry.telemetry.istio.io @prefix@ --namespace istio-system --ignore-not-found

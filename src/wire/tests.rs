@@ -97,3 +97,23 @@ fn the_lines_for_qualm_s_own_configuration_are_valid() {
     let config = Config::parse(&lines.collect::<Vec<_>>().join("\n")).expect("it is valid");
     assert!(config.listen.address.is_some() && config.listen.enforcement_points.len() == 1);
 }
+
+/// The configuration in `deploy/kubernetes.yaml`.
+fn deployed() -> String {
+    let text = include_str!("../../deploy/kubernetes.yaml");
+    let (_, rest) = text.split_once("  qualm.toml: |\n").expect("a ConfigMap has it");
+    let lines = rest.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+    lines.map(|line| line.strip_prefix("    ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_deployed_configuration_is_valid_in_shadow_mode_and_with_all_that_its_comments_offer() {
+    let config = Config::parse(&deployed()).expect("it is valid");
+    assert!(config.listen.address.is_none() && config.kafka.len() == 1);
+    assert_eq!(config.enforce, crate::config::Config::default().enforce, "shadow mode is the default");
+    let is_offered = |line: &&str| line.contains(" = ") || *line == "[listen]";
+    let text = deployed();
+    let lines = text.lines().map(|line| line.strip_prefix("# ").filter(is_offered).unwrap_or(line));
+    let config = Config::parse(&lines.collect::<Vec<_>>().join("\n")).expect("what it offers is valid");
+    assert!(config.listen.address.is_some() && !config.kafka[0].properties.is_empty());
+}

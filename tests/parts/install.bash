@@ -105,6 +105,11 @@ try_envoy() {
 # everything else is held against that. All of Go's caches (gigabytes) are in FOLDER/go, and go with it.
 go_wrapper() {
   need go golang-go || return 1
+  # From 1.21 on Go fetches the toolchain that a module asks for.
+  if [[ $(go env GOVERSION) =~ ^go1\.([0-9]|1[0-9]|20)([^0-9]|$) ]]; then
+    echo "$(go version) is too old: install Go 1.21 or later" >&2
+    return 1
+  fi
   export GOMODCACHE="$1/go/mod" GOCACHE="$1/go/build" GOTMPDIR="$1/go" GOTOOLCHAIN=auto GOWORK=off
   export GOFLAGS="-p=2 -mod=mod -modcacherw -buildvcs=false"
   mkdir -p "$1/go" "$1/wrapper" && cd "$1/wrapper" || return 1

@@ -93,7 +93,8 @@ impl Istiod {
                 open.retain(|wanted| *wanted != answer.type_url);
             }
             // While the stream is open its page knows the proxy.
-            let path = format!("/debug/config_dump?proxyID={node}");
+            let proxy = node.split('~').nth(2).expect("a node id of Istio's form");
+            let path = format!("/debug/config_dump?proxyID={proxy}");
             let port = self.http;
             let dump = tokio::task::spawn_blocking(move || page(port, &path)).await;
             let dump = dump.expect("the page is asked").expect("the page is served").body;

@@ -4,7 +4,6 @@ use std::{
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -67,14 +66,12 @@ impl Kubernetes {
 
     fn wait_until_ready(&mut self) {
         let (caller, port) = (self.caller.clone(), self.port);
-        self.server.wait_until("is ready", START, || {
-            {
-                let mut connection = caller.connect(port).ok()?;
-                let answer = connection.send("GET", "/readyz", &authorization(), "").ok()?;
-                (answer.body == "ok").then_some(())
-            }
-            .is_some()
-        });
+        let ready = || {
+            let mut connection = caller.connect(port).ok()?;
+            let answer = connection.send("GET", "/readyz", &authorization(), "").ok()?;
+            (answer.body == "ok").then_some(())
+        };
+        self.server.wait_until("is ready", START, || ready().is_some());
     }
 
     /// Applies one document of YAML, as `kubectl apply --server-side --force-conflicts` does, with every unknown or
