@@ -110,7 +110,7 @@ fn deployed() -> String {
 fn the_deployed_configuration_is_valid_in_shadow_mode_and_with_all_that_its_comments_offer() {
     let config = Config::parse(&deployed()).expect("it is valid");
     assert!(config.listen.address.is_none() && config.kafka.len() == 1);
-    assert_eq!(config.enforce, crate::config::Config::default().enforce, "shadow mode is the default");
+    assert_eq!(config.enforce, Config::default().enforce, "shadow mode is the default");
     let is_offered = |line: &&str| line.contains(" = ") || *line == "[listen]";
     let text = deployed();
     let lines = text.lines().map(|line| line.strip_prefix("# ").filter(is_offered).unwrap_or(line));
