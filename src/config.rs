@@ -9,7 +9,7 @@ use qualm_ingest::{
     config::{FileConfig, KafkaConfig},
     parse::Format,
 };
-use qualm_model::{level::Level, time::Span};
+use qualm_model::{event::Filter, level::Level, time::Span};
 use qualm_scorer::{
     config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
     notify::AlertsConfig,
@@ -168,6 +168,12 @@ impl Config {
         topics.chain(files).chain([Level::Quarantined]).collect()
     }
 
+    /// What is left out of each source, by its index.
+    pub(crate) fn filters(&self) -> Vec<Filter> {
+        let topics = self.kafka.iter().flat_map(|kafka| kafka.topics.iter().map(|topic| topic.filter));
+        topics.chain(self.file.iter().map(|file| file.filter)).collect()
+    }
+
     /// The name of each source, by its index, as [`max_levels`](Self::max_levels).
     pub(crate) fn source_names(&self) -> Vec<String> {
         let topic = |kafka: &KafkaConfig, name: &str| format!("topic {name} of {}", kafka.brokers);
@@ -185,12 +191,16 @@ impl Config {
                 // Brokers may have come and gone in the list of the same cluster.
                 let same = self.kafka.iter().filter(|new| new.brokers == kafka.brokers).chain(&self.kafka);
                 let mut named = same.flat_map(|new| &new.topics).filter(|new| new.name == topic.name);
-                topic.max_level = named.next().map_or(topic.max_level, |new| new.max_level);
+                if let Some(new) = named.next() {
+                    (topic.max_level, topic.filter) = (new.max_level, new.filter);
+                }
             }
         }
         for file in &mut file {
             let named = self.file.iter().find(|new| new.path == file.path);
-            file.max_level = named.map_or(file.max_level, |new| new.max_level);
+            if let Some(new) = named {
+                (file.max_level, file.filter) = (new.max_level, new.filter);
+            }
         }
         Self { kafka, file, ..self }
     }

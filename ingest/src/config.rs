@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use qualm_model::level::Level;
+use qualm_model::{event::Filter, level::Level};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -64,6 +64,9 @@ pub struct TopicConfig {
     /// The highest level that evidence from it may lead to; `quarantined`, or `watched` for `mapped`.
     #[serde(default)]
     pub max_level: Option<Level>,
+    /// What is left out of it.
+    #[serde(default)]
+    pub filter: Filter,
     /// What its records are wrapped in.
     #[serde(default)]
     pub envelope: Envelope,
@@ -80,6 +83,7 @@ impl TopicConfig {
             format,
             mapping: None,
             max_level: None,
+            filter: Filter::None,
             envelope: Envelope::default(),
             cluster: String::new(),
         }
@@ -105,6 +109,8 @@ pub struct FileConfig {
     pub follow: bool,
     /// The highest level that evidence from it may lead to; `quarantined`, or `watched` for `mapped`.
     pub max_level: Option<Level>,
+    /// What is left out of it.
+    pub filter: Filter,
     /// What its lines are wrapped in.
     pub envelope: Envelope,
     /// The cluster that its lines are from, whatever they say themselves; empty where they say it.
@@ -121,6 +127,7 @@ impl Default for FileConfig {
             mapping: None,
             follow: false,
             max_level: None,
+            filter: Filter::None,
             envelope: Envelope::default(),
             cluster: String::new(),
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,

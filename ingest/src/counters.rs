@@ -35,7 +35,7 @@ impl IngestCounters {
             gaps: counter("qualm_ingest_gaps_total", "Records that the origin no longer had.", source)?,
             lost: counter(
                 "qualm_ingest_lost_total",
-                "Records that a reporter says it lost before it could write them.",
+                "Records known to be missing: lost by a reporter before it could write them, or gone from the topic.",
                 source,
             )?,
             dead_letters: counter("qualm_ingest_dead_letters_total", "Samples sent to the dead-letter topic.", source)?,
@@ -75,7 +75,7 @@ pub struct SourceCounters {
     rejected: IntCounterVec,
     /// Records that the origin no longer had.
     pub gaps: IntCounter,
-    /// Records that a reporter says it lost.
+    /// Records known to be missing.
     pub lost: IntCounter,
     /// Samples sent to the dead-letter topic.
     pub dead_letters: IntCounter,

@@ -35,9 +35,7 @@ impl Gathering {
     ) -> Option<Rejection> {
         let outcome = parser.parse_from(origin, record, position, &mut self.builder);
         self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
-        if parser.lost() > 0 {
-            self.lost.push(Loss { position, records: parser.lost() });
-        }
+        self.lose(position, parser.lost());
         match outcome {
             Ok(()) => {
                 self.advance(position);
@@ -47,6 +45,13 @@ impl Gathering {
                 self.reject(position, why);
                 Some(why)
             }
+        }
+    }
+
+    /// Notes that `records` are missing before the one at `position`.
+    pub(crate) fn lose(&mut self, position: Position, records: u64) {
+        if records > 0 {
+            self.lost.push(Loss { position, records });
         }
     }
 

@@ -129,11 +129,13 @@ pub enum Question {
     Longer,
     /// Has this caller fallen silent?
     Silence,
+    /// Did only one of the two proxies of a call report it, where both report as a rule?
+    Unwitnessed,
 }
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
@@ -153,6 +155,7 @@ impl Question {
         Self::Bigger,
         Self::Longer,
         Self::Silence,
+        Self::Unwitnessed,
     ];
 
     /// The name in every output.
@@ -177,6 +180,7 @@ impl Question {
             Self::Bigger => "bigger",
             Self::Longer => "longer",
             Self::Silence => "silence",
+            Self::Unwitnessed => "unwitnessed",
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod batch;
 pub mod builder;
+mod filter;
 mod schema;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use batch::{Event, EventBatch, Names, PartyColumns, PartyView};
 pub use builder::EventBuilder;
+pub use filter::Filter;
 pub use schema::{SCHEMA_VERSION, schema};
 
 use crate::{identity::Provenance, time::Timestamp};

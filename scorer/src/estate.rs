@@ -3,15 +3,21 @@
 
 mod addresses;
 mod reports;
+mod witnesses;
 
 use std::sync::Arc;
 
-use qualm_model::event::Event;
+use qualm_model::{
+    detector::Deviation,
+    event::{Event, Reporter},
+    time::{Span, Timestamp},
+};
 use serde::{Deserialize, Serialize};
 
 use self::{
     addresses::Addresses,
-    reports::{Counted, Joined, Reports},
+    reports::{Alone, Counted, Joined, Reports},
+    witnesses::{Witness, Witnesses},
 };
 
 /// Everything of it; saved with every snapshot.
@@ -19,7 +25,16 @@ use self::{
 pub(crate) struct Estate {
     reports: Reports,
     addresses: Addresses,
+    witnesses: Witnesses,
+    /// Calls of which only one end has told in time, not looked at yet.
+    #[serde(skip)]
+    alone: Vec<Alone>,
+    /// When records were last known to be missing.
+    lost: Option<Timestamp>,
 }
+
+/// After a loss nobody's silence means anything for so long.
+const BLIND: Span = Span(10 * Span::MINUTE.0);
 
 /// Who is at the ends of a call, where that is somebody else than the record names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,6 +48,8 @@ pub(crate) struct Resolved {
 pub(crate) enum Report {
     /// The first of its call.
     First,
+    /// The one that counts, after one that did not.
+    Confirmed,
     /// The same record again, or the other end's report of a call that was counted.
     Again,
 }
@@ -44,31 +61,68 @@ impl Estate {
         self.reports.is_repeated(event)
     }
 
-    /// Notes a report that is to count. [`Report::Again`] where the other end's of the same call has counted already.
+    /// Notes a report that is to count: whether the other end's of the same call has counted already.
     #[inline]
     pub(crate) fn count(&mut self, event: Event<'_>) -> Report {
-        let is_counted = self.join(event, Counted::Yes).is_some_and(|joined| joined.counted);
-        if is_counted { Report::Again } else { Report::First }
+        match self.join(event, Counted::Yes) {
+            None => Report::First,
+            Some(joined) if joined.counted => Report::Again,
+            Some(_) => Report::Confirmed,
+        }
     }
 
-    /// Notes a report that only confirms the other end's.
+    /// Notes a report that only confirms the other end's. Whether that has come already.
     #[inline]
-    pub(crate) fn confirm(&mut self, event: Event<'_>) {
-        self.join(event, Counted::No);
+    pub(crate) fn confirm(&mut self, event: Event<'_>) -> bool {
+        self.join(event, Counted::No).is_some()
     }
 
     #[inline]
     fn join(&mut self, event: Event<'_>, counted: Counted) -> Option<Joined> {
-        let joined = self.reports.join(event, counted)?;
+        let joined = self.reports.join(event, counted, &mut self.alone)?;
+        let ([source, destination], [from, to]) = (&joined.seen, &joined.places);
+        self.witnesses.agree(Witness::Caller, source, from, event.report());
+        self.witnesses.agree(Witness::Called, destination, to, event.report());
         if let Some((alias, name)) = &joined.alias {
             self.addresses.alias(alias, name, event.report());
         }
         Some(joined)
     }
 
+    /// The calls of which only one end has told, where that means something: who made them, where from, to whom.
+    pub(crate) fn disagreements(&mut self, now: Timestamp) -> Vec<(Alone, Deviation)> {
+        let alone = std::mem::take(&mut self.alone);
+        let is_blind = self.is_blind(now);
+        let look = |call: Alone| {
+            let [from, to] = &call.places;
+            let missing = match call.by {
+                Reporter::Destination => self.witnesses.miss(Witness::Caller, &call.source, from, now),
+                _ => self.witnesses.miss(Witness::Called, &call.destination, to, now),
+            };
+            Some((call, missing.filter(|_| !is_blind)?))
+        };
+        alone.into_iter().filter_map(look).collect()
+    }
+
+    /// Whether there are calls to look at.
+    #[inline]
+    pub(crate) fn has_alone(&self) -> bool {
+        !self.alone.is_empty()
+    }
+
+    /// Takes note that records are missing from what was read up to `now`.
+    pub(crate) fn lose(&mut self, now: Option<Timestamp>) {
+        self.lost = self.lost.max(now);
+    }
+
+    /// Whether so much is missing from the ten minutes that end at `end` that silence means nothing.
+    pub(crate) fn is_blind(&self, end: Timestamp) -> bool {
+        self.lost.is_some_and(|last| end - last <= BLIND)
+    }
+
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.reports.bytes() + self.addresses.bytes()
+        self.reports.bytes() + self.addresses.bytes() + self.witnesses.bytes()
     }
 
     /// Learns whose addresses the record shows.

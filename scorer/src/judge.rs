@@ -2,11 +2,10 @@
 
 use qualm_model::{
     detector::Question,
-    event::Event,
+    event::{Event, Filter},
     evidence::{EValues, Pace},
     identity::Class,
     level::Level,
-    stats::Exposure,
     time::{Span, Timestamp},
 };
 
@@ -27,8 +26,6 @@ const TELLING_BITS: f64 = 1.0;
 const MOST_TELLING_BITS: f64 = 60.0;
 /// Share of the evidence that one instance must have for the entry to be about it alone.
 const NARROW_SHARE: f64 = 0.8;
-/// Where more than this share of those who should have called were silent, the telemetry is what is missing.
-const SILENT_SHARE: f64 = 0.2;
 
 fn is_historic(config: &ScorerConfig, now: Timestamp, wall: Timestamp) -> bool {
     wall - now > config.enforce.max_age.0
@@ -54,9 +51,9 @@ impl Source {
         if Class::of(&self.principal).carries_trust() { Level::Quarantined } else { Level::Trusted }
     }
 
-    /// Notes which instance the odd events of this episode come from.
+    /// Notes which instance, by its address, the odd events of this episode come from.
     #[inline]
-    pub(crate) fn attribute(&mut self, case: &Case<'_>, bits: f64) {
+    pub(crate) fn attribute(&mut self, address: u32, now: Timestamp, bits: f64) {
         if bits <= TELLING_BITS {
             return;
         }
@@ -65,7 +62,7 @@ impl Source {
             self.episode = episode;
             self.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
         }
-        let place = self.instance(case.ids.address, case.seen.exposure.now);
+        let place = self.instance(address, now);
         self.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
     }
 
@@ -85,7 +82,7 @@ impl Source {
         let cause = OddIn { question, destination: case.ids.destination };
         let level = || standings.level(&key);
         let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause), most);
-        self.attribute(case, bits);
+        self.attribute(case.ids.address, now, bits);
         let reading = reading?;
         if bits > TELLING_BITS {
             delta.context(key, now.window(Span::MINUTE), bits);
@@ -95,7 +92,7 @@ impl Source {
     }
 
     #[inline]
-    fn add_evidence(
+    pub(crate) fn add_evidence(
         &mut self,
         delta: &mut Delta,
         (mesh, level): (&Mesh, &impl Fn() -> Level),
@@ -142,9 +139,15 @@ impl Scorer {
         if event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
     }
 
+    /// What is left out of the input that this event comes from.
+    #[inline]
+    pub(crate) fn filter(&self, event: Event<'_>) -> Filter {
+        self.filters.get(usize::from(event.position().source)).copied().unwrap_or_default()
+    }
+
     /// Whether an entry is not made for want of a place in the table. Whoever has been there for longer, and whoever
     /// reaches more than *watched*, always has a place.
-    fn is_unlisted(&mut self, key: SourceKey, level: Level, now: Timestamp) -> bool {
+    pub(crate) fn is_unlisted(&mut self, key: SourceKey, level: Level, now: Timestamp) -> bool {
         let is_newcomer = || {
             let source = self.shards[usize::from(key.0)].sources.get(&key.1);
             source.is_some_and(|source| now - source.first <= Span::HOUR)
@@ -155,12 +158,12 @@ impl Scorer {
         unlisted
     }
 
-    fn is_historic(&self, now: Timestamp, wall: Timestamp) -> bool {
+    pub(crate) fn is_historic(&self, now: Timestamp, wall: Timestamp) -> bool {
         is_historic(&self.config, now, wall)
     }
 
     /// Enters a level.
-    fn enter(
+    pub(crate) fn enter(
         &mut self,
         key: SourceKey,
         now: Timestamp,
@@ -339,76 +342,6 @@ impl Scorer {
             let claimed = claimed.reading(&self.mesh, now);
             Reading { fast: reading.fast.max(claimed.fast), slow: reading.slow.max(claimed.slow) }
         })
-    }
-
-    /// Asks, when ten minutes have ended, who should have called and did not.
-    pub(crate) fn look_for_silence(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
-        let Some(birth) = self.mesh.birth() else { return };
-        let length = Span(10 * Span::MINUTE.0);
-        let end = Timestamp((self.mesh.closed().window(length) + 1) * length.0 - 1);
-        let exposure = Exposure { birth, now: end, tide: 1.0 };
-        let mut asked = Vec::new();
-        for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
-            for (&id, source) in sources {
-                let Some(deviation) = source.baseline.score_silence(exposure) else { continue };
-                if source.class_may_reach() == Level::Trusted {
-                    continue;
-                }
-                // Whoever is held is silent because of us.
-                if self.standings.get(&(shard, id)).is_none_or(|standing| standing.level < Level::Throttled) {
-                    asked.push(((shard, id), deviation));
-                }
-            }
-        }
-        let silent = asked.iter().filter(|(_, deviation)| deviation.observed == 0.0).count();
-        if silent as f64 > SILENT_SHARE * asked.len() as f64 {
-            return;
-        }
-        // By name, since the order of a map is nobody's business.
-        asked.sort_by(|a, b| self.identity_of(a.0).cmp(self.identity_of(b.0)));
-        for (key, deviation) in asked {
-            self.weigh_silence(key, deviation, end, wall, verdicts);
-        }
-    }
-
-    fn weigh_silence(
-        &mut self,
-        key: SourceKey,
-        deviation: qualm_model::detector::Deviation,
-        end: Timestamp,
-        wall: Timestamp,
-        verdicts: &mut Vec<Verdict>,
-    ) {
-        let mut values = EValues::default();
-        values.set(Question::Silence, self.mesh.e(Question::Silence, deviation.x));
-        self.shards[usize::from(key.0)].delta.sample(Question::Silence, deviation.x);
-        let bits = values.bits_of_silence();
-        if bits <= 0.0 {
-            return;
-        }
-        let cause = OddIn { question: Question::Silence as u8, destination: u32::MAX };
-        let level = || self.standings.level(&key);
-        let shard = &mut self.shards[usize::from(key.0)];
-        let Some(source) = shard.sources.get_mut(&key.1) else { return };
-        shard.changed.touch_source(key.1, source);
-        let told = source.add_evidence(&mut shard.delta, (&self.mesh, &level), end, (bits, cause), Level::Watched);
-        let Some(reading) = told else { return };
-        let Some(reached) = reached(&self.mesh, reading, Level::Watched, 1.0) else { return };
-        if !self.standings.is_news(&key, reached.level, || self.is_historic(end, wall))
-            || self.is_unlisted(key, reached.level, end)
-        {
-            return;
-        }
-        let reason = Reason {
-            detector: Question::Silence,
-            bits,
-            observed: deviation.observed,
-            expected: deviation.expected,
-            n: deviation.n,
-            destination: String::new(),
-            operation: None,
-        };
-        verdicts.extend(self.enter(key, end, wall, reached, vec![reason]));
     }
 
     pub(crate) fn identity_of(&self, key: SourceKey) -> &str {

@@ -13,6 +13,7 @@
 //!
 //! **Invariant:** nothing here reads a clock or waits for an enforcement point while scoring.
 
+mod absence;
 pub mod config;
 mod door;
 pub mod enforce;

@@ -3,7 +3,7 @@
 use qualm_model::{
     baseline::FirstTimes,
     detector::{Deviation, Observation, Question},
-    event::{Event, EventBatch, Reporter},
+    event::{Event, EventBatch, Filter, Reporter},
     evidence::{EValues, Pace},
     level::Level,
     stats::Exposure,
@@ -68,6 +68,8 @@ pub struct Tally {
     pub own_actions: u64,
     /// Readings that would have led into *watched* while the table was full.
     pub unlisted: u64,
+    /// Records that were lost on the way.
+    pub lost: u64,
 }
 
 /// All state of the judgement. Deterministic: the same events and commands in the same order give the same verdicts.
@@ -75,6 +77,7 @@ pub struct Tally {
 pub struct Scorer {
     pub(crate) config: ScorerConfig,
     pub(crate) max_levels: Vec<Level>,
+    pub(crate) filters: Vec<Filter>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) mesh: Mesh,
     pub(crate) watermark: Watermark,
@@ -121,6 +124,7 @@ impl Scorer {
             limit: config.memory.baselines_mib << 20,
             config,
             max_levels: Vec::new(),
+            filters: Vec::new(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             mesh: Mesh::default(),
             watermark: Watermark::default(),
@@ -139,6 +143,17 @@ impl Scorer {
     /// The highest level that records of each source (by its index) may lead to; all, where not said.
     pub fn limit_sources(&mut self, max_levels: Vec<Level>) {
         self.max_levels = max_levels;
+    }
+
+    /// What is left out of each source (by its index) before it comes here; nothing, where not said.
+    pub fn filter_sources(&mut self, filters: Vec<Filter>) {
+        self.filters = filters;
+    }
+
+    /// Takes note that so many records are missing from what was read: for a while nobody's silence means anything.
+    pub fn lose(&mut self, records: u64) {
+        self.tally.lost += records;
+        self.estate.lose(self.watermark.now());
     }
 
     /// What the operator decided.
@@ -215,7 +230,11 @@ impl Scorer {
         self.estate.learn(event);
         let resolved = self.estate.resolve(event);
         let Some(ids) = self.door.ids(event, &resolved, &mut self.shards) else { return Observed::NoSource };
-        if self.is_reported(event, ids) {
+        let is_reported = self.is_reported(event, ids);
+        if self.estate.has_alone() {
+            self.look_at_disagreements(wall, verdicts);
+        }
+        if is_reported {
             return Observed::Duplicate;
         }
         // Only now: what repeats or confirms moves nothing, not even the clocks.
@@ -246,14 +265,25 @@ impl Scorer {
     #[inline]
     fn is_reported(&mut self, event: Event<'_>, ids: Ids) -> bool {
         if event.reporter() == Reporter::Source && self.destination_reports(ids, event.report()) {
-            self.estate.confirm(event);
+            if self.estate.confirm(event) {
+                self.agree(ids);
+            }
             return true;
         }
-        let again = self.estate.count(event) == Report::Again;
+        let report = self.estate.count(event);
+        if report != Report::First {
+            self.agree(ids);
+        }
+        let again = report == Report::Again;
         if again && event.reporter() == Reporter::Destination {
             self.shards[usize::from(ids.shard)].hear(ids.destination, &self.mesh);
         }
         again
+    }
+
+    /// Both proxies have told of a call: what those that only one told of are measured by.
+    fn agree(&mut self, ids: Ids) {
+        self.shards[usize::from(ids.shard)].delta.sample(Question::Unwitnessed, 1.0);
     }
 
     /// Whether the destination's own proxy reports its calls, so that the caller's report only confirms.
@@ -279,7 +309,7 @@ impl Scorer {
         verdicts: &mut Vec<Verdict>,
     ) -> Observed {
         let now = event.report();
-        let most = self.most(event);
+        let (most, filter) = (self.most(event), self.filter(event));
         let mesh = &self.mesh;
         let shard = &mut self.shards[usize::from(ids.shard)];
         let (case, mut place, taken) = shard.admit(mesh, (event, caller), ids, mesh.exposure(now));
@@ -290,6 +320,7 @@ impl Scorer {
         }
         let mut values = EValues::default();
         let weight = place.answer(mesh, case, &mut values);
+        strike(filter, place.source, now, &mut values);
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
@@ -315,6 +346,7 @@ impl Scorer {
         let shard = &self.shards[usize::from(case.ids.shard)];
         shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
         shard.blame(case, &mut values);
+        self.filter(case.event).silences().iter().for_each(|&question| values.unset(question));
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
@@ -372,6 +404,15 @@ impl Scorer {
         for shard in &mut self.shards {
             shard.resolve(&self.mesh);
         }
+    }
+}
+
+/// Takes back the answers to questions that what an input leaves out makes meaningless.
+#[inline]
+fn strike(filter: Filter, source: &mut Source, now: Timestamp, values: &mut EValues) {
+    if filter != Filter::None {
+        source.filtered = source.filtered.max(Some(now));
+        filter.silences().iter().for_each(|&question| values.unset(question));
     }
 }
 

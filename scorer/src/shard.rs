@@ -76,6 +76,8 @@ pub(crate) struct Source {
     pub(crate) decided: (Timestamp, u32),
     /// When it was last seen with an identity that may lead to a denial.
     pub(crate) vouched: Option<Timestamp>,
+    /// When it was last seen in an input that leaves something out.
+    pub(crate) filtered: Option<Timestamp>,
     /// When the last newcomers began to come.
     pub(crate) newcomers_since: Timestamp,
     #[serde(skip)]

@@ -5,6 +5,7 @@ mod reopened;
 
 use mesh::{START, mixed};
 use qualm_model::{
+    detector::Question,
     event::{EventBuilder, EventDraft, Kind, Outcome, Party, Position, Reporter},
     identity::Provenance,
     level::Level,
@@ -44,6 +45,8 @@ struct Report {
     from: u64,
     to: u64,
     named: Outbound,
+    /// Where the caller is, unless where it always is.
+    place: Option<&'static str>,
 }
 
 fn identity(service: u64) -> String {
@@ -81,6 +84,7 @@ fn reports(named: Outbound) -> Vec<Report> {
             from,
             to,
             named,
+            place: None,
         };
         [report(Reporter::Destination, 0), report(Reporter::Source, 1_000_000)]
     };
@@ -89,7 +93,8 @@ fn reports(named: Outbound) -> Vec<Report> {
 
 fn push(builder: &mut EventBuilder, report: &Report, offset: i64) {
     let (source, destination) = (identity(report.from), identity(report.to));
-    let (from, to, id) = (address(report.from), address(report.to), format!("request-{}", report.call));
+    let from = report.place.map_or_else(|| address(report.from), str::to_owned);
+    let (to, id) = (address(report.to), format!("request-{}", report.call));
     let host = format!("s{}.shop.svc.cluster.local", report.to);
     let outbound = report.by == Reporter::Source;
     let called = match (outbound, report.named) {
@@ -298,4 +303,44 @@ fn a_restart_forgets_no_report() {
         rest.read(&reports[restart..]);
         assert!(rest.observed == whole.observed, "restart at {restart}");
     }
+}
+
+/// Who holds another's credential calls from elsewhere: what the called's proxies see, no caller's proxy tells of.
+const ELSEWHERE: &str = "10.9.9.9";
+
+/// The last hour, in which one call in twenty of one service is made with its credential somewhere else.
+fn borrowed(reports: &[Report]) -> Vec<Report> {
+    let last = reports[reports.len() - 1].call;
+    let is_borrowed =
+        |report: &Report| last - report.call < 6000 && report.from == 3 && mixed(report.call, 31).is_multiple_of(20);
+    let told = reports.iter().filter(|report| !(is_borrowed(report) && report.by == Reporter::Source));
+    let place = |report: &Report| if is_borrowed(report) { Some(ELSEWHERE) } else { None };
+    told.map(|report| Report { place: place(report), ..report.clone() }).collect()
+}
+
+fn unwitnessed(reports: &[Report]) -> Vec<Verdict> {
+    let mut reading = Reading::of(Scorer::new(config()));
+    reading.read(reports);
+    let is_about = |verdict: &Verdict| verdict.reasons.iter().any(|reason| reason.detector == Question::Unwitnessed);
+    reading.verdicts.into_iter().filter(is_about).collect()
+}
+
+#[test]
+fn a_credential_used_where_no_proxy_of_its_owner_tells_of_it_is_noticed_there() {
+    let calls = reports(Outbound::Certificate);
+    let found = unwitnessed(&borrowed(&calls));
+    assert!(!found.is_empty());
+    for verdict in &found {
+        assert_eq!(verdict.identity, identity(3));
+        assert_eq!(verdict.subject.instance.as_deref(), Some(ELSEWHERE), "{verdict:?}");
+    }
+    assert!(unwitnessed(&calls).is_empty(), "nobody disagrees");
+    assert!(unwitnessed(&without_one_in_a_hundred(&calls)).is_empty(), "what is lost now and then says nothing");
+}
+
+#[test]
+fn where_callers_reports_are_sampled_nothing_is_missed() {
+    let is_kept = |report: &&Report| report.by == Reporter::Destination || mixed(report.call, 41).is_multiple_of(10);
+    let sampled: Vec<Report> = borrowed(&reports(Outbound::Certificate)).iter().filter(is_kept).cloned().collect();
+    assert!(unwitnessed(&sampled).is_empty());
 }

@@ -235,7 +235,12 @@ impl Pipeline {
         self.state.scorer.open(&batch.events);
         self.state.scorer.note_order(&batch.events, wall);
         let mut scored = 0;
+        let mut losses = batch.lost.iter().peekable();
         for event in batch.events.events() {
+            // Where it happened, for any size of batches.
+            while let Some(loss) = losses.next_if(|loss| loss.position <= event.position()) {
+                self.state.scorer.lose(loss.records);
+            }
             let observed = self.state.scorer.observe(event, wall, &mut self.verdicts);
             scored += u64::from(matches!(observed, Observed::Scored { .. }));
             if matches!(observed, Observed::OwnAction) {
@@ -245,6 +250,7 @@ impl Pipeline {
                 self.act(Some(read));
             }
         }
+        losses.for_each(|loss| self.state.scorer.lose(loss.records));
         self.metrics.scored.inc_by(scored);
         self.events += batch.events.len() as u64;
         self.records += (batch.events.len() + batch.rejected.len()) as u64;
@@ -298,6 +304,7 @@ impl Pipeline {
                 self.state.scorer.reconfigure(config.scorer(), wall, &mut self.verdicts);
                 self.setup.config = config.with_inputs_of(&self.setup.config);
                 self.state.scorer.limit_sources(self.setup.config.max_levels());
+                self.state.scorer.filter_sources(self.setup.config.filters());
                 self.setup.hash = hash;
                 let changed = self.verdicts.len();
                 // What stands may do something else from now on, and that is on disk before anybody acts on it.

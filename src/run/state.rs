@@ -66,6 +66,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         },
     );
     scorer.limit_sources(config.max_levels());
+    scorer.filter_sources(config.filters());
     let journal_directory = directory.join("journal");
     let opened = Journal::open(&journal_directory, &JournalLimits::of_bytes(config.state.journal_mib << 20))?;
     if let Some(torn) = &opened.torn {

@@ -159,6 +159,13 @@ impl Kafka {
         records
     }
 
+    /// The consumer groups that it knows.
+    pub(crate) fn groups(&self) -> Vec<String> {
+        let consumer: BaseConsumer = self.client().create().expect("the settings are valid");
+        let groups = consumer.fetch_group_list(None, ANSWER).expect("the broker answers");
+        groups.groups().iter().map(|group| group.name().to_owned()).collect()
+    }
+
     /// Stops it as an upgrade does (SIGTERM); its records stay on disk.
     pub(crate) fn stop(&mut self) {
         self.process.terminate();

@@ -307,6 +307,9 @@ impl Reading {
     }
 }
 
+/// A gap in the offsets that is no greater is of markers, which are no records.
+const MARKERS: u64 = 16;
+
 /// One message is one record.
 fn take(
     message: &impl Message,
@@ -327,7 +330,12 @@ fn take(
     let position = Position { source: topic.source, partition: message.partition(), offset: message.offset() };
     let next = expected.entry((position.source, position.partition)).or_insert(position.offset);
     if position.offset > *next {
-        topic.counters.gaps.inc_by((position.offset - *next).unsigned_abs());
+        let missing = (position.offset - *next).unsigned_abs();
+        topic.counters.gaps.inc_by(missing);
+        // Transactions leave a gap of one or two at each end.
+        if missing > MARKERS {
+            gathering.lose(position, missing);
+        }
     }
     *next = position.offset + 1;
     let Some(record) = message.payload() else {

@@ -21,7 +21,7 @@ const COUNTS: Link = Link::of(&[
 const WHAT: Link = Link::of(&[Question::NewOperation, Question::NewCredential, Question::NewFingerprint]);
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
 const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Longer]);
-const SILENCE: Link = Link::of(&[Question::Silence]);
+const ABSENCE: Link = Link::of(&[Question::Silence, Question::Unwitnessed]);
 
 /// The e-values of one event by question.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -114,9 +114,9 @@ impl EValues {
         log2(who * self.link(&WHAT) * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
     }
 
-    /// Evidence in bits of a window in which something did not happen.
-    pub fn bits_of_silence(&self) -> f64 {
-        libm::log2(self.link(&SILENCE))
+    /// Evidence in bits of something that did not happen.
+    pub fn bits_of_absence(&self) -> f64 {
+        libm::log2(self.link(&ABSENCE))
     }
 
     /// The question with the strongest answer; ties go to the earlier link of the chain.

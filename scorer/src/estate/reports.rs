@@ -36,6 +36,9 @@ const CALLERS_REPORT: Span = Span(10 * Span::MINUTE.0);
 pub(super) struct Joined {
     /// Whether the report that came first was counted although it is the caller's.
     pub(super) counted: bool,
+    /// Who called whom, and where from and to, as the called's proxy saw it.
+    pub(super) seen: [Arc<str>; 2],
+    pub(super) places: [Arc<str>; 2],
     /// What the caller's proxy calls the destination, and who that is by the destination's certificate.
     pub(super) alias: Option<(Arc<str>, Arc<str>)>,
 }
@@ -55,7 +58,22 @@ struct Half {
     at: Timestamp,
     /// Reports of one key that still wait: attempts of one request.
     count: u32,
+    /// The caller, as the report names it.
+    source: Arc<str>,
     destination: Arc<str>,
+    /// Addresses of the two ends.
+    places: [Arc<str>; 2],
+}
+
+/// A call of which only one end has told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Alone {
+    /// Who told of it.
+    pub(crate) by: Reporter,
+    pub(crate) source: Arc<str>,
+    pub(crate) destination: Arc<str>,
+    /// Where the caller was, and where the called.
+    pub(crate) places: [Arc<str>; 2],
 }
 
 /// The records and calls of the last minutes.
@@ -135,6 +153,21 @@ impl<'de> Deserialize<'de> for Seen {
     }
 }
 
+impl Half {
+    fn of(event: Event<'_>, counted: Counted) -> Self {
+        let (source, destination) = (event.source(), event.destination());
+        Self {
+            by: event.reporter(),
+            counted,
+            at: event.report(),
+            count: 1,
+            source: Arc::from(source.principal()),
+            destination: Arc::from(destination.principal()),
+            places: [Arc::from(source.ip()), Arc::from(destination.ip())],
+        }
+    }
+}
+
 impl Reports {
     /// Whether the record was read before; notes it otherwise.
     #[inline]
@@ -165,7 +198,7 @@ impl Reports {
 
     /// Lays a report beside the other end's of the same call, if that is there; it waits otherwise.
     #[inline]
-    pub(super) fn join(&mut self, event: Event<'_>, counted: Counted) -> Option<Joined> {
+    pub(super) fn join(&mut self, event: Event<'_>, counted: Counted, alone: &mut Vec<Alone>) -> Option<Joined> {
         let (by, now) = (event.reporter(), event.report());
         match by {
             Reporter::Source => self.callers = self.callers.max(Some(now)),
@@ -174,7 +207,7 @@ impl Reports {
             _ => return None,
         }
         let call = call_of(event)?;
-        self.forget(now);
+        self.forget(now, alone);
         let Some(half) = self.open.get_mut(&call) else {
             self.wait(event, call, counted);
             return None;
@@ -183,8 +216,16 @@ impl Reports {
             half.count = half.count.saturating_add(1);
             return None;
         }
-        let (theirs, ours) = (Arc::clone(&half.destination), event.destination().principal());
-        let joined = Joined { counted: half.counted == Counted::Yes, alias: alias(by, &theirs, ours) };
+        let other = Half::of(event, counted);
+        let (called, caller) = if by == Reporter::Destination { (&other, &*half) } else { (&*half, &other) };
+        let alias = (called.destination != caller.destination)
+            .then(|| (Arc::clone(&caller.destination), Arc::clone(&called.destination)));
+        let joined = Joined {
+            counted: half.counted == Counted::Yes,
+            seen: [Arc::clone(&called.source), Arc::clone(&called.destination)],
+            places: called.places.clone(),
+            alias,
+        };
         half.count -= 1;
         if half.count == 0 {
             self.open.remove(&call);
@@ -193,8 +234,7 @@ impl Reports {
     }
 
     fn wait(&mut self, event: Event<'_>, call: u64, counted: Counted) {
-        let destination = Arc::from(event.destination().principal());
-        let half = Half { by: event.reporter(), counted, at: event.report(), count: 1, destination };
+        let half = Half::of(event, counted);
         self.order.push_back((half.at, call));
         self.open.insert(call, half);
         if self.order.len() > CALLS
@@ -204,26 +244,22 @@ impl Reports {
         }
     }
 
-    fn forget(&mut self, now: Timestamp) {
+    fn forget(&mut self, now: Timestamp, alone: &mut Vec<Alone>) {
         while let Some(&(at, call)) = self.order.front()
             && now - at > APART
         {
             self.order.pop_front();
-            if self.open.get(&call).is_some_and(|half| half.at == at) {
-                self.open.remove(&call);
+            if self.open.get(&call).is_some_and(|half| half.at == at)
+                && let Some(half) = self.open.remove(&call)
+            {
+                // What was counted in place of the called's report has no other that could be missed.
+                let Half { by, counted, source, destination, places, .. } = half;
+                if by == Reporter::Destination || counted == Counted::No {
+                    alone.push(Alone { by, source, destination, places });
+                }
             }
         }
     }
-}
-
-/// The name by which the caller's proxy, and the one by which the called's own proxy knows the destination.
-fn alias(by: Reporter, theirs: &Arc<str>, ours: &str) -> Option<(Arc<str>, Arc<str>)> {
-    if **theirs == *ours {
-        return None;
-    }
-    let ours = Arc::from(ours);
-    let theirs = Arc::clone(theirs);
-    Some(if by == Reporter::Destination { (theirs, ours) } else { (ours, theirs) })
 }
 
 /// What identifies a record among all others: attempts of one request differ in time, port or length.

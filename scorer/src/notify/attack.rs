@@ -43,7 +43,7 @@ impl Technique {
             "rare-source" | "new-operation" => VALID_ACCOUNTS,
             "new-peer" | "rare-destination" => REMOTE_SERVICES,
             "new-credential" => TOKEN_USE,
-            "new-fingerprint" => TOKEN_THEFT,
+            "new-fingerprint" | "unwitnessed" => TOKEN_THEFT,
             "refused" => BRUTE_FORCE,
             "failing" | "spread-10m" | "spread-1h" | "fan-in" => DISCOVERY,
             "rate-1m" | "rate-10m" | "rate-1h" | "edge-rate" | "destination-rate" => FLOOD,

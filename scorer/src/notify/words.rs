@@ -65,6 +65,9 @@ fn words(
         Question::Bigger => (format!("moved {} in one call to {whom}", bytes(observed)), bytes(expected)),
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
         Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
+        Question::Unwitnessed => {
+            (format!("made {} to {whom} that only one of the two proxies reported", counted(observed, "call")), usual)
+        }
     }
 }
 

@@ -1,0 +1,135 @@
+//! What did not happen: who should have called and did not, and which calls only one of two proxies told of.
+
+use qualm_model::{
+    detector::{Deviation, Question},
+    event::Reporter,
+    evidence::EValues,
+    level::Level,
+    stats::Exposure,
+    time::{Span, Timestamp},
+};
+
+use crate::{
+    mesh::SourceKey,
+    scorer::Scorer,
+    shard::shard_of,
+    standing::{Cause as OddIn, reached},
+    verdict::{Reason, Verdict},
+};
+
+/// Where more than this share of those who should have called were silent, the telemetry is what is missing.
+const SILENT_SHARE: f64 = 0.2;
+
+/// Something that did not happen.
+struct Absence<'a> {
+    question: Question,
+    deviation: Deviation,
+    /// Address of the caller that it is about.
+    from: Option<&'a str>,
+    /// The destination.
+    to: Option<&'a str>,
+    /// The highest level that it may lead to.
+    most: Level,
+}
+
+impl Scorer {
+    /// Asks, when ten minutes have ended, who should have called and did not.
+    pub(crate) fn look_for_silence(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let Some(birth) = self.mesh.birth() else { return };
+        let length = Span(10 * Span::MINUTE.0);
+        let end = Timestamp((self.mesh.closed().window(length) + 1) * length.0 - 1);
+        if self.estate.is_blind(end) {
+            return;
+        }
+        let exposure = Exposure { birth, now: end, tide: 1.0 };
+        let mut asked = Vec::new();
+        for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
+            for (&id, source) in sources {
+                let Some(deviation) = source.baseline.score_silence(exposure) else { continue };
+                let is_seen_in_part = source.filtered.is_some_and(|last| end - last <= Span::DAY);
+                if is_seen_in_part || source.class_may_reach() == Level::Trusted {
+                    continue;
+                }
+                // Whoever is held is silent because of us.
+                if self.standings.get(&(shard, id)).is_none_or(|standing| standing.level < Level::Throttled) {
+                    asked.push(((shard, id), deviation));
+                }
+            }
+        }
+        let silent = asked.iter().filter(|(_, deviation)| deviation.observed == 0.0).count();
+        if silent as f64 > SILENT_SHARE * asked.len() as f64 {
+            return;
+        }
+        // By name, since the order of a map is nobody's business.
+        asked.sort_by(|a, b| self.identity_of(a.0).cmp(self.identity_of(b.0)));
+        for (key, deviation) in asked {
+            let absence =
+                Absence { question: Question::Silence, deviation, from: None, to: None, most: Level::Watched };
+            self.weigh_absence(key, &absence, end, wall, verdicts);
+        }
+    }
+
+    /// Looks at calls of which only one of the two proxies has told in time.
+    pub(crate) fn look_at_disagreements(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let Some(now) = self.watermark.now() else { return };
+        for (call, deviation) in self.estate.disagreements(now) {
+            let shard = shard_of(&call.source);
+            let id = self.shards[usize::from(shard)].names.id(&call.source);
+            // The called's proxy has verified who calls; a caller's proxy says so itself.
+            let most = if call.by == Reporter::Destination { Level::Restricted } else { Level::Watched };
+            let absence = Absence {
+                question: Question::Unwitnessed,
+                deviation,
+                from: Some(&call.places[0]).filter(|address| !address.is_empty()).map(|address| &**address),
+                to: Some(&call.destination),
+                most,
+            };
+            self.weigh_absence((shard, id), &absence, now, wall, verdicts);
+        }
+    }
+
+    fn weigh_absence(
+        &mut self,
+        key: SourceKey,
+        absence: &Absence<'_>,
+        at: Timestamp,
+        wall: Timestamp,
+        verdicts: &mut Vec<Verdict>,
+    ) {
+        let Absence { question, deviation, most, .. } = *absence;
+        let mut values = EValues::default();
+        values.set(question, self.mesh.e(question, deviation.x));
+        let shard = &mut self.shards[usize::from(key.0)];
+        shard.delta.sample(question, deviation.x);
+        let bits = values.bits_of_absence();
+        if bits <= 0.0 {
+            return;
+        }
+        let cause = OddIn { question: question as u8, destination: u32::MAX };
+        let level = || self.standings.level(&key);
+        let from = absence.from.map(|address| shard.names.id(address));
+        let Some(source) = shard.sources.get_mut(&key.1) else { return };
+        shard.changed.touch_source(key.1, source);
+        let told = source.add_evidence(&mut shard.delta, (&self.mesh, &level), at, (bits, cause), most);
+        if let Some(address) = from {
+            source.attribute(address, at, bits);
+        }
+        let Some(reading) = told else { return };
+        let Some(reached) = reached(&self.mesh, reading, most, 1.0) else { return };
+        if !self.standings.is_news(&key, reached.level, || self.is_historic(at, wall))
+            || self.is_unlisted(key, reached.level, at)
+        {
+            return;
+        }
+        let reason = Reason {
+            detector: question,
+            bits,
+            observed: deviation.observed,
+            expected: deviation.expected,
+            n: deviation.n,
+            destination: absence.to.unwrap_or_default().to_owned(),
+            operation: None,
+        };
+        verdicts.extend(self.enter(key, at, wall, reached, vec![reason]));
+    }
+}
