@@ -6,7 +6,8 @@
 #
 # In this order, as Envoy refuses a bootstrap in which something names what is gone:
 #   1. the filters `qualm-http-rbac` and `qualm-net-rbac`
-#   2. the access logs `envoy.access_loggers.http_grpc` and `envoy.access_loggers.tcp_grpc` with log_name qualm_http and qualm_tcp
+#   2. the access logs `envoy.access_loggers.http_grpc` and `envoy.access_loggers.tcp_grpc` with log_name qualm_http and
+#      qualm_tcp
 #   3. the cluster `qualm`
 #   4. if nobody else reads them: the keys of the JSON log that you did not have, and enable_ja3_fingerprinting and
 #      enable_ja4_fingerprinting of the TLS inspectors

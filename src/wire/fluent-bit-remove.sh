@@ -2,7 +2,8 @@
 #
 # What it does: says what to take back of `qualm wire @command@ --namespace @namespace@`, in order.
 # What it changes: lines that were not yet shipped stay in the nodes' log files, until those are rotated.
-# How to undo it: put in again what `qualm wire @command@ --namespace @namespace@` prints; with its `db` it goes on where it was.
+# How to undo it: put in again what `qualm wire @command@ --namespace @namespace@` prints.
+# With its `db` it goes on where it was.
 #
 # @intro@
 #   1. the input, the two filters and the output with `qualm.*` from Fluent Bit's configuration; restart it

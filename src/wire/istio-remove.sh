@@ -1,7 +1,7 @@
 # Istio, without Qualm: what `qualm wire istio --namespace @namespace@ --remove` prints. Nothing has been done.
 #
-# What it does: takes back what `qualm wire istio --namespace @namespace@` prints, from the callers' side inwards, so that no
-# proxy is ever left with a rule, a provider or a cluster that is gone. Qualm itself and what it learned stay.
+# What it does: takes back what `qualm wire istio --namespace @namespace@` prints, from the callers' side inwards, so that
+# no proxy is ever left with a rule, a provider or a cluster that is gone. Qualm itself and what it learned stay.
 # What it changes: denials end with the first command; the log is again what meshConfig says.
 # How to undo it: apply what `qualm wire istio --namespace @namespace@` prints again.
 
@@ -16,8 +16,8 @@ kubectl delete telemetry.telemetry.istio.io @prefix@ --namespace istio-system --
 #    and "@namespace@/@host@" from every Sidecar that you added it to.
 # 5. The way to Qualm, once no proxy uses it.
 kubectl delete destinationrule qualm --namespace @namespace@ --ignore-not-found
-# 6. The sidecar of Qualm's pod, and with it its certificate: give [listen] another before, or take the section out. What
-#    was applied by this manager and is not in its word any more goes; the rest of the StatefulSet stays.
+# 6. The sidecar of Qualm's pod, and with it its certificate: give [listen] another before, or take the section out.
+#    What was applied by this manager and is not in its word any more goes; the rest of the StatefulSet stays.
 kubectl apply --server-side --field-manager=@prefix@-wire --filename=- <<'YAML'
 apiVersion: apps/v1
 kind: StatefulSet

@@ -1,6 +1,7 @@
 # Kafka, without Qualm: what `qualm wire kafka --namespace @namespace@ --remove` prints. Nothing has been done.
 #
-# What it does: takes back what `qualm wire kafka --namespace @namespace@` sets up, once Qualm and the shippers are stopped.
+# What it does: takes back what `qualm wire kafka --namespace @namespace@` sets up, once Qualm and
+# the shippers are stopped.
 # What it changes: rights, quotas, Qualm's place in the topics, and the topics it writes. The access logs stay.
 # How to undo it: run what `qualm wire kafka --namespace @namespace@` prints again. What was in the deleted topics is gone.
 set -eu

@@ -21,7 +21,7 @@ QUALM="User:@prefix@"
 SHIPPER="User:@prefix@-shipper"
 
 # 1. The access logs.
-#    Partitions: one core of Qualm reads some hundred thousand lines a second, so these are for the shippers' and brokers' sake.
+#    Partitions: one core of Qualm reads some hundred thousand lines a second, so these are for the brokers' sake.
 #    Retention: what there is at Qualm's first start is learned from (`since` in [history], 14 days): the longer, the
 #    sooner every level is armed. 14 days of 1,000 calls a second are about 250 GB compressed: `retention.bytes` counts
 #    a partition.
@@ -33,7 +33,8 @@ kafka-configs.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --alter
   --entity-name "$ACCESS_LOGS" --add-config "retention.ms=1209600000,retention.bytes=-1,cleanup.policy=delete,compression.type=producer,message.timestamp.type=LogAppendTime,max.message.bytes=1048588,min.insync.replicas=$((REPLICAS > 1 ? 2 : 1))"
 
 # 2. Samples of records that Qualm cannot read (`dead_letter_topic = "@prefix@-dead-letters"`), and its alerts
-#    ([alerts.kafka], `topic = "@prefix@-alerts"`). Samples are parts of the lines: as long as it takes to look at them.
+#    ([alerts.kafka], `topic = "@prefix@-alerts"`). Samples are parts of the lines:
+#    they stay as long as it takes to look at them.
 kafka-topics.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --create --if-not-exists \
   --topic @prefix@-dead-letters --partitions 1 --replication-factor "$REPLICAS" --config retention.ms=604800000
 kafka-topics.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --create --if-not-exists \
