@@ -5,8 +5,8 @@
 # How to undo it: put in again what `qualm wire vector --namespace @namespace@` prints.
 #
 # In this order:
-#   1. [sinks.@id@_kafka] with its tables, [transforms.@id@_origin], [transforms.@id@_access],
-#      [sources.@id@_logs] from Vector's configuration, which `vector validate` then accepts; it reads it again by itself, or on SIGHUP
+#   1. from Vector's configuration [sinks.@id@_kafka] with its tables, [transforms.@id@_origin],
+#      [transforms.@id@_access], [sources.@id@_logs]; `vector validate` then accepts it
 #   2. the buffer and the positions under its data_dir: `@id@_kafka`, `@id@_logs`
 #   3. the rights of its service account, and of User:@prefix@-shipper (`qualm wire kafka --remove`):
 kubectl delete clusterrole @prefix@-shipper --ignore-not-found
