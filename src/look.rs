@@ -74,7 +74,7 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
             reading.name
         )
     };
-    leave_configuration(args, &configuration::text(&looked, format, args.mapping.as_deref()))?;
+    leave_configuration(args, &configuration::text(&looked, (format, summary.filter), args.mapping.as_deref()))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -333,6 +333,18 @@ fn check_finds_nothing_to_mend_where_everything_is_there() {
 }
 
 #[test]
+fn check_warns_where_two_clusters_might_be_taken_for_one() {
+    let place = Place::with(
+        "[[file]]\npath = \"a.log\"\ncluster = \"north\"\n[[file]]\npath = \"b.log\"\n[alerts]\nstdout = true\n",
+    );
+    for name in ["a.log", "b.log"] {
+        fs::write(place.path().join(name), LINE).unwrap();
+    }
+    let answer = place.run(&["check"]);
+    assert!(answer.out.contains("warn  inputs    b.log: no `cluster`"), "{answer:?}");
+}
+
+#[test]
 fn check_names_everything_that_must_be_mended_at_once_with_the_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let place = Place::with(&format!(
@@ -426,7 +438,7 @@ fn a_running_instance_is_seen_by_check_and_reads_its_configuration_again() {
     assert_eq!(told.code, Some(0), "{told:#?}");
     let log = inside.join("qualm.log");
     running.wait_until("has read it again", || fs::read_to_string(&log).is_ok_and(|log| log.contains("reloaded")));
-    let checked = answer(&inside, &["check"]);
-    assert!(!checked.out.contains("another configuration"), "{checked:#?}");
+    // The journal's thread writes a moment later.
+    running.wait_until("has journalled it", || !answer(&inside, &["check"]).out.contains("another configuration"));
     running.stop();
 }

@@ -143,3 +143,16 @@ fn three_commands_lead_from_a_topic_to_a_running_instance() {
     assert_eq!(typo.status.code(), Some(2));
     assert!(problem.contains("topic `mesh-log` does not exist") && problem.contains("mesh-logs"), "{problem}");
 }
+
+#[test]
+fn a_log_of_errors_alone_is_suspected_and_configured_as_such() {
+    let folder = tempfile::tempdir().unwrap();
+    let errors = (0..2000).map(|number| line(number, true).replace(":200,", ":503,"));
+    fs::write(folder.path().join("errors.log"), errors.collect::<Vec<_>>().join("\n")).unwrap();
+    let told = said(&qualm(folder.path(), &["look", "errors.log"]));
+    assert!(told.contains("Suspected: nearly all calls are failures"), "{told}");
+    let written = fs::read_to_string(folder.path().join("qualm.toml")).unwrap();
+    assert!(written.contains("filter = \"errors\""), "{written}");
+    let check = said(&qualm(folder.path(), &["check", "--config", "qualm.toml"]));
+    assert!(!check.contains("fail "), "{check}");
+}

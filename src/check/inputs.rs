@@ -41,8 +41,27 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             },
         }
     }
+    clusters(config, found);
     archives(&config.history.files, config.history.format, found);
     alerts(config, found);
+}
+
+/// With several inputs the same principal may come from several clusters, and is then several identities.
+fn clusters(config: &Config, found: &mut Findings) {
+    let topics = config.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| (&topic.name, &topic.cluster));
+    let files: Vec<(String, &String)> =
+        config.file.iter().map(|file| (file.path.display().to_string(), &file.cluster)).collect();
+    let inputs: Vec<(&String, &String)> = topics.chain(files.iter().map(|(name, cluster)| (name, *cluster))).collect();
+    let unnamed: Vec<&str> =
+        inputs.iter().filter(|(_, cluster)| cluster.is_empty()).map(|(name, _)| name.as_str()).collect();
+    if inputs.len() > 1 && !unnamed.is_empty() {
+        let text = format!(
+            "{}: no `cluster`; if these records are of several clusters, and do not name them themselves, set it: the \
+             same principal in two clusters is two identities",
+            unnamed.join(", ")
+        );
+        found.warn("inputs", text);
+    }
 }
 
 fn up_to(file: &FileConfig) -> String {

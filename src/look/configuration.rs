@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use qualm_ingest::parse::Format;
+use qualm_model::event::Filter;
 
 use super::topic::Where;
 
@@ -19,18 +20,24 @@ pub(super) enum Looked<'a> {
 }
 
 /// The text of a configuration for what was looked at.
-pub(super) fn text(looked: &Looked<'_>, format: Format, mapping: Option<&Path>) -> String {
+pub(super) fn text(looked: &Looked<'_>, (format, filter): (Format, Filter), mapping: Option<&Path>) -> String {
     let mut text = String::from(
         "# Written by `qualm look`. Every key with its meaning and default is in qualm.toml of the source;\n\
          # `qualm check` tells whether this works, `qualm run` runs it. Nothing is denied in shadow mode.\n\n",
     );
     let mapping = mapping.map(|path| format!(", mapping = {}", quoted(&path.display().to_string())));
     let mapping = mapping.as_deref().unwrap_or_default();
+    let filter = match filter {
+        Filter::None => "",
+        Filter::Errors => ", filter = \"errors\"",
+        Filter::Sampled => ", filter = \"sampled\"",
+        Filter::Slow => ", filter = \"slow\"",
+    };
     match looked {
         Looked::Topic(place) => {
             let _ = writeln!(text, "[[kafka]]\nbrokers = {}", quoted(place.brokers));
             let topic = quoted(place.topic);
-            let _ = writeln!(text, "topics = [{{ name = {topic}, format = \"{format}\"{mapping} }}]");
+            let _ = writeln!(text, "topics = [{{ name = {topic}, format = \"{format}\"{mapping}{filter} }}]");
             if !place.properties.is_empty() {
                 let pair = |(name, value): (&String, &String)| format!("{} = {}", quoted(name), quoted(value));
                 let pairs: Vec<String> = place.properties.iter().map(pair).collect();
@@ -40,7 +47,8 @@ pub(super) fn text(looked: &Looked<'_>, format: Format, mapping: Option<&Path>) 
         Looked::Files(files) => {
             for file in *files {
                 let _ = writeln!(text, "[[file]]\npath = {}", quoted(&file.display().to_string()));
-                let _ = writeln!(text, "format = \"{format}\"{}", mapping.replacen(", ", "\n", 1));
+                let [mapping, filter] = [mapping, filter].map(|key| key.replacen(", ", "\n", 1));
+                let _ = writeln!(text, "format = \"{format}\"{mapping}{filter}");
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use qualm_model::{
+    event::Filter,
     level::Level,
     time::{Span, Timestamp},
 };
@@ -60,6 +61,8 @@ pub(super) struct Summary {
     pub(super) delay_s: Option<Quantiles>,
     pub(super) skewed: Vec<Skew>,
     pub(super) suspicions: Vec<String>,
+    /// What seems to be left out before the records come here.
+    pub(super) filter: Filter,
     pub(super) questions: Vec<Asked>,
     pub(super) armed_with_history: Vec<&'static str>,
 }
@@ -116,6 +119,7 @@ impl Summary {
             |tally: &Tally| Refused { count: tally.count, share: share(tally.count), example: tally.example.clone() };
         let callers = survey.identities.values().filter(|identity| identity.calls > 0);
         let edges = edges(survey);
+        let (filter, suspicions) = suspicions(survey);
         let span = survey.span.map_or(Span::default(), |(first, last)| last - first);
         let stored = reading.topic.as_ref().map(|topic| Stored {
             partitions: topic.partitions,
@@ -154,7 +158,8 @@ impl Summary {
             clusters_named: survey.present.cluster > 0,
             delay_s: quantiles(survey),
             skewed: skewed(survey),
-            suspicions: suspicions(survey),
+            suspicions,
+            filter,
             questions: questions::ask(survey),
             armed_with_history: armed(history),
         }
@@ -193,13 +198,14 @@ fn skewed(survey: &Survey) -> Vec<Skew> {
     skewed
 }
 
-/// What seems to be left out before the records come here.
-fn suspicions(survey: &Survey) -> Vec<String> {
-    let mut found = Vec::new();
+/// What seems to be left out before the records come here, the gravest first, and in words.
+fn suspicions(survey: &Survey) -> (Filter, Vec<String>) {
+    let (mut filter, mut found) = (Filter::None, Vec::new());
     if survey.events < TELLING {
-        return found;
+        return (filter, found);
     }
     if (survey.successes as f64) < FEW_SUCCESSES * survey.present.outcome as f64 {
+        filter = Filter::Errors;
         found.push(
             "nearly all calls are failures: only errors seem to be logged. Questions about failures, rates and silence \
              cannot be answered; take the filter out of the proxies' access log"
@@ -207,6 +213,7 @@ fn suspicions(survey: &Survey) -> Vec<String> {
         );
     }
     if survey.durations.quantile(0.001).is_some_and(|shortest| shortest > SHORT.0) {
+        filter = if filter == Filter::None { Filter::Slow } else { filter };
         found.push(
             "hardly any call is shorter than 5 ms: a filter on the duration may leave out short ones. Rates and silence \
              would be wrong"
@@ -216,13 +223,14 @@ fn suspicions(survey: &Survey) -> Vec<String> {
     if let Some((calls, share)) =
         survey.confirmed().filter(|&(calls, share)| calls as u64 >= TELLING / 10 && share < CONFIRMED)
     {
+        filter = if filter == Filter::None { Filter::Sampled } else { filter };
         found.push(format!(
             "of {calls} calls that the callers' proxies report, the called's own proxies report {:.0} %: they may be \
              sampled or lost on the way",
             100.0 * share
         ));
     }
-    found
+    (filter, found)
 }
 
 /// Levels that could be entered after reading so much history: contracts, section 2.
