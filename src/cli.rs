@@ -6,6 +6,8 @@ use clap::{Args, Parser, Subcommand};
 use qualm_ingest::parse::Format;
 use qualm_model::level::Level;
 
+use crate::wire::{Namespace, Target};
+
 /// Watches how every service identity in a mesh behaves, keeps the evidence against each in bits, and turns it into
 /// graduated, expiring trust downgrades at the enforcement points, within a false-alarm budget.
 #[derive(Debug, Parser)]
@@ -31,6 +33,8 @@ pub(crate) enum Command {
     /// Look at a topic or a file and tell what is in it: formats, services, edges, delays, what can be asked of it and
     /// what to add. Needs no configuration, commits nothing, and ends by writing one that works.
     Look(LookArgs),
+    /// Print what connects a mesh, a shipper or a topic to Qualm, with comments, and what takes it back. Applies nothing.
+    Wire(WireArgs),
     /// List the formats that are understood, with a sample of each.
     Formats(FormatsArgs),
     /// Check a configuration and everything it needs: files, topics, certificates, ports; which levels are armed.
@@ -101,6 +105,18 @@ pub(crate) struct LookArgs {
     /// Without it a new qualm.toml is written, except with --json.
     #[arg(long, value_name = "FILE")]
     pub(crate) write: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WireArgs {
+    /// What to connect.
+    pub(crate) target: Target,
+    /// The Kubernetes namespace that Qualm runs in: names and addresses are made of it.
+    #[arg(long, default_value = "qualm")]
+    pub(crate) namespace: Namespace,
+    /// Print the way back: what to take out again, in order.
+    #[arg(long)]
+    pub(crate) remove: bool,
 }
 
 #[derive(Debug, Args)]

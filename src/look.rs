@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`topic`], [`files`]: where the sample comes from
-//! - [`survey`]: what is counted of it
+//! - [`mod@survey`]: what is counted of it
 //! - [`questions`]: what can be asked of it, and what to add
 //! - [`summary`]: what the counts say; [`words`]: how that is told
 //! - [`configuration`]: the configuration written at the end

@@ -14,6 +14,7 @@ mod look;
 mod observability;
 mod reload;
 mod run;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Look(args) => look::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Wire(args) => wire::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("qualm: {error:#}");

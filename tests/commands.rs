@@ -82,12 +82,15 @@ fn help_says_what_each_command_does_and_what_exit_codes_mean() {
         ("check", "certificates"),
         ("explain", "<IDENTITY>"),
         ("reload", "--config"),
+        ("wire", "--remove"),
     ] {
         assert!(all.out.contains(&format!("\n  {command} ")), "{command} is not in {all:#?}");
         let help = place.run(&[command, "--help"]);
         assert_eq!((help.code, help.out.contains(words)), (Some(0), true), "{command}: {help:#?}");
     }
     assert_eq!(place.run(&["chek"]).code, Some(2));
+    let refused = place.run(&["wire", "istio", "--namespace", "No!"]);
+    assert!(refused.code == Some(2) && refused.err.contains("`No!` is no namespace"), "{refused:#?}");
 }
 
 #[test]

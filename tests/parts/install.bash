@@ -38,8 +38,10 @@ apt_lists() {
 }
 
 # install_part NAME: runs fetch_NAME VERSION FOLDER, then try_NAME VERSION FOLDER, and only then gives the folder its name.
+# `building_part` is the folder while it is not whole: whoever sourced this removes it when interrupted.
+building_part=""
 install_part() {
-  local name="$1" version place building
+  local name="$1" version place
   version="$(part_version "$name")"
   place="$parts_dir/$name-$version"
   if [ -d "$place" ]; then
@@ -47,18 +49,21 @@ install_part() {
     return 0
   fi
   mkdir -p "$parts_dir"
-  building="$(mktemp -d "$parts_dir/.$name-XXXXXX")"
-  chmod 755 "$building"
-  if "fetch_$name" "$version" "$building" && "try_$name" "$version" "$building"; then
+  # What a run left that was killed: nothing takes a day to build.
+  find "$parts_dir" -maxdepth 1 -name '.*-??????' -mtime +0 -exec rm -rf {} +
+  building_part="$(mktemp -d "$parts_dir/.$name-XXXXXX")"
+  chmod 755 "$building_part"
+  if "fetch_$name" "$version" "$building_part" && "try_$name" "$version" "$building_part"; then
     # Somebody else may have been quicker; theirs is as good.
-    mv -T "$building" "$place" 2>/dev/null || [ -d "$place" ]
-    rm -rf "$building"
+    mv -T "$building_part" "$place" 2>/dev/null || [ -d "$place" ]
+    rm -rf "$building_part"
     echo "$name $version: installed in $place ($(du -sh "$place" | cut -f1))"
   else
-    rm -rf "$building"
+    rm -rf "$building_part"
     echo "$name $version could not be installed" >&2
     return 1
   fi
+  building_part=""
 }
 
 # says_version TEXT COMMAND…: COMMAND succeeds and its output contains TEXT; otherwise that output is shown.
@@ -95,27 +100,73 @@ try_envoy() {
   says_version "/$1/" "$2/envoy" --version
 }
 
-# promtool: whatever Debian's prometheus package brings, unpacked and not installed: no daemon is started.
-install_promtool() {
-  local place="$parts_dir/promtool" building
-  if command -v promtool >/dev/null; then
-    echo "promtool: $(command -v promtool)"
+# go_wrapper FOLDER MODULE VERSION: a module of its own in FOLDER/wrapper that requires MODULE, since `go install` refuses
+# programs whose go.mod replaces others. Its go.sum is the one of MODULE, which the checksum database has verified, so
+# everything else is held against that. All of Go's caches (gigabytes) are in FOLDER/go, and go with it.
+go_wrapper() {
+  need go golang-go || return 1
+  # From 1.21 on Go fetches the toolchain that a module asks for.
+  if [[ $(go env GOVERSION) =~ ^go1\.([0-9]|1[0-9]|20)([^0-9]|$) ]]; then
+    echo "$(go version) is too old: install Go 1.21 or later" >&2
+    return 1
+  fi
+  export GOMODCACHE="$1/go/mod" GOCACHE="$1/go/build" GOTMPDIR="$1/go" GOTOOLCHAIN=auto GOWORK=off
+  export GOFLAGS="-p=2 -mod=mod -modcacherw -buildvcs=false"
+  mkdir -p "$1/go" "$1/wrapper" && cd "$1/wrapper" || return 1
+  quietly go mod download "$2@v$3" || return 1
+  printf 'module example.test/wrapper\n\ngo 1.26\n\nrequire %s v%s\n' "$2" "$3" > go.mod
+  cp "$GOMODCACHE/$2@v$3/go.sum" . && chmod u+w go.sum
+}
+
+# kube-apiserver: built from its Go module. Its version is given to the linker, as the project's own build does.
+fetch_kube-apiserver() (
+  local flag="k8s.io/component-base/version.gitVersion=v$1" source="$2/go/mod/k8s.io/kubernetes@v$1"
+  go_wrapper "$2" k8s.io/kubernetes "$1" || exit 1
+  awk -v version="v0.${1#*.}" '/=> \.\/staging\// { print "replace " $1 " => " $1 " " version }' "$source/go.mod" >> go.mod
+  quietly nice go build -ldflags "-s -w -X $flag" -o "$2/kube-apiserver" k8s.io/kubernetes/cmd/kube-apiserver || exit 1
+  cd / && rm -rf "$2/go" "$2/wrapper"
+)
+
+try_kube-apiserver() {
+  says_version "v$1" "$2/kube-apiserver" --version
+}
+
+# istiod, and the custom resources it reads.
+fetch_istiod() (
+  go_wrapper "$2" istio.io/istio "$1" || exit 1
+  cp "$2/go/mod/istio.io/istio@v$1/manifests/charts/base/files/crd-all.gen.yaml" "$2/crds.yaml" || exit 1
+  quietly nice go build -ldflags "-s -w" -o "$2/" istio.io/istio/pilot/cmd/pilot-discovery || exit 1
+  cd / && rm -rf "$2/go" "$2/wrapper"
+)
+
+try_istiod() {
+  # Its version is set by the project's own build only.
+  says_version "pilot-discovery" "$2/pilot-discovery" --help
+}
+
+# unpack COMMAND PACKAGE: the command on the path, or the one of Debian's package, unpacked and not installed: no daemon
+# is started.
+unpack() {
+  local place="$parts_dir/$1" found
+  if command -v "$1" >/dev/null; then
+    echo "$1: $(command -v "$1")"
     return 0
   fi
-  if [ ! -x "$place/promtool" ]; then
-    command -v apt-get >/dev/null || { echo "'promtool' is missing: install Prometheus" >&2; return 1; }
+  if [ ! -x "$place/$1" ]; then
+    command -v apt-get >/dev/null || { echo "'$1' is missing: install it" >&2; return 1; }
     mkdir -p "$parts_dir"
-    building="$(mktemp -d "$parts_dir/.promtool-XXXXXX")"
+    building_part="$(mktemp -d "$parts_dir/.$1-XXXXXX")"
     apt_lists || echo "not root: using the package lists as they are"
-    if (cd "$building" && apt-get download -qq -o APT::Sandbox::User=root prometheus && dpkg -x prometheus_*.deb . && ./usr/bin/promtool --version >/dev/null 2>&1); then
-      mkdir -p "$place" && mv "$building/usr/bin/promtool" "$place/promtool"
-      rm -rf "$building"
+    if (cd "$building_part" && apt-get download -qq -o APT::Sandbox::User=root "$2" && dpkg -x "$2"_*.deb . && "./usr/bin/$1" --version >/dev/null 2>&1); then
+      found="$building_part/usr/bin/$1"
+      mkdir -p "$place" && mv "$found" "$place/$1"
+      rm -rf "$building_part"
     else
-      rm -rf "$building"
-      echo "'promtool' is missing: install it (on Debian: apt-get install prometheus)" >&2
+      rm -rf "$building_part"
+      echo "'$1' is missing: install it (on Debian: apt-get install $2)" >&2
       return 1
     fi
   fi
   export PATH="$PATH:$place"
-  echo "promtool: $place/promtool"
+  echo "$1: $place/$1"
 }

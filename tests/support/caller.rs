@@ -105,9 +105,26 @@ impl Connection {
 
     /// Sends one request without a body and reads the whole answer; the connection stays open.
     pub(crate) fn request(&mut self, method: &str, path: &str) -> io::Result<Response> {
+        self.send(method, path, &[], "")
+    }
+
+    /// Sends one request with headers and a body of one's own, and reads the whole answer; the connection stays open.
+    pub(crate) fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> io::Result<Response> {
         let host = &self.service;
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\n\r\n");
-        self.stream.get_mut().write_all(request.as_bytes())?;
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nuser-agent: {USER_AGENT}\r\n");
+        for (name, value) in headers {
+            request.push_str(&format!("{name}: {value}\r\n"));
+        }
+        if !body.is_empty() {
+            request.push_str(&format!("content-length: {}\r\n", body.len()));
+        }
+        self.stream.get_mut().write_all(format!("{request}\r\n{body}").as_bytes())?;
         self.stream.get_mut().flush()?;
         read_response(&mut self.stream)
     }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -26,6 +27,13 @@ use super::{
 /// A cluster id as `kafka-storage random-uuid` makes them: 16 bytes, URL-safe base64.
 const CLUSTER_ID: &str = "cXVhbG0tdGVzdHMta2Fmaw";
 
+/// Kafka's scripts, and what they run.
+const TOOLS: [(&str, &str); 3] = [
+    ("kafka-topics.sh", "org.apache.kafka.tools.TopicCommand"),
+    ("kafka-configs.sh", "kafka.admin.ConfigCommand"),
+    ("kafka-acls.sh", "org.apache.kafka.tools.AclCommand"),
+];
+
 /// How long librdkafka may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -39,12 +47,38 @@ pub(crate) struct Kafka {
 impl Kafka {
     /// Formats its storage under `folder`, starts it, and waits until it answers.
     pub(crate) fn start(folder: &Path) -> Self {
+        Self::start_with(folder, "")
+    }
+
+    /// The same with an authorizer, before whom everybody here may do everything: rights can be given and read.
+    pub(crate) fn start_guarded(folder: &Path) -> Self {
+        let guard = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                     super.users=User:ANONYMOUS\n";
+        Self::start_with(folder, guard)
+    }
+
+    /// Puts Kafka's own tools, under the names of its scripts, into a folder and says where.
+    pub(crate) fn tools(&self) -> PathBuf {
+        let folder = self.folder.join("bin");
+        fs::create_dir_all(&folder).expect("the test's folder can be written to");
+        for (script, class) in TOOLS {
+            let file = folder.join(script);
+            let java = "exec java -Xmx256m -XX:+UseSerialGC -XX:TieredStopAtLevel=1";
+            let text = format!("#!/bin/sh\n{java} -cp '{}' {class} \"$@\"\n", self.jars);
+            fs::write(&file, text).expect("the test's folder can be written to");
+            let mode = fs::Permissions::from_mode(0o755);
+            fs::set_permissions(&file, mode).expect("our own file can be made executable");
+        }
+        folder
+    }
+
+    fn start_with(folder: &Path, settings: &str) -> Self {
         let part = Part::Kafka.folder().expect("parts::present was asked first");
         let jars = part.join("libs").join("*").display().to_string();
         let folder = folder.join("kafka");
         fs::create_dir_all(&folder).expect("the test's folder can be written to");
         let port = ports::free();
-        write_properties(&folder, port, ports::free());
+        write_properties(&folder, port, ports::free(), settings);
         format_storage(&jars, &folder);
         let process = spawn(&jars, &folder);
         let mut kafka = Self { folder, jars, port, process };
@@ -175,7 +209,7 @@ async fn enqueue(producer: &FutureProducer, mut record: FutureRecord<'_, str, [u
     }
 }
 
-fn write_properties(folder: &Path, port: u16, controller: u16) {
+fn write_properties(folder: &Path, port: u16, controller: u16, settings: &str) {
     let logs = folder.join("logs");
     let properties = format!(
         "process.roles=broker,controller\n\
@@ -195,7 +229,8 @@ fn write_properties(folder: &Path, port: u16, controller: u16) {
          share.coordinator.state.topic.num.partitions=3\n\
          share.coordinator.state.topic.replication.factor=1\n\
          share.coordinator.state.topic.min.isr=1\n\
-         group.initial.rebalance.delay.ms=0\n",
+         group.initial.rebalance.delay.ms=0\n\
+         {settings}",
         logs.display()
     );
     fs::write(folder.join("server.properties"), properties).expect("the test's folder can be written to");

@@ -14,6 +14,8 @@ const VERSIONS: &str = include_str!("../parts/versions");
 pub(crate) enum Part {
     Kafka,
     Envoy,
+    KubeApiserver,
+    Istiod,
 }
 
 impl Part {
@@ -21,6 +23,8 @@ impl Part {
         match self {
             Self::Kafka => "kafka",
             Self::Envoy => "envoy",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::Istiod => "istiod",
         }
     }
 
@@ -54,16 +58,25 @@ pub(crate) fn present(parts: &[Part]) -> bool {
     false
 }
 
-/// Prometheus' own checker: on the path, or where `tests/run` unpacks it. Missing it is as a missing [part](present).
+/// Prometheus' own checker. Missing it is as a missing [part](present).
 pub(crate) fn promtool() -> Option<PathBuf> {
+    command("promtool")
+}
+
+/// The store of the Kubernetes API server. Missing it is as a missing [part](present).
+pub(crate) fn etcd() -> Option<PathBuf> {
+    command("etcd")
+}
+
+/// A command: on the path, or where `tests/run` unpacks it.
+fn command(name: &str) -> Option<PathBuf> {
     let on_the_path = env::var_os("PATH").map(|path| env::split_paths(&path).collect::<Vec<_>>()).unwrap_or_default();
-    let unpacked = cache().map(|cache| cache.join("qualm/parts/promtool"));
-    let found =
-        on_the_path.into_iter().chain(unpacked).map(|folder| folder.join("promtool")).find(|file| file.is_file());
+    let unpacked = cache().map(|cache| cache.join("qualm/parts").join(name));
+    let found = on_the_path.into_iter().chain(unpacked).map(|folder| folder.join(name)).find(|file| file.is_file());
     if found.is_none() {
-        let why = "not installed: promtool; tests/run installs it";
+        let why = format!("not installed: {name}; tests/run installs it");
         assert!(!is_set("QUALM_REQUIRE_PARTS"), "{why}");
-        leave_out(why);
+        leave_out(&why);
     }
     found
 }
