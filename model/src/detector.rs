@@ -158,6 +158,21 @@ impl Question {
         Self::Unwitnessed,
     ];
 
+    /// Whether its answer is that there are more of something in a window than usual.
+    pub const fn counts(self) -> bool {
+        matches!(
+            self,
+            Self::Rate1m
+                | Self::Rate10m
+                | Self::Rate1h
+                | Self::EdgeRate
+                | Self::DestinationRate
+                | Self::Spread10m
+                | Self::Spread1h
+                | Self::FanIn
+        )
+    }
+
     /// The name in every output.
     pub const fn name(self) -> &'static str {
         match self {

@@ -379,7 +379,10 @@ impl Scorer {
                 operation: (!case.event.operation().is_empty()).then(|| case.event.operation().to_owned()),
             })
         };
-        values.reasons().into_iter().filter_map(reason).take(8).collect()
+        let told: Vec<Reason> = values.reasons().into_iter().filter_map(reason).take(8).collect();
+        // A surprise is held over the edge of a window, what was counted is not: nobody is told that too few are too many.
+        let is_sound = |reason: &Reason| !reason.detector.counts() || reason.observed > reason.expected;
+        if told.iter().any(is_sound) { told.into_iter().filter(is_sound).collect() } else { told }
     }
 
     fn close_summary(&mut self, watermark: Timestamp, wall: Timestamp, verdicts: &mut Vec<Verdict>) {

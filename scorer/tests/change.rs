@@ -12,7 +12,7 @@ use qualm_model::{
 use qualm_scorer::{
     config::{EnforceConfig, Mode, ScorerConfig},
     scorer::{Observed, Scorer},
-    verdict::{Cause, Verdict},
+    verdict::{Cause, Reason, Verdict},
 };
 
 const SERVICES: u64 = 24;
@@ -131,7 +131,15 @@ fn feed(scorer: &mut Scorer, calls: &[Call]) -> (Vec<Verdict>, Vec<Observed>) {
             observed.push(scorer.observe(event, wall, &mut verdicts));
         });
     }
+    verdicts.iter().for_each(assert_that_too_many_are_more_than_usual);
     (verdicts, observed)
+}
+
+/// What is told of a window does not contradict itself: a surprise may be held over the window's edge, a count is not.
+fn assert_that_too_many_are_more_than_usual(verdict: &Verdict) {
+    let is_sound = |reason: &Reason| !reason.detector.counts() || reason.observed > reason.expected;
+    let sound = verdict.reasons.iter().filter(|reason| is_sound(reason)).count();
+    assert!(sound == 0 || sound == verdict.reasons.len(), "{:?}", verdict.reasons);
 }
 
 fn entries(verdicts: &[Verdict]) -> Vec<&Verdict> {
