@@ -298,7 +298,7 @@ fn a_restart_forgets_no_report() {
         snapshots.save(first.scorer.changes(Covered::default()));
         snapshots.finish().expect("it was being written").expect("it can be written");
         drop(snapshots);
-        let (_snapshots, loaded) = reopened(directory.path(), config());
+        let (_snapshots, loaded) = reopened(directory.path(), &config());
         let mut rest = Reading { scorer: loaded.expect("a snapshot").scorer, ..first };
         rest.read(&reports[restart..]);
         assert!(rest.observed == whole.observed, "restart at {restart}");

@@ -74,7 +74,7 @@ fn a_restart_at_any_point_changes_nothing() {
         snapshots.save(scorer.changes(covered.clone()));
         snapshots.finish().expect("it was being written").expect("it can be written");
         drop((snapshots, scorer));
-        let (_snapshots, loaded) = reopened(directory.path(), ScorerConfig::default());
+        let (_snapshots, loaded) = reopened(directory.path(), &ScorerConfig::default());
         let mut loaded = loaded.expect("a snapshot");
         assert_eq!(loaded.covered, covered);
         feed(&mut loaded.scorer, &calls[restart..], restart, 500, &mut outcomes);
@@ -107,7 +107,7 @@ fn what_changes_while_a_snapshot_is_collected_is_in_it_as_it_was() {
         snapshots.save(changes);
         snapshots.finish().expect("it was being written").expect("it can be written");
         drop((snapshots, scorer));
-        let (_snapshots, loaded) = reopened(directory.path(), ScorerConfig::default());
+        let (_snapshots, loaded) = reopened(directory.path(), &ScorerConfig::default());
         let mut loaded = loaded.expect("a snapshot");
         feed(&mut loaded.scorer, &calls[begun..], begun, 500, &mut outcomes);
         assert_eq!(outcomes.verdicts, expected.verdicts, "begun at {begun}");
@@ -160,11 +160,11 @@ fn the_order_of_reading_that_is_saved_brings_the_same_verdicts_again() {
     snapshots.finish().expect("it was being written").expect("it can be written");
     drop((snapshots, scorer));
 
-    let (kept, loaded) = reopened(directory.path(), ScorerConfig::default());
+    let (kept, loaded) = reopened(directory.path(), &ScorerConfig::default());
     drop((kept, loaded));
     let order = until_free(|| Snapshots::order(directory.path()));
     assert_eq!(order.len(), 2, "one list a snapshot");
-    let (_copied, loaded) = reopened(copy.path(), ScorerConfig::default());
+    let (_copied, loaded) = reopened(copy.path(), &ScorerConfig::default());
     let mut again = loaded.expect("a snapshot").scorer;
     let mut outcomes = Outcomes::default();
     for run in &order[1] {

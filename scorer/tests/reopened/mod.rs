@@ -8,7 +8,7 @@ use qualm_scorer::{
 };
 
 /// The writing thread lets go of the file a moment after its handle is dropped.
-pub(crate) fn reopened(directory: &Path, config: ScorerConfig) -> (Snapshots, Option<Loaded>) {
+pub(crate) fn reopened(directory: &Path, config: &ScorerConfig) -> (Snapshots, Option<Loaded>) {
     for _ in 0..2000 {
         match Snapshots::open(directory, config.clone()) {
             Err(SnapshotError::Unwritable { .. }) => thread::sleep(Duration::from_millis(5)),
