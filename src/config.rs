@@ -118,7 +118,8 @@ impl Config {
             let budget = self.budget.per_day(level);
             if !(budget > 0.0 && budget <= 10_000.0) {
                 return Err(format!(
-                    "[budget] {level}: {budget} entries a day is not a budget; it must be above 0 and at most 10000"
+                    "[budget] {}: {budget} entries a day is not a budget; it must be above 0 and at most 10000 a day",
+                    Budget::key(level)
                 ));
             }
         }
@@ -228,6 +229,9 @@ fn remedy(message: &str) -> &'static str {
     if message.starts_with("duplicate key") {
         return "; it stands here for the second time, keep one of the two";
     }
+    if message.contains("invalid socket address syntax") {
+        return "; write host:port, for example 127.0.0.1:9464 (the host as an IP address, not by name)";
+    }
     if expects(&["usize", "u16", "u32", "u64"]) {
         return "; write a whole number without unit and quotes, as 1024";
     }
@@ -245,17 +249,24 @@ fn key_at(text: &str, place: usize) -> Option<&str> {
     Some(key.trim())
 }
 
-/// From `unknown field `budgett`, expected one of `a`, `b``: the expected word nearest to the unknown one.
+/// From `unknown field `budgett`, expected one of `a`, `b``: the expected word that the unknown one
+/// begins, else the one that a few typing errors make of it, one in three letters at most.
 fn nearest(message: &str) -> Option<String> {
     if !message.starts_with("unknown") {
         return None;
     }
     let mut words = message.split('`').skip(1).step_by(2);
     let wrong = words.next()?;
-    words
+    let known: Vec<&str> = words.collect();
+    if let Some(begun) = known.iter().find(|word| wrong.len() > 1 && word.starts_with(wrong)) {
+        return Some((*begun).to_owned());
+    }
+    let bearable = wrong.chars().count() / 3;
+    known
+        .into_iter()
         .map(|word| (strsim::damerau_levenshtein(wrong, word), word))
         .min()
-        .filter(|(distance, _)| *distance <= 3)
+        .filter(|(distance, _)| *distance <= bearable)
         .map(|(_, word)| word.to_owned())
 }
 
@@ -342,6 +353,31 @@ mod tests {
     fn an_unknown_key_is_refused_with_the_nearest() {
         let error = Config::parse("[budget]\nwatchd_per_day = 3\n").expect_err("unknown key");
         assert!(error.contains("line 2") && error.contains("`watched_per_day`"), "{error}");
+    }
+
+    #[test]
+    fn a_guess_is_made_from_the_begin_of_a_word_or_a_typing_error_and_from_nothing_else() {
+        for (text, guess) in [
+            ("[budget]\nrestricted = 3\n", Some("did you mean `restricted_per_week`?")),
+            ("[[file]]\npath = \"x\"\nformat = \"zeek\"\n", Some("did you mean `zeek_json`?")),
+            ("[budget]\nxyz = 3\n", None),
+        ] {
+            let error = Config::parse(text).expect_err(text);
+            match guess {
+                Some(guess) => assert!(error.contains(guess), "{error}"),
+                None => assert!(!error.contains("did you mean"), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_address_without_a_port_and_a_budget_are_told_by_what_to_write() {
+        let error = Config::parse("[observe]\naddress = \"localhost\"\n").expect_err("no address");
+        assert!(error.contains("`address`") && error.contains("127.0.0.1:9464"), "{error}");
+        let error = Config::parse("[budget]\nquarantined_per_month = 0\n").expect_err("zero");
+        assert!(error.contains("[budget] quarantined_per_month"), "{error}");
+        let error = Config::parse("[lease]\nthrottled = \"-5m\"\n").expect_err("negative");
+        assert!(error.contains("from \"0s\" to \"400d\""), "{error}");
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Findings {
         };
         let next = match (self.setting, activity) {
             (Setting::Backtest, Activity::Create | Activity::Update) => {
-                vec!["look at its lines in trust.jsonl and scores.parquet".to_owned()]
+                vec!["look at its lines in trust.jsonl, and with --scores in scores.parquet".to_owned()]
             }
             _ => Vec::new(),
         };

@@ -144,6 +144,17 @@ fn no_path_of_one_machine_is_in_the_tree() {
     assert!(found.is_empty(), "paths of one machine:\n{}", found.join("\n"));
 }
 
+#[test]
+fn every_format_is_documented() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documented = std::fs::read_to_string(root.join("docs/formats.md")).expect("docs/formats.md");
+    let rows: Vec<&str> = documented.lines().filter(|line| line.starts_with("| `")).collect();
+    for format in qualm_ingest::parse::Format::ALL {
+        let name = format!("`{format}`");
+        assert!(rows.iter().any(|row| row.contains(&name)), "{name} has no row in docs/formats.md");
+    }
+}
+
 /// True for the folder of this checkout, and for absolute paths into folders that only one person's machine has.
 fn names_a_machine(line: &str, checkout: &str) -> bool {
     let in_checkout = checkout.len() > 1 && line.contains(&format!("{checkout}/"));

@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for Length {
             _ => return Err(wrong()),
         };
         if !(0..=400 * 86_400 / seconds).contains(&number) {
-            return Err(D::Error::custom(format!("`{text}` is out of range; at most 400 days")));
+            return Err(D::Error::custom(format!("`{text}` is out of range; write a length from \"0s\" to \"400d\"")));
         }
         Ok(Self::seconds(number * seconds))
     }
@@ -90,6 +90,17 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// The key of a level in the configuration; empty for levels that behaviour does not lead to.
+    pub const fn key(level: Level) -> &'static str {
+        match level {
+            Level::Watched => "watched_per_day",
+            Level::Throttled => "throttled_per_day",
+            Level::Restricted => "restricted_per_week",
+            Level::Quarantined => "quarantined_per_month",
+            Level::Trusted | Level::Revoked => "",
+        }
+    }
+
     /// Entries a day into a level; 0 for levels that behaviour does not lead to.
     pub fn per_day(&self, level: Level) -> f64 {
         match level {

@@ -220,7 +220,10 @@ fn service(verdict: &Verdict) -> String {
 fn scope(verdict: &Verdict) -> String {
     match &verdict.subject.instance {
         Some(instance) => format!("instance {instance} only"),
-        None => format!("the whole service ({} live instances)", verdict.instances.len()),
+        None => match verdict.instances.len() {
+            1 => "the whole service (1 live instance)".to_owned(),
+            live => format!("the whole service ({live} live instances)"),
+        },
     }
 }
 

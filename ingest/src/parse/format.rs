@@ -193,18 +193,57 @@ impl fmt::Display for Format {
 
 /// A word that is no format.
 #[derive(Debug, thiserror::Error)]
-#[error("`{word}` is not a format; did you mean {nearest}? `qualm formats` lists them all")]
+#[error("`{word}` is not a format; {guess}`qualm formats` lists them all")]
 pub struct InvalidFormat {
     word: String,
-    nearest: Format,
+    /// Which one may have been meant, as a question; empty where none is near.
+    guess: String,
 }
 
 impl FromStr for Format {
     type Err = InvalidFormat;
 
     fn from_str(word: &str) -> Result<Self, InvalidFormat> {
-        let near = |format: &&Self| strsim::damerau_levenshtein(format.as_str(), word);
-        let nearest = *Self::ALL.iter().min_by_key(near).unwrap_or(&Self::Mapped);
-        if nearest.as_str() == word { Ok(nearest) } else { Err(InvalidFormat { word: word.to_owned(), nearest }) }
+        if let Some(format) = Self::ALL.iter().find(|format| format.as_str() == word) {
+            return Ok(*format);
+        }
+        let guess = nearest(word).map_or_else(String::new, |format| format!("did you mean {format}? "));
+        Err(InvalidFormat { word: word.to_owned(), guess })
+    }
+}
+
+/// The format that the word begins, else the one that a few typing errors make of it, one in three letters at most.
+fn nearest(word: &str) -> Option<Format> {
+    let is_begun = |format: &&Format| word.len() > 1 && format.as_str().starts_with(word);
+    if let Some(format) = Format::ALL.iter().find(is_begun) {
+        return Some(*format);
+    }
+    let distance = |format: &&Format| strsim::damerau_levenshtein(format.as_str(), word);
+    let bearable = word.chars().count() / 3;
+    Format::ALL.iter().filter(|format| distance(format) <= bearable).min_by_key(distance).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_is_guessed_from_its_begin_or_a_typing_error_and_from_nothing_else() {
+        for (word, guess) in [
+            ("istio_jsn", Some(Format::IstioJson)),
+            ("istio", Some(Format::IstioJson)),
+            ("zeek", Some(Format::ZeekJson)),
+            ("postgres", Some(Format::PostgresCsv)),
+            ("kafka_authoriser", Some(Format::KafkaAuthorizer)),
+            ("nginx", None),
+            ("a", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word), guess, "{word}");
+        }
+        let told = |word: &str| word.parse::<Format>().expect_err("no format").to_string();
+        assert_eq!(told("hubbel"), "`hubbel` is not a format; did you mean hubble? `qualm formats` lists them all");
+        assert_eq!(told("nginx"), "`nginx` is not a format; `qualm formats` lists them all");
+        assert!(Format::ALL.iter().all(|format| format.as_str().parse::<Format>().is_ok_and(|read| read == *format)));
     }
 }
