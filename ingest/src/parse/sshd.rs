@@ -92,7 +92,9 @@ impl Sshd {
         if !self.is_news(&line, login) {
             return Err(Rejection::Part);
         }
-        let is_certificate = login.method == "publickey" && line.message.contains("-CERT ");
+        // Anybody can show another's certificate: only a login that was accepted has proven its key.
+        let is_certificate =
+            login.attempt == Attempt::Accepted && login.method == "publickey" && line.message.contains("-CERT ");
         row.push(EventDraft {
             start: time,
             report: time,
@@ -321,6 +323,18 @@ mod tests {
     const FAILED: &str =
         "Dec 10 06:55:48 LabSZ sshd[24200]: Failed password for root from 173.234.31.186 port 38926 ssh2";
     const KEY: &str = "2026-11-22T02:02:24.122+00:00 web-1 sshd[77]: Accepted publickey for alice from 10.0.0.7 port 51000 ssh2: ED25519 SHA256:AAAAC3NzaC1lZDI1NTE5AAAAIJ0aBcDeFgHiJkLmNoP";
+
+    #[test]
+    fn a_certificate_that_was_only_shown_vouches_for_nobody() {
+        let accepted = KEY.replace("ED25519 SHA256", "ED25519-CERT SHA256");
+        let accepted =
+            format!("{accepted} ID alice (serial 7) CA RSA SHA256:AAAAC3NzaC1lZDI1NTE5AAAAIJ0aBcDeFgHiJkLmNoP");
+        let failed = accepted.replace("Accepted", "Failed");
+        for (line, provenance) in [(accepted, Provenance::Certificate), (failed, Provenance::Name)] {
+            let batch = parse(&line).expect("an event");
+            assert_eq!(batch.event(0).source().provenance(), provenance, "{line}");
+        }
+    }
 
     #[test]
     fn a_year_that_is_not_told_is_the_latest_that_has_been() {
