@@ -238,6 +238,32 @@ mod tests {
     }
 
     #[test]
+    fn a_followed_file_that_is_away_must_have_been_read_before() {
+        let text = "[[file]]\npath = \"none.log\"\nfollow = true\n";
+        let config = Config::parse(text).expect("it is valid");
+        let error = known(&config, &Positions::new()).expect_err("never read").to_string();
+        assert!(error.contains("none.log") && error.contains("never read before"), "{error}");
+        assert!(known(&config, &Positions::from([((0, 0), 7)])).is_ok());
+    }
+
+    #[test]
+    fn a_certificate_is_told_of_once_it_has_ended() {
+        let at = Timestamp::from_seconds;
+        assert_eq!(expired(at(7200), at(7199)), None);
+        let told = expired(at(7200), at(10_800)).expect("it has ended");
+        assert!(told.contains("expired 1.0 h ago; renew it"), "{told}");
+    }
+
+    #[test]
+    fn topics_of_dead_letters_and_of_alerts_are_written_to() {
+        let text = "[[kafka]]\ntopics = [{ name = \"a\" }]\ndead_letter_topic = \"dead\"\n[[kafka]]\n\
+                    [alerts.kafka]\nbrokers = \"b:1\"\ntopic = \"alerts\"\n";
+        let config = Config::parse(text).expect("it is valid");
+        let topics: Vec<_> = written(&config).iter().map(|of| (of.section, of.topic)).collect();
+        assert_eq!(topics, [("kafka", "dead"), ("alerts", "alerts")]);
+    }
+
+    #[test]
     fn alerts_go_to_a_file_that_is_there_or_can_be_made() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = |name: &str| -> PathBuf { folder.path().join(name) };
