@@ -85,7 +85,7 @@ pub(crate) fn run(args: &BacktestArgs) -> Result<ExitCode> {
     if let Some(first) = report.none_read {
         bail!(
             "none of the {} records could be read as {}: the first, row {}, is `{}`; name the format that they have with \
-             --format, or the columns with --mapping",
+             --format (`qualm formats` lists them), or the columns with --mapping",
             report.records,
             report.format,
             first.row,
@@ -142,11 +142,7 @@ fn parser(args: &BacktestArgs) -> Result<(Parser, String)> {
     let (format, mapping) = match (args.format, &args.mapping) {
         (Some(_), Some(_)) => bail!("--format and --mapping exclude each other; a mapping is for records of your own"),
         (Some(Format::Mapped), None) => bail!("--format mapped needs to know the columns; give --mapping FILE instead"),
-        (None, None) => bail!(
-            "what are the records? Give --format istio_json, istio_text or vault_audit, or --mapping FILE for CSV or \
-             JSON lines of your own (ready ones are under datasets/mappings)"
-        ),
-        (Some(format), None) => (format, None),
+        (format, None) => (format.unwrap_or_default(), None),
         (None, Some(path)) => (Format::Mapped, Some(read_mapping(path)?)),
     };
     let name = args.mapping.as_ref().map_or_else(|| format.to_string(), |path| format!("mapping {}", path.display()));

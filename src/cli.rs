@@ -20,7 +20,7 @@ pub(crate) struct Cli {
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 it failed while running; 2 the command line, the configuration or an \
 input is wrong (the message says which and what to do); 3 `check` found something to mend.\n\nFirst steps: `qualm \
 demo` shows the main job on this machine alone; `qualm check --config qualm.toml` tells what is wrong with a setup; \
-`qualm backtest LOG --format istio_json --out DIR` shows what would have been flagged.";
+`qualm backtest LOG --out DIR` shows what would have been flagged.";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -130,7 +130,7 @@ pub(crate) struct BacktestArgs {
     /// Log files, plain, .gz or .zst; `-` is standard input.
     #[arg(required = true)]
     pub(crate) inputs: Vec<PathBuf>,
-    /// Format of the records.
+    /// Format of the records, one of `qualm formats`; found out otherwise.
     #[arg(long, conflicts_with = "mapping")]
     pub(crate) format: Option<Format>,
     /// Mapping file (TOML) for CSV or JSON lines of your own; ready ones are under datasets/mappings.
@@ -146,9 +146,17 @@ pub(crate) struct BacktestArgs {
     #[arg(long)]
     pub(crate) scores: bool,
     /// Highest level that this input may lead to.
-    #[arg(long, default_value = "quarantined")]
+    #[arg(long, default_value = "quarantined", value_parser = behavioural)]
     pub(crate) max_level: Level,
     /// Directory to write to; made where it does not exist.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// A level that behaviour can lead to.
+fn behavioural(text: &str) -> Result<Level, String> {
+    match text.parse::<Level>() {
+        Ok(Level::Revoked) => Err("no behaviour leads to `revoked`; at most quarantined".to_owned()),
+        parsed => parsed.map_err(|error| error.to_string()),
+    }
 }

@@ -1,4 +1,9 @@
 //! The configuration: one strict TOML file, read whole before any port is bound. Each part owns its section.
+//!
+//! # Layout
+//! - [`inputs`]: what inputs and addresses say that cannot be meant
+
+mod inputs;
 
 use std::{
     fs,
@@ -63,7 +68,7 @@ impl Default for HistoryConfig {
             oldest: Length(Span(400 * Span::DAY.0)),
             max_duration: Length(Span::HOUR),
             files: Vec::new(),
-            format: Format::IstioJson,
+            format: Format::Auto,
         }
     }
 }
@@ -149,6 +154,7 @@ impl Config {
         if self.state.journal_mib < 16 {
             return Err("[state] journal_mib: at least 16 are needed".to_owned());
         }
+        inputs::check(self)?;
         self.alerts.validate().map_err(|error| error.to_string())
     }
 

@@ -10,6 +10,7 @@
 //! - [`alerts`]: verdicts to findings to sinks
 //! - [`coverage`]: which of the proxies seen in telemetry enforce; [`laggards`]: when the log says who does not
 //! - [`premises`]: what must hold before anything is opened
+//! - [`understood`]: how much of each input was understood, and what is said of the rest
 
 pub(crate) mod alerts;
 pub(crate) mod checkpoint;
@@ -21,6 +22,7 @@ pub(crate) mod pipeline;
 pub(crate) mod premises;
 pub(crate) mod publish;
 pub(crate) mod state;
+pub(crate) mod understood;
 
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -46,6 +48,7 @@ use self::{
     inputs::{Input, Inputs},
     pipeline::{Pipeline, Wires},
     publish::Publisher,
+    understood::NothingUnderstood,
 };
 use crate::{
     cli::RunArgs,
@@ -134,10 +137,12 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let registry = Registry::new();
     let metrics = PipelineMetrics::register(&registry)?;
     let listener = Listener::prepare(&config.listen)?;
+    // A topic that does not exist is told before the state is opened and any port is bound.
+    let mut inputs = Inputs::start(config, &setup.clock, &registry)?;
     let state = state::open(config, &setup.hash, setup.clock.now())?;
     state.journal.register(&registry)?;
-    // A topic that does not exist is told before any port is bound.
-    let mut inputs = Inputs::start(config, &setup.clock, &registry)?;
+    premises::known(config, &state.covered.positions)?;
+    premises::told(config, listener.as_ref(), setup.clock.now());
     let page = Observability::bind(&config.observe).await?;
     tracing::info!(address = %page.address(), "metrics, health and readiness");
     let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], ..Readiness::default() });
@@ -166,7 +171,11 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     }
     let publisher = Publisher::start(table, state.journal.clone());
     let wires = Wires { inputs, report, publisher, coverage, readiness, metrics, registry: &registry, stopped };
-    Pipeline::new(setup, state, wires)?.run().await.context(WhileRunning)
+    Pipeline::new(setup, state, wires)?.run().await.map_err(|error| match error.is::<NothingUnderstood>() {
+        // It is the input that is wrong.
+        true => error,
+        false => error.context(WhileRunning),
+    })
 }
 
 /// What the gRPC port is wired to.

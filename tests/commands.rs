@@ -116,6 +116,26 @@ fn a_wrong_configuration_is_refused_at_start_with_file_key_and_remedy() {
             &["[alerts] file = \"none/alerts.jsonl\"", "its directory", "make it"],
         ),
         ("", &["nothing to read", "[[kafka]]"]),
+        ("[[file]]\n[[file]]\n", &["[[file]] path = \"-\"", "stands twice", "keep one"]),
+        ("[[kafka]]\ntopics = [{ name = \"a\" }, { name = \"a\" }]\n", &["a stands twice for group qualm"]),
+        ("[[file]]\npath = \"access.log\"\nmax_record_bytes = 0\n", &["max_record_bytes", "every record is too long"]),
+        ("[[file]]\npath = \"access.log\"\n[state]\ndirectory = \"\"\n", &["[state] directory", "name one"]),
+        ("[[file]]\npath = \"access.log\"\n[enforce]\nprotected = [\"\"]\n", &["[enforce] protected", "take it out"]),
+        ("[[file]]\npath = \"access.log\"\nmax_level = \"revoked\"\n", &["max_level", "at most \"quarantined\""]),
+        (
+            "[[file]]\npath = \"access.log\"\n[history]\nfiles = [\"none.zst\"]\n",
+            &["[history] files: none.zst", "correct the path"],
+        ),
+        (
+            "[[file]]\npath = \"access.log\"\n[history]\nformat = \"mapped\"\n",
+            &["[history] format", "no key for a mapping"],
+        ),
+        (
+            "[listen]\naddress = \"127.0.0.1:9465\"\nplaintext_loopback = true\n[observe]\naddress = \"127.0.0.1:9465\"\n",
+            &["[observe] address", "another port"],
+        ),
+        ("[[file]]\npath = \"access.log\"\nmapping = \"none.toml\"\nformat = \"mapped\"\n", &["none.toml"]),
+        ("[[file]]\npath = \"access.log\"\nformat = \"mapped\"\n", &["access.log", "needs a mapping file"]),
         (
             "[listen]\naddress = \"127.0.0.1:0\"\ncertificate = \"none.crt\"\nkey = \"k\"\nclient_roots = \"r\"\n",
             &["listen.certificate", "none.crt", "name a PEM file"],
@@ -316,6 +336,56 @@ fn a_log_of_which_no_record_can_be_read_is_a_wrong_input_with_its_first_reason()
     fs::write(place.path().join("log"), "").unwrap();
     let nothing = place.run(&["backtest", "log", "--format", "istio_json", "--out", "out"]);
     assert_eq!(nothing.code, Some(0), "a quiet day is no mistake: {nothing:#?}");
+}
+
+#[test]
+fn the_format_of_a_log_is_found_out_where_none_is_named() {
+    let place = Place::with("");
+    fs::write(place.path().join("log"), format!("{LINE}\n")).unwrap();
+    let read = place.run(&["backtest", "log", "--out", "out"]);
+    assert_eq!(read.code, Some(0), "{read:#?}");
+    let report = fs::read_to_string(place.path().join("out/report.json")).unwrap();
+    assert!(report.contains("\"format\": \"auto\"") && report.contains("\"scored\": 1"), "{report}");
+    let revoked = place.run(&["backtest", "log", "--out", "out", "--max-level", "revoked"]);
+    assert!(revoked.code == Some(2) && revoked.err.contains("no behaviour leads to `revoked`"), "{revoked:#?}");
+}
+
+#[test]
+fn run_says_what_it_rejects_and_an_input_of_which_nothing_is_understood_is_a_wrong_one() {
+    let config = "[[file]]\npath = \"access.log\"\nformat = \"istio_json\"\n[observe]\naddress = \"127.0.0.1:0\"\n";
+    let place = Place::with(config);
+    let write = |lines: &str| fs::write(place.path().join("access.log"), lines).unwrap();
+    write(&"{\"start_time\":\n".repeat(100));
+    let refused = place.run(&["run"]);
+    assert_eq!(refused.code, Some(2), "{refused:#?}");
+    for words in ["none of the 100 records could be read", "row 0 of access.log, is `syntax`", "`qualm formats`"] {
+        assert!(refused.err.contains(words), "{words}: {refused:#?}");
+    }
+    let said = format!("{}{}", refused.out, refused.err);
+    assert_eq!(said.matches("a record is rejected").count(), 1, "once, not a hundred times: {refused:#?}");
+    assert!(said.contains("nothing in it was understood") && said.contains("syntax 100"), "{refused:#?}");
+    // What was not understood was not passed over: it is read again when it can be.
+    write(&format!("{{\"start_time\":\n{LINE}\n"));
+    let read = place.run(&["run"]);
+    assert_eq!(read.code, Some(0), "one that can be read is enough: {read:#?}");
+    let said = format!("{}{}", read.out, read.err);
+    for words in ["a record is rejected", "has ended", "events=1", "syntax 1"] {
+        assert!(said.contains(words), "{words}: {read:#?}");
+    }
+    let nothing_new = place.run(&["run"]);
+    assert_eq!(nothing_new.code, Some(0), "nothing new is no mistake: {nothing_new:#?}");
+}
+
+#[test]
+fn a_followed_file_that_is_away_is_told_by_check_and_refused_by_run_where_it_was_never_read() {
+    let place = read(&format!("{LINE}\n"));
+    let config = "[[file]]\npath = \"other.log\"\nfollow = true\n[observe]\naddress = \"127.0.0.1:0\"\n";
+    fs::write(place.path().join("qualm.toml"), config).unwrap();
+    let checked = place.run(&["check"]);
+    assert!(checked.line("other.log is not there").starts_with("warn"), "{checked:#?}");
+    let refused = place.run(&["run"]);
+    assert_eq!(refused.code, Some(2), "{refused:#?}");
+    assert!(refused.err.contains("\"other.log\": is not there, and was never read before"), "{refused:#?}");
 }
 
 #[test]

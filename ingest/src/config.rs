@@ -56,7 +56,8 @@ impl Default for KafkaConfig {
 pub struct TopicConfig {
     /// Its name.
     pub name: String,
-    /// What its records are.
+    /// What its records are; found out, record by record, where it is left out.
+    #[serde(default)]
     pub format: Format,
     /// The mapping file, for `mapped`.
     #[serde(default)]
@@ -101,7 +102,7 @@ impl TopicConfig {
 pub struct FileConfig {
     /// Path; `-` is standard input. `.gz` and `.zst` are recognised by their first bytes.
     pub path: PathBuf,
-    /// What its lines are.
+    /// What its lines are; found out, line by line, where it is left out.
     pub format: Format,
     /// The mapping file, for `mapped`.
     pub mapping: Option<PathBuf>,
@@ -123,7 +124,7 @@ impl Default for FileConfig {
     fn default() -> Self {
         Self {
             path: PathBuf::from("-"),
-            format: Format::IstioJson,
+            format: Format::Auto,
             mapping: None,
             follow: false,
             max_level: None,
@@ -196,7 +197,7 @@ mod tests {
             r#"
             [[kafka]]
             brokers = "kafka:9092"
-            topics = [{ name = "mesh", format = "istio_json" }, { name = "sales", format = "mapped", mapping = "m" }]
+            topics = [{ name = "mesh" }, { name = "sales", format = "mapped", mapping = "m" }]
             [kafka.properties]
             "security.protocol" = "ssl"
             [[file]]
@@ -212,6 +213,7 @@ mod tests {
         assert_eq!((kafka.group.as_str(), kafka.topics[0].max_level()), ("qualm", Level::Quarantined));
         assert_eq!(kafka.topics[1].max_level(), Level::Watched);
         assert_eq!((file.follow, file.max_level()), (false, Level::Watched));
+        assert_eq!((kafka.topics[0].format, FileConfig::default().format), (Format::Auto, Format::Auto));
         assert_eq!(kafka.topics[0].envelope, Envelope::Auto);
         assert_eq!(file.envelope, Envelope::Pointer("/event/original".to_owned()));
         let error = toml::from_str::<Inputs>("[[file]]\nenvelope = \"cri\"").expect_err("no such envelope").to_string();

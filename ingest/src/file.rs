@@ -3,6 +3,11 @@
 //! A record's position is its row over all files in their order; blank lines, comments and headers are no records.
 //! Of a followed file it is the row in the file that is in its place at the time, and above it, how many there were
 //! before: so it is known after a restart how much of the present one is read.
+//!
+//! # Layout
+//! - `remaining`: how much is still to be read
+
+mod remaining;
 
 use std::{
     fs::{File, Metadata},
@@ -18,6 +23,8 @@ use qualm_model::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use self::remaining::Counted;
+pub use self::remaining::Remaining;
 use crate::{
     counters::SourceCounters,
     gathering::Gathering,
@@ -41,6 +48,7 @@ pub struct FileReader {
     paths: std::vec::IntoIter<PathBuf>,
     open: Option<Open>,
     rows: Rows,
+    remaining: Remaining,
 }
 
 #[derive(Debug)]
@@ -65,7 +73,7 @@ impl FileReader {
     /// A reader of `paths`, `-` being standard input. All records have the position's source index `source`.
     pub fn new(paths: Vec<PathBuf>, parser: Parser, source: u16) -> Self {
         let rows = Rows { parser, gathering: Gathering::default(), source, next: 0, skip_until: 0, clock: None };
-        Self { paths: paths.into_iter(), open: None, rows }
+        Self { paths: paths.into_iter(), open: None, rows, remaining: Remaining::default() }
     }
 
     /// Checks records against the time of their arrival.
@@ -93,7 +101,7 @@ impl FileReader {
             let Some(open) = &mut self.open else {
                 match self.paths.next() {
                     Some(path) => {
-                        let input = open_input(&path).map_err(|error| unreadable(&path, &error))?;
+                        let input = open_input(&path, &self.remaining).map_err(|error| unreadable(&path, &error))?;
                         self.begin(path, input);
                     }
                     None => return Ok(self.rows.some_batch()),
@@ -194,11 +202,11 @@ fn unreadable(path: &Path, error: &io::Error) -> SourceError {
     }
 }
 
-fn open_input(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+fn open_input(path: &Path, remaining: &Remaining) -> io::Result<Box<dyn Read + Send>> {
     if path == Path::new("-") {
         return unpacked(Box::new(io::stdin()));
     }
-    unpacked(Box::new(File::open(path)?))
+    unpacked(Box::new(Counted { input: File::open(path)?, remaining: remaining.clone() }))
 }
 
 /// What is at a path.
@@ -234,6 +242,7 @@ pub fn look(path: &Path) -> io::Result<Look> {
 #[derive(Debug)]
 pub struct FileSource {
     incoming: mpsc::Receiver<Result<Incoming, SourceError>>,
+    remaining: Remaining,
 }
 
 impl FileSource {
@@ -248,12 +257,17 @@ impl FileSource {
     ) -> Result<Self, SourceError> {
         let (sender, incoming) = mpsc::channel(READ_AHEAD);
         let mut reader = FileReader::new(vec![path.clone()], parser, source).with_clock(clock);
+        if let Some(metadata) = std::fs::metadata(&path).ok().filter(Metadata::is_file) {
+            reader.remaining = Remaining::of(metadata.len());
+        }
+        let remaining = reader.remaining.clone();
         let name = format!("file-{source}");
         let spawned = thread::Builder::new().name(name).spawn(move || {
             let outcome = match follow {
                 Follow::No => read_once(&mut reader, &sender, &counters),
                 Follow::Yes => read_on(&mut reader, &path, &sender, &counters),
             };
+            reader.remaining.end();
             // A closed channel means that nobody listens any more.
             let _ = sender.blocking_send(outcome.map(|()| Incoming::End));
         });
@@ -262,7 +276,12 @@ impl FileSource {
             problem: format!("no thread to read it: {error}"),
             remedy: "raise the limit on threads".to_owned(),
         })?;
-        Ok(Self { incoming })
+        Ok(Self { incoming, remaining })
+    }
+
+    /// How much of it is still to be read before its end is reached for the first time.
+    pub fn remaining(&self) -> Remaining {
+        self.remaining.clone()
     }
 }
 
@@ -328,7 +347,8 @@ fn read_on(
             match File::open(path) {
                 Ok(file) => {
                     followed = Some(Inode::of(&file.metadata().map_err(|error| unreadable(path, &error))?));
-                    reader.begin(path.to_owned(), Box::new(file));
+                    let remaining = reader.remaining.clone();
+                    reader.begin(path.to_owned(), Box::new(Counted { input: file, remaining }));
                 }
                 // Between the two steps of a rotation there is no file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && (reader.rows.next > 0 || start > 0) => {}
@@ -340,6 +360,7 @@ fn read_on(
         if !read_to_present_end(reader, sender, counters)? {
             return Ok(());
         }
+        reader.remaining.end();
         // It was replaced while nobody was looking.
         replaced |= followed.is_some() && reader.rows.next < reader.rows.skip_until;
         if replaced {
@@ -498,6 +519,31 @@ mod tests {
         let mut source = start(&path, Follow::No, 2).await;
         assert_eq!(next_operations(&mut source).await, [(2, "GET /c".to_owned())]);
         assert!(matches!(source.next().await, Ok(Incoming::End)));
+    }
+
+    #[tokio::test]
+    async fn what_remains_of_a_file_is_told_until_its_end_was_reached() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let lines = line("a") + &line("b");
+        std::fs::write(&path, &lines).expect("written");
+        for follow in [Follow::No, Follow::Yes] {
+            let counters = IngestCounters::register(&prometheus::Registry::new()).expect("fresh").of("file");
+            let clock = Clock::new(|| Timestamp::from_seconds(1_800_000_000));
+            let mut source = FileSource::start(path.clone(), parser(), 3, clock, counters, follow).expect("started");
+            let remaining = source.remaining();
+            // It waits to be told where to begin.
+            assert_eq!(remaining.bytes(), lines.len() as u64);
+            let Ok(Incoming::Assigned(_, answer)) = source.next().await else { panic!("it asks first") };
+            answer.send(Positions::new()).expect("listened to");
+            assert_eq!(next_operations(&mut source).await.len(), 2);
+            let ended = async {
+                while remaining.bytes() > 0 {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(20), ended).await.expect("its end is reached");
+        }
     }
 
     #[tokio::test]

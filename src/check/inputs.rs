@@ -1,23 +1,17 @@
 //! Whether everything that is read can be read, and alerts can go where they are to go.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::path::Path;
 
 use qualm_ingest::{
     config::{self, FileConfig, KafkaConfig},
-    kafka::{WrittenKeys, probe, probe_written},
-    parse::Format,
+    kafka::{probe, probe_written},
 };
 
 use super::Findings;
-use crate::{config::Config, run::premises};
-
-/// How long a broker may take to answer.
-const PATIENCE: Duration = Duration::from_secs(4);
+use crate::{
+    config::Config,
+    run::premises::{self, PATIENCE},
+};
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
     if config.kafka.is_empty() && config.file.is_empty() && config.listen.address.is_none() {
@@ -36,14 +30,22 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             Err(error) => found.fail("file", error.to_string()),
             Ok(_) => match premises::input(file, &config.state) {
                 Err(error) => found.fail("file", error),
+                Ok(()) if premises::is_away(file) => found.warn(
+                    "file",
+                    format!(
+                        "{} is not there at present; `run` waits for it only if it was read before",
+                        file.path.display()
+                    ),
+                ),
                 Ok(()) if file.path == Path::new("-") => found.ok("file", format!("standard input, {}", up_to(file))),
                 Ok(()) => found.ok("file", format!("{}, {}", file.path.display(), up_to(file))),
             },
         }
     }
     clusters(config, found);
-    archives(&config.history.files, config.history.format, found);
+    archives(config, found);
     alerts(config, found);
+    written(config, found);
 }
 
 /// With several inputs the same principal may come from several clusters, and is then several identities.
@@ -99,36 +101,17 @@ fn topics(kafka: &KafkaConfig, found: &mut Findings) {
             }
         }
     }
-    if !kafka.dead_letter_topic.is_empty() {
-        let keys = WrittenKeys {
-            brokers: "`brokers` in [[kafka]]",
-            topic: "`dead_letter_topic` in [[kafka]]",
-            properties: "`properties` in [[kafka]]",
-        };
-        written_topic("kafka", &kafka.brokers, &kafka.dead_letter_topic, &kafka.properties, keys, found);
-    }
 }
 
-fn archives(files: &[PathBuf], format: Format, found: &mut Findings) {
-    if files.is_empty() {
-        return;
-    }
-    if let Err(error) = config::parser("history.files", format, None, usize::MAX) {
-        found.fail("history", error.to_string());
-    }
-    for file in files {
-        readable("history", file, &format!("{format}, to learn from at the first start"), found);
-    }
-}
-
-fn readable(section: &'static str, path: &Path, what: &str, found: &mut Findings) {
-    if path == Path::new("-") {
-        return found.ok(section, format!("standard input, {what}"));
-    }
-    let first = File::open(path).and_then(|mut file| file.read(&mut [0]));
-    match first {
-        Ok(_) => found.ok(section, format!("{}, {what}", path.display())),
-        Err(error) => found.fail(section, format!("{}: {error}; correct the path or its permissions", path.display())),
+fn archives(config: &Config, found: &mut Findings) {
+    for file in &config.history.files {
+        match premises::archive(file) {
+            Ok(()) => found.ok(
+                "history",
+                format!("{}, {}, to learn from at the first start", file.display(), config.history.format),
+            ),
+            Err(error) => found.fail("history", error),
+        }
     }
 }
 
@@ -146,27 +129,14 @@ fn alerts(config: &Config, found: &mut Findings) {
             Err(error) => found.fail("alerts", error),
         }
     }
-    if let Some(kafka) = &alerts.kafka {
-        let keys = WrittenKeys {
-            brokers: "`brokers` in [alerts.kafka]",
-            topic: "`topic` in [alerts.kafka]",
-            properties: "`settings` in [alerts.kafka]",
-        };
-        written_topic("alerts", &kafka.brokers, &kafka.topic, &kafka.settings, keys, found);
-    }
 }
 
-/// A topic that is only written to: that it is there is all that can be asked.
-fn written_topic(
-    section: &'static str,
-    brokers: &str,
-    topic: &str,
-    properties: &std::collections::BTreeMap<String, String>,
-    keys: WrittenKeys<'_>,
-    found: &mut Findings,
-) {
-    match probe_written(brokers, properties, topic, keys, PATIENCE) {
-        Ok(()) => found.ok(section, format!("{brokers}: topic {topic}, {}, is there", keys.topic)),
-        Err(error) => found.fail(section, error.to_string()),
+/// Topics that are only written to: that they are there is all that can be asked.
+fn written(config: &Config, found: &mut Findings) {
+    for of in premises::written(config) {
+        match probe_written(of.brokers, of.properties, of.topic, of.keys, PATIENCE) {
+            Ok(()) => found.ok(of.section, format!("{}: topic {}, {}, is there", of.brokers, of.topic, of.keys.topic)),
+            Err(error) => found.fail(of.section, error.to_string()),
+        }
     }
 }

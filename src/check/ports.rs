@@ -11,6 +11,7 @@ use super::Findings;
 use crate::{
     config::Config,
     listen::{ListenConfig, Listener},
+    run::premises::expired,
 };
 
 pub(super) fn check(config: &Config, running: bool, now: Timestamp, found: &mut Findings) {
@@ -46,8 +47,8 @@ pub(super) fn check(config: &Config, running: bool, now: Timestamp, found: &mut 
 fn certificate(expires: Timestamp, now: Timestamp, found: &mut Findings) {
     let left = expires - now;
     let hours = left.as_seconds() / 3600.0;
-    if left <= Span(0) {
-        found.fail("listen", format!("the certificate expired {:.1} h ago; renew it, no peer accepts it", -hours));
+    if let Some(expired) = expired(expires, now) {
+        found.fail("listen", expired);
     } else if left < Span::HOUR {
         found.warn(
             "listen",

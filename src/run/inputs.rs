@@ -8,7 +8,7 @@ use qualm_ingest::{
     config,
     counters::IngestCounters,
     envoy::EnvoySource,
-    file::{FileReader, FileSource, Follow},
+    file::{FileReader, FileSource, Follow, Remaining},
     kafka::{History, KafkaSource, Lag},
     source::{Batch, Incoming, Source, SourceError},
 };
@@ -78,14 +78,18 @@ pub(crate) struct Inputs {
     names: Vec<String>,
     /// Of each Kafka cluster, by its brokers.
     lags: Vec<(String, Lag)>,
+    /// Of each file.
+    remaining: Vec<Remaining>,
     next_index: u16,
 }
 
 /// What the inputs that can tell have yet to read, all together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Backlog {
-    /// As far as it is known.
+    /// Of topics, as far as it is known.
     pub(crate) records: u64,
+    /// Of files, before their end is reached for the first time.
+    pub(crate) bytes: u64,
     /// Inputs whose brokers have not said yet how much there is.
     pub(crate) untold: usize,
 }
@@ -103,13 +107,18 @@ impl FromIterator<Option<u64>> for Backlog {
         lags.into_iter().fold(Self::default(), |sum, lag| Self {
             records: sum.records.saturating_add(lag.unwrap_or(0)),
             untold: sum.untold + usize::from(lag.is_none()),
+            ..sum
         })
     }
 }
 
 impl fmt::Display for Backlog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} records to go", self.records)?;
+        match (self.records, self.bytes) {
+            (records, 0) => write!(f, "{records} records to go")?,
+            (0, bytes) => write!(f, "{} KiB of files to go", bytes.div_ceil(1024))?,
+            (records, bytes) => write!(f, "{records} records and {} KiB of files to go", bytes.div_ceil(1024))?,
+        }
         match self.untold {
             0 => Ok(()),
             untold => write!(f, ", and what {untold} of the clusters have is not known yet"),
@@ -122,8 +131,9 @@ impl Inputs {
     /// positions.
     pub(crate) fn start(config: &Config, clock: &Clock, registry: &Registry) -> anyhow::Result<Self> {
         let (sender, said) = mpsc::channel(WAITING);
-        let (commits, tasks, names, lags) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut inputs = Self { sender, said, commits, tasks, names, lags, next_index: 0 };
+        let (commits, tasks, names) = (Vec::new(), Vec::new(), Vec::new());
+        let (lags, remaining) = (Vec::new(), Vec::new());
+        let mut inputs = Self { sender, said, commits, tasks, names, lags, remaining, next_index: 0 };
         let counters = IngestCounters::register(registry)?;
         for kafka in &config.kafka {
             let start = Some(clock.now() - config.history.since.0);
@@ -149,6 +159,7 @@ impl Inputs {
                 follow,
             )?;
             inputs.next_index += 1;
+            inputs.remaining.push(source.remaining());
             inputs.add(Input::File(source), &name);
         }
         Ok(inputs)
@@ -178,9 +189,10 @@ impl Inputs {
         self.commits.len()
     }
 
-    /// What is left to read in topics; files and the listener cannot tell.
+    /// What is left to read in topics and files; pipes and the listener cannot tell.
     pub(crate) fn backlog(&self) -> Backlog {
-        self.lags.iter().map(|(_, lag)| lag.records()).collect()
+        let topics: Backlog = self.lags.iter().map(|(_, lag)| lag.records()).collect();
+        Backlog { bytes: self.remaining.iter().map(Remaining::bytes).sum(), ..topics }
     }
 
     /// Kafka clusters of which no broker answers, and since when.
@@ -296,7 +308,9 @@ mod tests {
     #[test]
     fn history_is_read_only_when_every_cluster_says_that_nothing_is_left() {
         let backlog = |lags: &[Option<u64>]| lags.iter().copied().collect::<Backlog>();
-        assert!(backlog(&[]).is_read(), "files cannot tell");
+        assert!(backlog(&[]).is_read(), "pipes cannot tell");
+        let file = Backlog { bytes: 1, ..backlog(&[Some(0)]) };
+        assert_eq!((file.is_read(), file.to_string().as_str()), (false, "1 KiB of files to go"));
         assert!(backlog(&[Some(0), Some(0)]).is_read());
         assert!(!backlog(&[Some(0), None]).is_read(), "not known is not nothing");
         let both = backlog(&[Some(7), Some(0), Some(5)]);

@@ -43,6 +43,7 @@ use super::{
     laggards::Laggards,
     publish::Publisher,
     state::State,
+    understood::{NothingUnderstood, Understood},
 };
 use crate::{
     config::Config,
@@ -103,6 +104,7 @@ pub(crate) struct Pipeline {
     snapshot_error: Option<String>,
     /// Inputs that have not ended.
     open_inputs: usize,
+    understood: Understood,
     caught_up: bool,
     last_seq: u64,
     folded: u64,
@@ -127,6 +129,7 @@ impl Pipeline {
             last_snapshot: Instant::now(),
             snapshot_error: None,
             open_inputs: wires.inputs.len(),
+            understood: Understood::default(),
             inputs: wires.inputs,
             report: wires.report,
             publisher: wires.publisher,
@@ -158,7 +161,7 @@ impl Pipeline {
         })
     }
 
-    /// Runs until told to stop, or until all inputs have ended.
+    /// Runs until told to stop, or until all inputs have ended; [`NothingUnderstood`] where there was nothing in them.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         self.journal_command(&Command::Start {
             config: &self.setup.hash.clone(),
@@ -192,9 +195,11 @@ impl Pipeline {
                 Some(said) = self.inputs.said.recv(), if self.waiting.is_none() => ended = self.hear(said),
             }
         }
+        let nothing = if self.open_inputs == 0 { self.understood.nothing() } else { None };
         // Also what ends with an error saves what it knows and tells what is due.
-        self.stop().await;
-        ended
+        self.stop(nothing.as_ref()).await;
+        ended?;
+        nothing.map_or(Ok(()), |nothing| Err(nothing.into()))
     }
 
     fn hear(&mut self, said: Said) -> anyhow::Result<()> {
@@ -205,7 +210,10 @@ impl Pipeline {
         }
         let name = self.inputs.name(said.input).to_owned();
         match said.what.with_context(|| format!("input {name} cannot go on"))? {
-            Incoming::Batch(batch) => self.take_batch(&batch),
+            Incoming::Batch(batch) => {
+                self.understood.count(said.input, &name, &batch, self.setup.clock.now());
+                self.take_batch(&batch);
+            }
             Incoming::Assigned(partitions, answer) => {
                 let known = partitions.iter().filter_map(|key| Some((*key, *self.positions.get(key)?))).collect();
                 tracing::info!(input = name, partitions = partitions.len(), ?known, "assigned");
@@ -220,7 +228,7 @@ impl Pipeline {
                 let _ = done.send(covered);
             }
             Incoming::End => {
-                tracing::info!(input = name, "has ended");
+                self.understood.end(said.input, &name);
                 self.open_inputs -= 1;
             }
         }
@@ -323,10 +331,11 @@ impl Pipeline {
         }
     }
 
-    async fn stop(mut self) {
+    async fn stop(mut self, nothing: Option<&NothingUnderstood>) {
         self.publish(Vec::new(), None);
         self.journal_reports();
-        if self.archives.is_none() {
+        // Where nothing was understood it is to be read again, once its format is named.
+        if self.archives.is_none() && nothing.is_none() {
             self.save_now();
         }
         self.alerts.flush(self.setup.clock.now()).await;

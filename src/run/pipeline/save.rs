@@ -19,8 +19,8 @@ impl Pipeline {
             self.commit(outcome);
         }
         self.collect();
-        // Archives that were read in part would not be read again.
-        if self.archives.is_some() {
+        // Archives that were read in part would not be read again, nor would what nothing is understood of.
+        if self.archives.is_some() || !self.state.restored && self.understood.nothing().is_some() {
             return;
         }
         let is_busy = !self.state.snapshots.is_idle() || self.state.scorer.is_collecting();
