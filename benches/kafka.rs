@@ -12,7 +12,7 @@ use qualm_datasets::{AccessLog, MeshConfig, Millis, Scenario, Traffic};
 use qualm_ingest::{
     config::{KafkaConfig, TopicConfig},
     counters::IngestCounters,
-    kafka::{History, KafkaSource},
+    kafka::{Joining, KafkaSource},
     parse::{Format, Parser},
     source::{Incoming, Source},
 };
@@ -97,7 +97,7 @@ fn from_kafka(kafka: &Kafka, group: &str, judges: bool) -> Duration {
     // After the last of the lines, which are of the future of a clock that is behind.
     let clock = Clock::new(|| Timestamp::from_seconds(1_800_000_000));
     let begun = process_cpu();
-    let mut source = KafkaSource::start(&config, 0, clock, &counters, History::default()).unwrap();
+    let mut source = KafkaSource::start(&config, 0, clock, &counters, Joining::default()).unwrap();
     let mut judge = Judge::new(judges);
     let mut events = 0;
     let spent = runtime.block_on(async {

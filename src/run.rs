@@ -28,7 +28,10 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use prometheus::Registry;
-use qualm_ingest::envoy::{Grants, TelemetryLimits, TelemetryMetrics, telemetry};
+use qualm_ingest::{
+    envoy::{Grants, TelemetryLimits, TelemetryMetrics, telemetry},
+    kafka::Unanswered,
+};
 use qualm_model::time::{Clock, Span};
 use qualm_scorer::{
     enforce::{
@@ -137,12 +140,13 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let registry = Registry::new();
     let metrics = PipelineMetrics::register(&registry)?;
     let listener = Listener::prepare(&config.listen)?;
-    // A topic that does not exist is told before the state is opened and any port is bound.
-    let mut inputs = Inputs::start(config, &setup.clock, &registry)?;
     let state = state::open(config, &setup.hash, setup.clock.now())?;
     state.journal.register(&registry)?;
     premises::known(config, &state.covered.positions)?;
     premises::told(config, listener.as_ref(), setup.clock.now());
+    // A topic that does not exist is told before any port is bound. What stands already is served without brokers.
+    let unanswered = if state.restored { Unanswered::Waits } else { Unanswered::Fails };
+    let mut inputs = Inputs::start(config, &setup.clock, &registry, &state.member, unanswered)?;
     let page = Observability::bind(&config.observe).await?;
     tracing::info!(address = %page.address(), "metrics, health and readiness");
     let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], ..Readiness::default() });

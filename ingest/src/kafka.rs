@@ -23,7 +23,8 @@ use rdkafka::{
     ClientConfig,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
-    error::RDKafkaErrorCode,
+    error::{KafkaError, RDKafkaErrorCode},
+    metadata::Metadata,
     types::RDKafkaRespErr,
 };
 use tokio::{
@@ -44,6 +45,12 @@ use crate::{
 const READ_AHEAD: usize = 2;
 /// How long brokers may take to answer a question.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long they may where reading may begin later: who asks for the trust table is not kept waiting.
+const SHORT_PATIENCE: Duration = Duration::from_secs(3);
+/// Errors that are looked at to find out why nobody answered.
+const ERRORS: usize = 64;
+/// The property that names a member.
+const INSTANCE: &str = "group.instance.id";
 /// What Qualm must decide itself; another value would lose or repeat records.
 const OWN_PROPERTIES: [&str; 5] =
     ["bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof"];
@@ -88,19 +95,43 @@ pub struct History {
     pub max_age: Option<Span>,
 }
 
+/// How a member joins its group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Joining {
+    /// How far back records may lie.
+    pub history: History,
+    /// The member's name, the same over restarts and no other member's: who comes back under it has its partitions at
+    /// once, also after a kill. Unless `group.instance.id` is configured; empty for a member without a name.
+    pub instance: String,
+    /// What becomes of a start for which no broker answers.
+    pub unanswered: Unanswered,
+}
+
+/// What becomes of a start for which no broker answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unanswered {
+    /// It fails.
+    #[default]
+    Fails,
+    /// It is told, and reading begins when they answer.
+    Waits,
+}
+
 impl KafkaSource {
     /// Joins the group. The topics have the source indices from `first_source` on.
     ///
     /// Asks the brokers, so it blocks for a while.
     ///
-    /// Errors: brokers that cannot be reached, a topic that does not exist, a property or mapping that is wrong.
+    /// Errors: brokers that cannot be reached (unless `joining` has it wait for them) or that refuse who asks, a topic
+    /// that does not exist, a property or mapping that is wrong.
     pub fn start(
         config: &KafkaConfig,
         first_source: u16,
         clock: Clock,
         counters: &IngestCounters,
-        history: History,
+        joining: Joining,
     ) -> Result<Self, SourceError> {
+        let Joining { history, instance, unanswered } = joining;
         let mut topics = topics(config, first_source, counters)?;
         if let Some(max_age) = history.max_age {
             topics =
@@ -109,12 +140,10 @@ impl KafkaSource {
         let client = client_config(config)?;
         let context = Context::new(topics.iter().map(|topic| topic.counters.connection_errors.clone()).collect());
         let lag = context.lag().clone();
-        let consumer: BaseConsumer<Context> =
-            BaseConsumer::from_config_and_context(&consumer_config(&client, config), context)
-                .map_err(|error| wrong_property(config, &error.to_string()))?;
-        for topic in &topics {
-            check_topic(&consumer, config, &topic.name, PATIENCE)?;
-        }
+        let properties = member_config(&client, config, &instance);
+        let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&properties, context)
+            .map_err(|error| wrong_property(config, &error.to_string()))?;
+        check_topics(&consumer, config, &topics, unanswered)?;
         let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
         consumer.subscribe(&names).map_err(|error| wrong_property(config, &error.to_string()))?;
         let dead_letters = DeadLetters::new(&client, config, clock.clone())
@@ -288,11 +317,74 @@ fn consumer_config(client: &ClientConfig, config: &KafkaConfig) -> ClientConfig 
     consumer
 }
 
+/// With the member's name, unless the configuration has one.
+fn member_config(client: &ClientConfig, config: &KafkaConfig, instance: &str) -> ClientConfig {
+    let mut member = consumer_config(client, config);
+    if !instance.is_empty() && !config.properties.contains_key(INSTANCE) {
+        member.set(INSTANCE, instance);
+    }
+    member
+}
+
 fn wrong_property(config: &KafkaConfig, problem: &str) -> SourceError {
     SourceError {
         origin: config.brokers.clone(),
         problem: problem.to_owned(),
         remedy: "correct `kafka.properties`, see librdkafka's CONFIGURATION.md".to_owned(),
+    }
+}
+
+/// That every topic can be read; where it may wait for brokers, as far as they answer.
+fn check_topics(
+    consumer: &BaseConsumer<Context>,
+    config: &KafkaConfig,
+    topics: &[Topic],
+    unanswered: Unanswered,
+) -> Result<(), SourceError> {
+    let patience = if unanswered == Unanswered::Waits { SHORT_PATIENCE } else { PATIENCE };
+    for topic in topics {
+        match consumer.fetch_metadata(Some(&topic.name), patience) {
+            Err(error) if unanswered == Unanswered::Waits && is_away(consumer, &error) => {
+                tracing::warn!(
+                    brokers = config.brokers,
+                    %error,
+                    "kafka: no broker answers; it is tried on, and reading begins when one does"
+                );
+                return Ok(());
+            }
+            Err(error) => return Err(no_answer(config, &error)),
+            Ok(metadata) => partitions_of(&metadata, &topic.name)?,
+        };
+    }
+    Ok(())
+}
+
+/// Whether it was only that nobody answered: no broker has refused who asks.
+fn is_away(consumer: &BaseConsumer<Context>, error: &KafkaError) -> bool {
+    let code = error.rdkafka_error_code();
+    let is_silence = matches!(
+        code,
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve
+        )
+    );
+    // Nothing is subscribed to: only errors come, and the context notes them.
+    for _ in 0..ERRORS {
+        if consumer.poll(Duration::ZERO).is_none() {
+            break;
+        }
+    }
+    is_silence && !consumer.context().was_refused()
+}
+
+fn no_answer(config: &KafkaConfig, error: &KafkaError) -> SourceError {
+    SourceError {
+        origin: config.brokers.clone(),
+        problem: format!("no answer from the brokers: {error}"),
+        remedy: "check `kafka.brokers`, the network, and `security.protocol` in `kafka.properties`".to_owned(),
     }
 }
 
@@ -303,11 +395,11 @@ fn check_topic(
     name: &str,
     patience: Duration,
 ) -> Result<usize, SourceError> {
-    let metadata = consumer.fetch_metadata(Some(name), patience).map_err(|error| SourceError {
-        origin: config.brokers.clone(),
-        problem: format!("no answer from the brokers: {error}"),
-        remedy: "check `kafka.brokers`, the network, and `security.protocol` in `kafka.properties`".to_owned(),
-    })?;
+    let metadata = consumer.fetch_metadata(Some(name), patience).map_err(|error| no_answer(config, &error))?;
+    partitions_of(&metadata, name)
+}
+
+fn partitions_of(metadata: &Metadata, name: &str) -> Result<usize, SourceError> {
     let topic = metadata.topics().iter().find(|topic| topic.name() == name);
     match topic.map(|topic| (topic.error(), topic.partitions().len())) {
         Some((None, partitions @ 1..)) => Ok(partitions),
@@ -324,5 +416,23 @@ fn missing_topic(name: &str, problem: &str) -> SourceError {
         problem: problem.to_owned(),
         remedy: "create it, correct its name in `kafka.topics`, or grant READ and DESCRIBE to Qualm's principal"
             .to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_has_its_own_name_unless_the_operator_gives_it_another() {
+        let name = |config: &KafkaConfig, instance| {
+            let client = client_config(config).expect("nothing is wrong with it");
+            member_config(&client, config, instance).get(INSTANCE).map(str::to_owned)
+        };
+        let plain = KafkaConfig::default();
+        assert_eq!(name(&plain, "qualm-1").as_deref(), Some("qualm-1"));
+        assert_eq!(name(&plain, ""), None);
+        let given = KafkaConfig { properties: [(INSTANCE.to_owned(), "qualm-0".to_owned())].into(), ..plain };
+        assert_eq!(name(&given, "qualm-1").as_deref(), Some("qualm-0"));
     }
 }

@@ -10,7 +10,7 @@ use prometheus::Registry;
 use qualm_ingest::{
     config::{KafkaConfig, TopicConfig},
     counters::IngestCounters,
-    kafka::{History, KafkaSource, WrittenKeys, probe, probe_written},
+    kafka::{Joining, KafkaSource, Unanswered, WrittenKeys, probe, probe_written},
     parse::Format,
     source::{Batch, Incoming, Source, SourceError},
 };
@@ -51,9 +51,13 @@ fn config(cluster: &Cluster) -> KafkaConfig {
 }
 
 fn start(config: &KafkaConfig, registry: &Registry) -> Result<KafkaSource, SourceError> {
+    start_as(config, registry, Joining::default())
+}
+
+fn start_as(config: &KafkaConfig, registry: &Registry, joining: Joining) -> Result<KafkaSource, SourceError> {
     let counters = IngestCounters::register(registry).unwrap();
     let clock = Clock::new(|| Timestamp::from_seconds(1_800_000_000));
-    KafkaSource::start(config, 7, clock, &counters, History::default())
+    KafkaSource::start(config, 7, clock, &counters, joining)
 }
 
 /// What the group has committed for partition 0, once it has committed anything.
@@ -308,6 +312,25 @@ async fn what_would_be_wrong_for_ever_is_one_clear_error_at_start() {
     cluster.topic_error(TOPIC, rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
     let missing = error_of(&config(&cluster));
     assert!(missing.contains("topic `mesh`") && missing.contains("create it"), "{missing}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_that_are_away_at_the_start_fail_it_or_are_waited_for_and_what_is_wrong_fails_it_always() {
+    let cluster = cluster(1);
+    produce(&cluster, 0, "ab");
+    let waits = || Joining { unanswered: Unanswered::Waits, ..Joining::default() };
+    cluster.broker_down(1).unwrap();
+    let error = start(&config(&cluster), &Registry::new()).expect_err("nobody answers").to_string();
+    assert!(error.contains("no answer from the brokers"), "{error}");
+    let mut source = start_as(&config(&cluster), &Registry::new(), waits()).expect("it waits");
+    cluster.broker_up(1).unwrap();
+    let (seen, _) = read(&mut source, &Positions::new(), 2).await;
+    assert_eq!(paths(&seen), "ab");
+    let unknown = KafkaConfig { properties: [("no.such.thing".to_owned(), "1".to_owned())].into(), ..config(&cluster) };
+    start_as(&unknown, &Registry::new(), waits()).expect_err("a wrong property");
+    cluster.topic_error(TOPIC, rdkafka::types::RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+    let missing = start_as(&config(&cluster), &Registry::new(), waits()).expect_err("no topic").to_string();
+    assert!(missing.contains("create it"), "{missing}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,10 +8,12 @@
 //!
 //! # Layout
 //! - [`store`]: the file, the thread that writes it, and the way back
+//! - [`soundness`]: damage is found before anything is believed
 //! - [`mod@glance`], [`aside`]: what is read of it from outside
 
 mod aside;
 mod glance;
+mod soundness;
 mod store;
 #[cfg(test)]
 mod tests;

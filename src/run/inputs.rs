@@ -9,7 +9,7 @@ use qualm_ingest::{
     counters::IngestCounters,
     envoy::EnvoySource,
     file::{FileReader, FileSource, Follow, Remaining},
-    kafka::{History, KafkaSource, Lag},
+    kafka::{History, Joining, KafkaSource, Lag, Unanswered},
     source::{Batch, Incoming, Source, SourceError},
 };
 use qualm_model::{
@@ -129,7 +129,15 @@ impl fmt::Display for Backlog {
 impl Inputs {
     /// Starts topics and files, in the order of the configuration: their indices are those of the events'
     /// positions.
-    pub(crate) fn start(config: &Config, clock: &Clock, registry: &Registry) -> anyhow::Result<Self> {
+    ///
+    /// `member` is this instance's name in groups, the same over restarts; empty where it has none.
+    pub(crate) fn start(
+        config: &Config,
+        clock: &Clock,
+        registry: &Registry,
+        member: &str,
+        unanswered: Unanswered,
+    ) -> anyhow::Result<Self> {
         let (sender, said) = mpsc::channel(WAITING);
         let (commits, tasks, names) = (Vec::new(), Vec::new(), Vec::new());
         let (lags, remaining) = (Vec::new(), Vec::new());
@@ -138,7 +146,11 @@ impl Inputs {
         for kafka in &config.kafka {
             let start = Some(clock.now() - config.history.since.0);
             let history = History { start, max_age: Some(config.history.oldest.0) };
-            let source = KafkaSource::start(kafka, inputs.next_index, clock.clone(), &counters, history)?;
+            // Two sections may be members of one group.
+            let instance =
+                if member.is_empty() { String::new() } else { format!("qualm-{member}-{}", inputs.next_index) };
+            let joining = Joining { history, instance, unanswered };
+            let source = KafkaSource::start(kafka, inputs.next_index, clock.clone(), &counters, joining)?;
             inputs.next_index += u16::try_from(kafka.topics.len()).unwrap_or(u16::MAX);
             inputs.lags.push((kafka.brokers.clone(), source.lag()));
             inputs.add(Input::Kafka(source), &kafka.brokers);

@@ -1,6 +1,10 @@
 //! Snapshot and journal at start: what was known, and what was already decided.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    hash::{BuildHasher, RandomState},
+    path::Path,
+};
 
 use anyhow::Context;
 use qualm_model::time::Timestamp;
@@ -32,6 +36,8 @@ pub(crate) struct State {
     pub(crate) findings: Findings,
     /// Decisions of those who stand above *trusted*.
     pub(crate) decisions: Decisions,
+    /// The name of whoever runs on this directory, made with it.
+    pub(crate) member: String,
     /// Whether there was a snapshot.
     pub(crate) restored: bool,
     /// Highest number of the journal at start.
@@ -85,7 +91,9 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     let standing = scorer.entries().len();
     tracing::info!(restored, taken, standing, config = hash, "state");
     write_pid(directory)?;
+    let member = member(directory, wall)?;
     Ok(State {
+        member,
         scorer,
         covered,
         snapshots,
@@ -182,6 +190,19 @@ struct Told {
 fn write_pid(directory: &Path) -> anyhow::Result<()> {
     let file = directory.join("qualm.pid");
     fs::write(&file, std::process::id().to_string()).with_context(|| file.display().to_string())
+}
+
+/// The name in `directory/member`; a new one where there is none, or none that Kafka takes.
+fn member(directory: &Path, wall: Timestamp) -> anyhow::Result<String> {
+    let file = directory.join("member");
+    let is_name = |name: &str| (8..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if let Some(name) = fs::read_to_string(&file).ok().filter(|name| is_name(name)) {
+        return Ok(name);
+    }
+    // Random keys of the process, and the moment: no other directory's.
+    let name = format!("{:016x}", RandomState::new().hash_one((wall.0, std::process::id(), directory)));
+    fs::write(&file, &name).with_context(|| file.display().to_string())?;
+    Ok(name)
 }
 
 #[cfg(test)]
@@ -356,5 +377,16 @@ mod tests {
             opened = open(config, "hash", Timestamp(1));
         }
         opened.expect("it opens")
+    }
+
+    #[test]
+    fn a_directory_keeps_its_members_name_and_no_two_have_the_same() {
+        let [one, other] = [(), ()].map(|()| tempfile::tempdir().expect("a directory"));
+        let name = |directory: &Path| member(directory, Timestamp::from_seconds(1)).expect("it is writable");
+        let first = name(one.path());
+        assert_eq!(name(one.path()), first);
+        assert_ne!(name(other.path()), first);
+        fs::write(one.path().join("member"), "torn \n").expect("writable");
+        assert!(!name(one.path()).contains('\n'), "what is no name is made anew");
     }
 }

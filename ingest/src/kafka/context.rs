@@ -13,7 +13,7 @@ use qualm_model::time::Timestamp;
 use rdkafka::{
     ClientContext, Statistics, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol},
-    error::{KafkaError, KafkaResult},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 
@@ -78,13 +78,21 @@ impl Lag {
 pub(super) struct Context {
     rebalances: Mutex<VecDeque<Rebalance>>,
     closing: AtomicBool,
+    /// A broker was there and let nobody in.
+    refused: AtomicBool,
     lag: Lag,
     connection_errors: Vec<IntCounter>,
 }
 
 impl Context {
     pub(super) fn new(connection_errors: Vec<IntCounter>) -> Self {
-        Self { rebalances: Mutex::default(), closing: AtomicBool::new(false), lag: Lag::default(), connection_errors }
+        Self {
+            rebalances: Mutex::default(),
+            closing: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            lag: Lag::default(),
+            connection_errors,
+        }
     }
 
     pub(super) fn take_rebalance(&self) -> Option<Rebalance> {
@@ -94,6 +102,11 @@ impl Context {
     /// From now on nobody can be asked: what is revoked is let go at once.
     pub(super) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a broker has refused a connection for what was shown to it, as far as it was polled.
+    pub(super) fn was_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     /// Records still to be read, by the brokers' last word.
@@ -118,6 +131,12 @@ impl ClientContext for Context {
     /// librdkafka tries again by itself; it is enough to say so.
     fn error(&self, error: KafkaError, reason: &str) {
         self.count_connection_error();
+        if matches!(
+            error.rdkafka_error_code(),
+            Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SSL | RDKafkaErrorCode::SaslAuthenticationFailed)
+        ) {
+            self.refused.store(true, Ordering::Relaxed);
+        }
         tracing::warn!(%error, reason, "kafka: an error that is retried");
     }
 }

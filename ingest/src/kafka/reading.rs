@@ -36,6 +36,8 @@ const IDLE: Duration = Duration::from_millis(50);
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Longer headers name no origin.
 const MAX_HEADER_BYTES: usize = 256;
+/// A group that takes longer to assign partitions has something to wait for.
+const SLOW_GROUP: Duration = Duration::from_secs(5);
 const DEFAULT_BATCH_RECORDS: usize = 4096;
 
 /// Nobody listens any more.
@@ -57,6 +59,8 @@ pub(super) struct Reading {
     wanted: Positions,
     batch_records: usize,
     history_start: Option<Timestamp>,
+    /// Since when the group has assigned nothing; `None` once it has, or once it was told.
+    waiting: Option<Instant>,
     /// When trouble with the brokers was told of last.
     told: Option<Instant>,
     consumer: Polled,
@@ -80,6 +84,7 @@ impl Reading {
         commits: commands::Receiver<Positions>,
     ) -> Self {
         Self {
+            waiting: Some(Instant::now()),
             told: None,
             consumer: Polled(consumer),
             topics,
@@ -130,7 +135,19 @@ impl Reading {
                 Rebalance::Revoke(partitions) => self.revoke(&partitions)?,
             }
         }
+        self.tell_of_waiting();
         if self.sender.is_closed() { Err(Closed) } else { Ok(()) }
+    }
+
+    /// Once, where the group is slow to assign anything; who does not reach it is told of that instead.
+    fn tell_of_waiting(&mut self) {
+        let is_reached = self.consumer.0.context().lag().unreachable_since().is_none();
+        if is_reached && self.waiting.is_some_and(|since| since.elapsed() >= SLOW_GROUP) {
+            self.waiting = None;
+            tracing::info!(
+                "kafka: waiting for the group; a member that died is missed after its `session.timeout.ms`, 45 s unless set"
+            );
+        }
     }
 
     /// Takes what librdkafka has at hand, up to a batch; waits only for the first message.
@@ -195,6 +212,7 @@ impl Reading {
 
     /// Asks the loop where to begin. Nothing is read from the partitions before it has answered.
     fn assign(&mut self, mut partitions: TopicPartitionList) -> Result<(), Closed> {
+        self.waiting = None;
         let keys = self.keys_of(&partitions);
         let known = if keys.is_empty() { Positions::new() } else { self.ask(keys)? };
         if let Err(error) = self.set_starts(&mut partitions, &known) {

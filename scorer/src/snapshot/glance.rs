@@ -14,6 +14,7 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 use super::{
     SnapshotError, Whole,
     aside::Aside,
+    soundness::{unpanicked, verify},
     store::{AnyError, EDGES, META, SOURCES, parse, version_of},
 };
 use crate::{config::Budget, mesh::SourceKey, shard::Source};
@@ -73,7 +74,11 @@ pub fn glance(
     loop {
         let overtaken = Arc::new(AtomicBool::new(false));
         let backend = Aside::open(&file, overtaken.clone());
-        match backend.map_err(Unread::from).and_then(|backend| read(backend, budget, &is_asked)) {
+        let asked = backend.map_err(Unread::from).and_then(|backend| {
+            // Damaged pages make redb panic; so may pages that were overwritten while they were read.
+            unpanicked(|| read(backend, budget, &is_asked)).unwrap_or_else(|panic| Err(panic.into()))
+        });
+        match asked {
             Ok(glance) => return Ok(glance),
             Err(Unread::Newer(found)) => return Err(SnapshotError::Newer { file, found }),
             Err(Unread::Other(_)) if attempt < ATTEMPTS && overtaken.load(Ordering::Relaxed) => attempt += 1,
@@ -97,7 +102,8 @@ impl<E: Into<AnyError>> From<E> for Unread {
 }
 
 fn read(backend: Aside, budget: &Budget, is_asked: &impl Fn(&str) -> bool) -> Result<Option<Glance>, Unread> {
-    let database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+    let mut database = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend)?;
+    verify(&mut database)?;
     let read = database.begin_read()?;
     let meta = match read.open_table(META) {
         Ok(meta) => meta,

@@ -10,7 +10,10 @@ use std::{
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, TableDefinition};
 use serde::de::DeserializeOwned;
 
-use super::{Changes, Covered, Put, Reach, Rest, SnapshotError, VERSION, Whole, bytes};
+use super::{
+    Changes, Covered, Put, Reach, Rest, SnapshotError, VERSION, Whole, bytes,
+    soundness::{sound, unpanicked},
+};
 use crate::{
     config::{Budget, ScorerConfig},
     mesh::Delta,
@@ -88,6 +91,7 @@ impl Snapshots {
         let file = directory.join("snapshot.redb");
         let unwritable = |problem: String| SnapshotError::Unwritable { file: file.clone(), problem };
         std::fs::create_dir_all(directory).map_err(|error| unwritable(error.to_string()))?;
+        sound(&file)?;
         let path = file.clone();
         Self::over(file, config, Box::new(move || Database::create(&path)))
     }
@@ -99,16 +103,17 @@ impl Snapshots {
         open: Opener,
     ) -> Result<(Self, Option<Loaded>), SnapshotError> {
         let unwritable = |problem: String| SnapshotError::Unwritable { file: file.clone(), problem };
-        let database = open().map_err(|error| match error {
+        let damaged = |problem: String| SnapshotError::Damaged { file: file.clone(), problem };
+        let database = unpanicked(&open).map_err(damaged)?.map_err(|error| match error {
             DatabaseError::Storage(redb::StorageError::Io(error))
                 if error.kind() != std::io::ErrorKind::InvalidData =>
             {
                 unwritable(error.to_string())
             }
             DatabaseError::DatabaseAlreadyOpen => unwritable("another instance of Qualm has it open".to_owned()),
-            error => SnapshotError::Damaged { file: file.clone(), problem: error.to_string() },
+            error => damaged(error.to_string()),
         })?;
-        let loaded = load(&database, config, &file)?;
+        let loaded = unpanicked(|| load(&database, config, &file)).map_err(damaged)??;
         let (changes, incoming) = mpsc::sync_channel::<Changes>(1);
         let (done, written) = mpsc::channel();
         let mut writer = Writer { open, database: Some(database), orders: VecDeque::new(), held: None };
@@ -140,7 +145,10 @@ impl Snapshots {
             let order = read.open_table(ORDER)?;
             order.iter()?.map(|entry| parse(entry?.1.value())).collect()
         };
-        read().map_err(|problem| SnapshotError::Damaged { file: file.clone(), problem: problem.to_string() })
+        sound(&file)?;
+        unpanicked(read)
+            .unwrap_or_else(|panic| Err(panic.into()))
+            .map_err(|problem| SnapshotError::Damaged { file: file.clone(), problem: problem.to_string() })
     }
 
     /// Whether the last save is done, so that the next may begin.
@@ -229,7 +237,10 @@ fn write(
     orders: &[Vec<u8>],
     held: &mut VecDeque<usize>,
 ) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
+    let mut transaction = database.begin_write()?;
+    // Its pages are on disk before the header names it: a page that does not fit after a kill is damage, never a commit
+    // that was torn, for which redb would silently go back to the state before.
+    transaction.set_two_phase_commit(true);
     if reach == Reach::Base {
         transaction.delete_table(NAMES)?;
         transaction.delete_table(SOURCES)?;

@@ -3,6 +3,7 @@
 use std::{path::Path, process::Command as Process};
 
 use prometheus::Registry;
+use qualm_ingest::kafka::Unanswered;
 use qualm_model::{level::Level, time::Timestamp};
 use qualm_scorer::{
     journal::{Kind, Seq, read_from},
@@ -36,7 +37,7 @@ impl Fixture {
         let (reports, report) = mpsc::channel(8);
         let (stop, stopped) = watch::channel(false);
         let wires = Wires {
-            inputs: Inputs::start(&config, &clock, &registry).expect("no inputs"),
+            inputs: Inputs::start(&config, &clock, &registry, "", Unanswered::Fails).expect("no inputs"),
             report,
             publisher: Publisher::start(table, state.journal.clone()),
             coverage: watch::channel(Coverage::default()).0,
