@@ -3,10 +3,10 @@
 //!
 //! # Layout
 //! - this file: the setting, and the order in which envelopes are tried
-//! - [`object`]: one pass over a JSON record, in the words of [`docker`], [`fluent`], [`vector`], [`beats`] and [`otlp`]
-//! - [`cri`], [`syslog`]: prefixes of a line; [`pointer`]: a place named in the configuration
-//! - [`partial`]: pieces of one line, joined; [`memo`]: what a pod's metadata said before
-//! - [`foreign`]: what is plainly no access log
+//! - `object`: one pass over a JSON record, in the words of `docker`, `fluent`, `vector`, `beats` and `otlp`
+//! - `cri`, `syslog`: prefixes of a line; `pointer`: a place named in the configuration
+//! - `partial`: pieces of one line, joined; `memo`: what a pod's metadata said before
+//! - `foreign`: what is plainly no access log
 //!
 //! Who writes a record may write anything into it, an envelope as well. So an outer envelope is believed before an
 //! inner one, and the configuration and Kafka's headers before both.

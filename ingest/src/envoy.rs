@@ -3,7 +3,7 @@
 //! # Layout
 //! - [`als`], [`otlp`]: the two services
 //! - [`entry`]: an ALS entry in the words of all access logs
-//! - [`lanes`]: a lane for each peer, so that none is late or early because of another
+//! - `lanes`: a lane for each peer, so that none is late or early because of another
 //!
 //! Neither protocol keeps what it has sent: what was received and is in no snapshot when Qualm dies is lost, and
 //! the gap is reported. Between the services and the loop stands a queue that is bounded in bytes; while it is full,

@@ -7,9 +7,9 @@
 //! base again: what the failed one took with it is in no file.
 //!
 //! # Layout
-//! - [`store`]: the file, the thread that writes it, and the way back
-//! - [`soundness`]: damage is found before anything is believed
-//! - [`mod@glance`], [`aside`]: what is read of it from outside
+//! - `store`: the file, the thread that writes it, and the way back
+//! - `soundness`: damage is found before anything is believed
+//! - `glance`, `aside`: what is read of it from outside
 
 mod aside;
 mod glance;

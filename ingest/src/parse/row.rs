@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //! - this file: what is refused, and what the origin says of the reporter's own end
-//! - [`name`]: better names for parties that are known by an address or a pod
-//! - [`witness`]: who may vouch for a certificate
+//! - `name`: better names for parties that are known by an address or a pod
+//! - `witness`: who may vouch for a certificate
 
 mod name;
 #[cfg(test)]
