@@ -205,11 +205,12 @@ fn what_is_wrong_with_the_arguments_is_said_with_its_remedy() {
     let input = log.file("log.csv", &made_up::lines()[..10]);
     let bad = log.file("labels.jsonl", &[r#"{"start":"2026-01-05T00:00:00Z"}"#.to_owned()]);
     let blocked = input.join("out");
-    let out = log.folder.path().join("out");
+    let [out, read] = ["out", "read"].map(|name| log.folder.path().join(name));
     let (missing, mapping) = (log.folder.path().join("missing.csv"), log.mapping.as_path());
     let [format, with_mapping, labels, to] = ["--format", "--mapping", "--labels", "--out"].map(Path::new);
     let cases: [(&[&Path], &str); 6] = [
-        (&[&input, to, &out], "istio_json"),
+        // What it was read as, and that nothing was understood, is known only after it was read.
+        (&[&input, to, &read], "qualm formats"),
         (&[&input, format, Path::new("istio_json"), with_mapping, mapping, to, &out], "cannot be used with"),
         (&[&input, format, Path::new("mapped"), to, &out], "--mapping"),
         (&[&missing, with_mapping, mapping, to, &out], "missing.csv"),
