@@ -143,10 +143,11 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let state = state::open(config, &setup.hash, setup.clock.now())?;
     state.journal.register(&registry)?;
     premises::known(config, &state.covered.positions)?;
-    premises::told(config, listener.as_ref(), setup.clock.now());
     // A topic that does not exist is told before any port is bound. What stands already is served without brokers.
     let unanswered = if state.restored { Unanswered::Waits } else { Unanswered::Fails };
     let mut inputs = Inputs::start(config, &setup.clock, &registry, &state.member, unanswered)?;
+    // What is fatal is told alone.
+    premises::told(config, listener.as_ref(), setup.clock.now());
     let page = Observability::bind(&config.observe).await?;
     tracing::info!(address = %page.address(), "metrics, health and readiness");
     let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], ..Readiness::default() });
