@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use self::{
     addresses::Addresses,
     reports::{Alone, Counted, Joined, Reports},
-    witnesses::{Witness, Witnesses},
+    witnesses::Witnesses,
 };
 
 /// Everything of it; saved with every snapshot.
@@ -25,7 +25,8 @@ use self::{
 pub(crate) struct Estate {
     reports: Reports,
     addresses: Addresses,
-    witnesses: Witnesses,
+    callers: Witnesses,
+    called: Witnesses,
     /// Calls of which only one end has told in time, not looked at yet.
     #[serde(skip)]
     alone: Vec<Alone>,
@@ -81,8 +82,8 @@ impl Estate {
     fn join(&mut self, event: Event<'_>, counted: Counted) -> Option<Joined> {
         let joined = self.reports.join(event, counted, &mut self.alone)?;
         let ([source, destination], [from, to]) = (&joined.seen, &joined.places);
-        self.witnesses.agree(Witness::Caller, source, from, event.report());
-        self.witnesses.agree(Witness::Called, destination, to, event.report());
+        self.callers.agree(source, from, event.report());
+        self.called.agree(destination, to, event.report());
         if let Some((alias, name)) = &joined.alias {
             self.addresses.alias(alias, name, event.report());
         }
@@ -96,8 +97,8 @@ impl Estate {
         let look = |call: Alone| {
             let [from, to] = &call.places;
             let missing = match call.by {
-                Reporter::Destination => self.witnesses.miss(Witness::Caller, &call.source, from, now),
-                _ => self.witnesses.miss(Witness::Called, &call.destination, to, now),
+                Reporter::Destination => self.callers.miss(&call.source, from, now),
+                _ => self.called.miss(&call.destination, to, now),
             };
             Some((call, missing.filter(|_| !is_blind)?))
         };
@@ -122,7 +123,7 @@ impl Estate {
 
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.reports.bytes() + self.addresses.bytes() + self.witnesses.bytes()
+        self.reports.bytes() + self.addresses.bytes() + self.callers.bytes() + self.called.bytes()
     }
 
     /// Learns whose addresses the record shows.
@@ -133,8 +134,8 @@ impl Estate {
 
     /// Who calls and who is called, as far as the stream itself has taught more than the record says.
     #[inline]
-    pub(crate) fn resolve(&self, event: Event<'_>) -> Resolved {
-        let resolve = |party| self.addresses.resolve(&party, event.report()).cloned();
+    pub(crate) fn resolve(&mut self, event: Event<'_>) -> Resolved {
+        let mut resolve = |party| self.addresses.resolve(&party, event.report()).cloned();
         Resolved { source: resolve(event.source()), destination: resolve(event.destination()) }
     }
 }

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 const HOLDS: Span = Span::HOUR;
 /// Whoever claims again within this time what another has claimed meanwhile shares it.
 const TURNS: Span = Span(10 * Span::MINUTE.0);
+/// Addresses are learned for so long after a record that had nothing but one.
+const WANTED: Span = Span::DAY;
 /// Addresses and names kept; the oldest are forgotten first.
 const KEPT: usize = 1 << 16;
 
@@ -50,6 +52,8 @@ struct Claims {
 pub(super) struct Addresses {
     addresses: Claims,
     names: Claims,
+    /// When a record last had but an address: without any, nobody needs the map.
+    wanted: Option<Timestamp>,
 }
 
 impl Claim {
@@ -102,6 +106,9 @@ impl Addresses {
     /// Takes note of whose addresses the record shows.
     #[inline]
     pub(super) fn learn(&mut self, event: Event<'_>) {
+        if self.wanted.is_none_or(|last| event.report() - last > WANTED) {
+            return;
+        }
         let (source, destination) = (event.source(), event.destination());
         match event.reporter() {
             // A gateway's address is no workload's, and what it forwards comes from others.
@@ -117,8 +124,7 @@ impl Addresses {
     #[inline]
     fn claim(&mut self, party: &PartyView<'_>, now: Timestamp) {
         let (ip, who) = (party.ip(), party.principal());
-        let is_named = party.provenance() == Provenance::Certificate || who.starts_with("spiffe://");
-        if !is_named || ip.is_empty() || ip.starts_with("127.") {
+        if party.provenance() != Provenance::Certificate || ip.is_empty() || ip.starts_with("127.") {
             return;
         }
         match party.cluster() {
@@ -140,7 +146,7 @@ impl Addresses {
 
     /// Who it is, where the record has but an address, or a name that is another's.
     #[inline]
-    pub(super) fn resolve(&self, party: &PartyView<'_>, now: Timestamp) -> Option<&Arc<str>> {
+    pub(super) fn resolve(&mut self, party: &PartyView<'_>, now: Timestamp) -> Option<&Arc<str>> {
         if party.provenance() != Provenance::Name {
             return None;
         }
@@ -150,6 +156,7 @@ impl Addresses {
         if principal.parse::<IpAddr>().is_err() {
             return self.names.holder(principal, now);
         }
+        self.wanted = self.wanted.max(Some(now));
         match party.cluster() {
             "" => self.addresses.holder(principal, now),
             cluster => self.addresses.holder(&format!("{principal}@{cluster}"), now),
@@ -177,63 +184,78 @@ mod tests {
         builder.finish()
     }
 
+    /// A map that somebody has asked already.
+    fn wanted() -> Addresses {
+        Addresses { wanted: Some(at(0)), ..Addresses::default() }
+    }
+
     fn verified(addresses: &mut Addresses, seconds: i64, principal: &str) {
         let party = Party { principal, ip: IP, provenance: Provenance::Certificate, ..Party::default() };
         addresses.learn(call(at(seconds), party).event(0));
     }
 
     /// Who calls from the address, by a record that knows no more than it.
-    fn found(addresses: &Addresses, seconds: i64) -> Option<String> {
+    fn found(addresses: &mut Addresses, seconds: i64) -> Option<String> {
         let batch = call(at(seconds), Party { principal: IP, ip: IP, ..Party::default() });
         addresses.resolve(&batch.event(0).source(), at(seconds)).map(ToString::to_string)
     }
 
     #[test]
     fn a_bare_address_is_whose_certificate_was_verified_there_last() {
-        let mut addresses = Addresses::default();
-        assert_eq!(found(&addresses, 0), None);
+        let mut addresses = wanted();
+        assert_eq!(found(&mut addresses, 0), None);
         verified(&mut addresses, 0, CART);
-        assert_eq!(found(&addresses, 30).as_deref(), Some(CART));
+        assert_eq!(found(&mut addresses, 30).as_deref(), Some(CART));
         // The pod has ended, and within a minute another one has its address.
         verified(&mut addresses, 45, BANK);
-        assert_eq!(found(&addresses, 46).as_deref(), Some(BANK));
-        assert_eq!(found(&addresses, 40), None, "what is told late is not the newcomer's");
+        assert_eq!(found(&mut addresses, 46).as_deref(), Some(BANK));
+        assert_eq!(found(&mut addresses, 40), None, "what is told late is not the newcomer's");
         verified(&mut addresses, 44, CART);
-        assert_eq!(found(&addresses, 50).as_deref(), Some(BANK), "a late report of the first takes nothing back");
+        assert_eq!(found(&mut addresses, 50).as_deref(), Some(BANK), "a late report of the first takes nothing back");
     }
 
     #[test]
     fn an_address_that_several_use_in_turns_is_nobodys() {
-        let mut addresses = Addresses::default();
+        let mut addresses = wanted();
         for (seconds, who) in [(0, CART), (10, BANK), (20, CART), (30, BANK)] {
             verified(&mut addresses, seconds, who);
         }
-        assert_eq!(found(&addresses, 31), None);
+        assert_eq!(found(&mut addresses, 31), None);
     }
 
     #[test]
     fn an_address_that_nobody_has_claimed_for_an_hour_is_not_known() {
+        let mut addresses = wanted();
+        verified(&mut addresses, 0, CART);
+        assert_eq!(found(&mut addresses, 3600).as_deref(), Some(CART));
+        assert_eq!(found(&mut addresses, 3601), None);
+    }
+
+    #[test]
+    fn nothing_is_kept_while_every_record_names_who_calls() {
         let mut addresses = Addresses::default();
         verified(&mut addresses, 0, CART);
-        assert_eq!(found(&addresses, 3600).as_deref(), Some(CART));
-        assert_eq!(found(&addresses, 3601), None);
+        assert!(addresses.addresses.by.is_empty());
+        assert_eq!(found(&mut addresses, 1), None);
+        verified(&mut addresses, 2, CART);
+        assert_eq!(found(&mut addresses, 3).as_deref(), Some(CART));
     }
 
     #[test]
     fn whoever_says_its_own_name_and_address_is_believed_by_its_certificate_only() {
-        let mut addresses = Addresses::default();
+        let mut addresses = wanted();
         let party = Party { principal: "cart", ip: IP, ..Party::default() };
         addresses.learn(call(at(0), party).event(0));
-        assert_eq!(found(&addresses, 1), None);
+        assert_eq!(found(&mut addresses, 1), None);
     }
 
     #[test]
     fn addresses_of_two_clusters_are_not_mixed_up() {
-        let mut addresses = Addresses::default();
+        let mut addresses = wanted();
         let party =
             Party { principal: CART, ip: IP, cluster: "east", provenance: Provenance::Certificate, ..Party::default() };
         addresses.learn(call(at(0), party).event(0));
-        assert_eq!(found(&addresses, 1), None);
+        assert_eq!(found(&mut addresses, 1), None);
     }
 
     #[test]

@@ -10,8 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use foldhash::quality::FixedState;
-use hashbrown::HashTable;
+use foldhash::{fast, quality::FixedState};
 use qualm_model::{
     event::{Event, Reporter},
     time::{Span, Timestamp},
@@ -86,72 +85,12 @@ pub(super) struct Reports {
     old: VecDeque<Arc<Seen>>,
     /// When a caller's proxy was last heard.
     callers: Option<Timestamp>,
-    open: HashMap<u64, Half, FixedHashing>,
+    open: HashMap<u64, Half, fast::FixedState>,
     order: VecDeque<(Timestamp, u64)>,
 }
 
 /// Hashes of records.
-#[derive(Debug, Clone, Default)]
-struct Seen(HashTable<u64>);
-
-/// Keys are hashes already.
-#[derive(Debug, Clone, Copy, Default)]
-struct FixedHashing;
-
-impl BuildHasher for FixedHashing {
-    type Hasher = Already;
-
-    fn build_hasher(&self) -> Already {
-        Already(0)
-    }
-}
-
-/// Takes a number as its own hash.
-#[derive(Debug)]
-struct Already(u64);
-
-impl Hasher for Already {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|&byte| self.0 = self.0.rotate_left(8) ^ u64::from(byte));
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        self.0 = number;
-    }
-}
-
-impl Seen {
-    fn holds(&self, record: u64) -> bool {
-        self.0.find(record, |&known| known == record).is_some()
-    }
-
-    fn insert(&mut self, record: u64) {
-        self.0.insert_unique(record, record, |&known| known);
-    }
-}
-
-impl Serialize for Seen {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut bytes: Vec<u8> = Vec::with_capacity(8 * self.0.len());
-        self.0.iter().for_each(|record| bytes.extend(record.to_le_bytes()));
-        serializer.serialize_bytes(&bytes)
-    }
-}
-
-impl<'de> Deserialize<'de> for Seen {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let bytes = <&[u8]>::deserialize(deserializer)?;
-        let mut seen = Self::default();
-        for record in bytes.as_chunks::<8>().0 {
-            seen.insert(u64::from_le_bytes(*record));
-        }
-        Ok(seen)
-    }
-}
+type Seen = hashbrown::HashSet<u64, fast::FixedState>;
 
 impl Half {
     fn of(event: Event<'_>, counted: Counted) -> Self {
@@ -177,11 +116,11 @@ impl Reports {
             return false;
         }
         let record = record_of(event, id);
-        if self.young.holds(record) || self.old.iter().any(|seen| seen.holds(record)) {
+        if self.young.contains(&record) || self.old.iter().any(|seen| seen.contains(&record)) {
             return true;
         }
         let now = event.report();
-        if self.young.0.len() >= RECORDS || now - self.since > GENERATION {
+        if self.young.len() >= RECORDS || now - self.since > GENERATION {
             self.old.push_front(Arc::new(std::mem::take(&mut self.young)));
             self.old.truncate(GENERATIONS);
             self.since = self.since.max(now);
@@ -192,7 +131,7 @@ impl Reports {
 
     /// Bytes it takes, as tables are between two doublings.
     pub(super) fn bytes(&self) -> usize {
-        let records = self.young.0.len() + self.old.iter().map(|seen| seen.0.len()).sum::<usize>();
+        let records = self.young.len() + self.old.iter().map(|seen| seen.len()).sum::<usize>();
         2 * records * size_of::<u64>() + 2 * self.open.len() * (size_of::<Half>() + 48)
     }
 
@@ -262,12 +201,13 @@ impl Reports {
     }
 }
 
-/// What identifies a record among all others: attempts of one request differ in time, port or length.
+/// What identifies a record among all others: attempts of one request differ in time, port or length, and who sends the
+/// same id again and again at least as often as the clock ticks.
 fn record_of(event: Event<'_>, id: &str) -> u64 {
-    let mut hasher = FixedState::default().build_hasher();
-    (id, event.reporter() as u8, event.reporter_id(), event.start().0, event.report().0).hash(&mut hasher);
-    (event.source().port(), event.destination().ip(), event.operation(), event.status()).hash(&mut hasher);
-    hasher.finish()
+    let (from, at) = (event.source().port(), event.destination().ip());
+    let (start, report) = (event.start().0, event.report().0);
+    let told = (id, event.reporter() as u8, start, report, from, at, event.bytes_in(), event.bytes_out());
+    FixedState::default().hash_one(told)
 }
 
 /// What both reports of a call have in common: the request id at the place where it was received, or else the two ends of

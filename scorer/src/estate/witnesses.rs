@@ -30,13 +30,6 @@ const TELLS: Span = Span::HOUR;
 const IDENTITIES: usize = 1 << 14;
 const PLACES: usize = 64;
 
-/// Which of the two proxies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) enum Witness {
-    Caller,
-    Called,
-}
-
 /// Calls in this window and the one before: those that both told of, and those that this one did not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Counts {
@@ -58,11 +51,11 @@ struct Place {
     last: Timestamp,
 }
 
-/// What is known of the proxies of all identities.
+/// What is known of the proxies on one side of all identities' calls.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Witnesses {
-    by: HashMap<(Witness, Arc<str>), Vec<Place>, FixedState>,
-    order: VecDeque<(Witness, Arc<str>)>,
+    by: HashMap<Arc<str>, Vec<Place>, FixedState>,
+    order: VecDeque<Arc<str>>,
 }
 
 impl Counts {
@@ -85,19 +78,11 @@ impl Counts {
 }
 
 impl Witnesses {
-    fn place(&mut self, witness: Witness, who: &str, address: &str, now: Timestamp) -> &mut Place {
-        // A key is made only where there is none.
-        let key = (witness, Arc::from(who));
-        if !self.by.contains_key(&key) {
-            self.order.push_back(key.clone());
-            self.by.insert(key.clone(), Vec::new());
-            if self.order.len() > IDENTITIES
-                && let Some(oldest) = self.order.pop_front()
-            {
-                self.by.remove(&oldest);
-            }
+    fn place(&mut self, who: &str, address: &str, now: Timestamp) -> &mut Place {
+        if !self.by.contains_key(who) {
+            self.make(who);
         }
-        let places = self.by.entry(key).or_default();
+        let places = self.by.get_mut(who).expect("it was made where there was none");
         let known = places.iter().position(|place| *place.address == *address);
         let at = known.unwrap_or_else(|| {
             let place = Place {
@@ -121,16 +106,27 @@ impl Witnesses {
         place
     }
 
+    fn make(&mut self, who: &str) {
+        let who: Arc<str> = Arc::from(who);
+        self.order.push_back(Arc::clone(&who));
+        self.by.insert(who, Vec::new());
+        if self.order.len() > IDENTITIES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by.remove(&oldest);
+        }
+    }
+
     /// Both ends told of a call of `who` at `address`.
-    pub(super) fn agree(&mut self, witness: Witness, who: &str, address: &str, now: Timestamp) {
-        let place = self.place(witness, who, address, now);
+    pub(super) fn agree(&mut self, who: &str, address: &str, now: Timestamp) {
+        let place = self.place(who, address, now);
         place.counts.add(0, now);
         (place.told, place.untold) = (place.told.max(Some(now)), 0.0);
     }
 
     /// This one did not tell of a call of `who` at `address`: how odd that is, where its proxies tell of everything else.
-    pub(super) fn miss(&mut self, witness: Witness, who: &str, address: &str, now: Timestamp) -> Option<Deviation> {
-        let place = self.place(witness, who, address, now);
+    pub(super) fn miss(&mut self, who: &str, address: &str, now: Timestamp) -> Option<Deviation> {
+        let place = self.place(who, address, now);
         place.counts.add(1, now);
         if place.untold == 0.0 {
             place.since = now;
@@ -141,7 +137,7 @@ impl Witnesses {
             return None;
         }
         let observed = place.untold;
-        let others = self.by.get(&(witness, Arc::from(who)))?.iter();
+        let others = self.by.get(who)?.iter();
         let telling = others.filter(|place| place.told.is_some_and(|last| now - last <= TELLS));
         let [told, untold] =
             telling.map(|place| place.counts.sum(now)).fold([0.0; 2], |a, b| [a[0] + b[0], a[1] + b[1]]);
