@@ -1,0 +1,91 @@
+//! What is usual on one edge.
+
+use serde::{Deserialize, Serialize};
+
+use super::Turned;
+use crate::{
+    detector::{Bigger, Detector, Deviation, Longer, Observation, Question, Rarity, Rate},
+    evidence::EValues,
+    stats::{ETable, Exposure},
+};
+
+/// What is usual on one edge, from one source to one destination.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EdgeBaseline {
+    rarity: Rarity,
+    rate: Rate<600>,
+    bigger: Bigger,
+    longer: Longer,
+    #[serde(skip)]
+    turned: Turned,
+}
+
+impl EdgeBaseline {
+    /// Asks all questions about the edge.
+    #[inline]
+    pub fn score(&self, seen: &Observation, answer: &mut impl FnMut(Question, Deviation)) {
+        if let Some(deviation) = self.rarity.score_one(seen) {
+            answer(Question::RarePeer, deviation);
+        }
+        if let Some(deviation) = self.rate.score_one(seen) {
+            answer(Question::EdgeRate, deviation);
+        }
+        if let Some(deviation) = self.bigger.score_one(seen) {
+            answer(Question::Bigger, deviation);
+        }
+        if let Some(deviation) = self.longer.score_one(seen) {
+            answer(Question::Longer, deviation);
+        }
+    }
+
+    /// Closes the windows that have ended; see [`SourceBaseline::turn`](super::SourceBaseline::turn).
+    #[inline]
+    pub fn turn(&mut self, exposure: Exposure, sample: &mut impl FnMut(Question, f64)) {
+        if !self.turned.is_due(exposure) {
+            return;
+        }
+        if let Some(x) = self.rarity.turn(exposure) {
+            sample(Question::RarePeer, x);
+        }
+        if let Some(x) = self.rate.turn(exposure) {
+            sample(Question::EdgeRate, x);
+        }
+    }
+
+    /// The answers of [`score`](Self::score) as e-values, after [`turn`](Self::turn), without the reasons.
+    #[inline]
+    pub fn judge(&mut self, seen: &Observation, tables: &[ETable], values: &mut EValues) {
+        let table = |question: Question| &tables[question as usize];
+        values.set(Question::RarePeer, self.rarity.e(table(Question::RarePeer)));
+        values.set(Question::EdgeRate, self.rate.e(seen.more, table(Question::EdgeRate)));
+        if let Some(deviation) = self.bigger.score_one(seen) {
+            values.set(Question::Bigger, table(Question::Bigger).e(deviation.x));
+        }
+        if let Some(deviation) = self.longer.score_one(seen) {
+            values.set(Question::Longer, table(Question::Longer).e(deviation.x));
+        }
+    }
+
+    /// Learns the event, after [`turn`](Self::turn).
+    #[inline]
+    pub fn learn(&mut self, seen: &Observation, sample: &mut impl FnMut(Question, f64)) {
+        self.rarity.learn_open(seen.weight * seen.more);
+        self.rate.learn_open(seen.more);
+        if let Some(x) = self.bigger.learn_one(seen) {
+            sample(Question::Bigger, x);
+        }
+        if let Some(x) = self.longer.learn_one(seen) {
+            sample(Question::Longer, x);
+        }
+    }
+
+    /// Trusted volume of calls.
+    pub fn volume(&self) -> f64 {
+        self.rarity.total()
+    }
+
+    /// Bytes on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.bigger.heap_bytes() + self.longer.heap_bytes()
+    }
+}
