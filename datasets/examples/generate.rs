@@ -1,5 +1,5 @@
 //! Writes a generated mesh to files: `generate SEED DAYS SERVICES OUT [CALLS_PER_SECOND] [CHURN_PER_DAY]
-//! [ATTACKS_PER_DAY]`.
+//! [ATTACKS_PER_DAY] [KIND,KIND…] [INTENSITY] [PACE]`.
 //!
 //! `OUT` gets `events.jsonl` (Istio JSON access log), `labels.jsonl` (the attacks, for `qualm backtest --labels`)
 //! and `changes.jsonl` (the honest changes, in the same form). Attacks begin after the first half of the time.
@@ -13,11 +13,13 @@ use std::{
     sync::Arc,
 };
 
-use qualm_datasets::{AccessLog, MeshConfig, Millis, Scenario, Traffic, write_labels};
+use qualm_datasets::{
+    AccessLog, AttackKind, ChangeKind, MeshConfig, Millis, Scenario, Strength, Traffic, write_labels,
+};
 
 /// Monday, 2026-01-05T00:00:00Z.
 const START: Millis = Millis::from_seconds(1_767_571_200);
-const USAGE: &str = "usage: generate SEED DAYS SERVICES OUT [CALLS_PER_SECOND=2] [CHURN_PER_DAY=3] [ATTACKS_PER_DAY=2]";
+const USAGE: &str = "usage: generate SEED DAYS SERVICES OUT [CALLS_PER_SECOND=2] [CHURN_PER_DAY=3] [ATTACKS_PER_DAY=2] [KIND,KIND…=all] [INTENSITY=1] [PACE=1]";
 
 fn main() -> ExitCode {
     match run(&std::env::args().skip(1).collect::<Vec<_>>()) {
@@ -42,10 +44,22 @@ fn run(args: &[String]) -> Result<String, Box<dyn std::error::Error>> {
     };
     let churn = rest.get(1).map_or(Ok(3.0), |churn| parse("CHURN_PER_DAY", churn))?;
     let attacks = rest.get(2).map_or(Ok(2.0), |attacks| parse("ATTACKS_PER_DAY", attacks))?;
-    let mut scenario = Scenario::quiet(config, START, days)?;
+    let kinds = match rest.get(3).map(String::as_str) {
+        None | Some("all") => AttackKind::ALL.to_vec(),
+        Some(names) => names
+            .split(',')
+            .map(|name| AttackKind::from_name(name).ok_or_else(|| format!("`{name}` is no kind of attack")))
+            .collect::<Result<_, _>>()?,
+    };
+    let strength = Strength {
+        intensity: rest.get(4).map_or(Ok(1.0), |factor| parse("INTENSITY", factor))?,
+        pace: rest.get(5).map_or(Ok(1.0), |factor| parse("PACE", factor))?,
+        ..Strength::USUAL
+    };
+    let mut scenario = Scenario::estate(config, START, days)?;
     let end = scenario.end();
     let middle = START + (end - START) / 2;
-    scenario.churn(churn, START, end).attacks_at_random(attacks, middle, end);
+    scenario.churn_of(&ChangeKind::ALL, churn, START, end).attacks_of(&kinds, strength, attacks, middle, end);
     write(&Arc::new(scenario), Path::new(out))
 }
 
@@ -54,7 +68,7 @@ fn write(scenario: &Arc<Scenario>, out: &Path) -> Result<String, Box<dyn std::er
     write_labels(scenario.attacks(), File::create(out.join("labels.jsonl"))?)?;
     write_labels(scenario.changes(), File::create(out.join("changes.jsonl"))?)?;
     let mut events = BufWriter::with_capacity(1 << 20, File::create(out.join("events.jsonl"))?);
-    let log = AccessLog::new(scenario.mesh());
+    let log = AccessLog::with_validity(scenario.mesh());
     let (mut line, mut calls, mut attacks) = (Vec::new(), 0_u64, 0_u64);
     for call in Traffic::new(Arc::clone(scenario)) {
         line.clear();

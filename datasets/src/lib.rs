@@ -28,5 +28,5 @@ pub use change::{ChangeKind, HonestChange};
 pub use istio::AccessLog;
 pub use label::{Label, write_labels};
 pub use mesh::{Mesh, MeshConfig};
-pub use scenario::Scenario;
+pub use scenario::{Scenario, Strength};
 pub use traffic::Traffic;

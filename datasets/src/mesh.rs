@@ -2,11 +2,12 @@
 
 mod names;
 mod operation;
+mod platform;
 mod topology;
 
 use std::net::Ipv4Addr;
 
-pub(crate) use names::FOREIGN;
+pub(crate) use names::{FOREIGN, other_runtime};
 pub use operation::{Operation, Protocol, Size};
 pub(crate) use operation::{Segment, WORDS, odd_operations};
 pub(crate) use topology::{instance, mix};
@@ -81,6 +82,10 @@ pub enum Kind {
     Broker,
     /// The on-call people's own identity; silent but for debugging.
     Person,
+    /// Keeps secrets; spoken to over HTTP.
+    Vault,
+    /// The Kubernetes API server.
+    Kubernetes,
 }
 
 /// One service: one SPIFFE ID, one service account, several replicas.
@@ -129,6 +134,8 @@ pub struct Instance {
     pub(crate) key: u64,
     /// Whether certificates are rotated, or one is held on to.
     pub(crate) holding: Holding,
+    /// When the issuer's key was replaced: within an hour from then on every certificate is a new one.
+    pub(crate) reissued: Option<Millis>,
 }
 
 /// How an instance comes by its certificates.
@@ -138,6 +145,8 @@ pub(crate) enum Holding {
     Rotating { period: i64, phase: i64 },
     /// One certificate, held on to.
     Fixed(Credential),
+    /// None: it speaks plain text.
+    Nothing,
 }
 
 /// An X.509 SVID as a proxy reports it.
@@ -152,19 +161,34 @@ pub struct Credential {
 }
 
 impl Instance {
-    /// The certificate this instance presents at `time`.
+    /// The certificate this instance holds at `time`; of one that shows none, the one its pod was issued.
     pub fn credential(&self, time: Millis) -> Credential {
         match self.holding {
             Holding::Fixed(credential) => credential,
-            Holding::Rotating { period, phase } => {
-                let generation = (time.0 - phase).div_euclid(period);
-                let issued = phase + generation * period;
-                Credential {
-                    serial: scramble(self.key ^ generation as u64),
-                    not_before: Millis(issued - 2 * MINUTE),
-                    not_after: Millis(issued - 2 * MINUTE + 24 * HOUR),
-                }
+            Holding::Rotating { period, phase } => self.issued(period, phase, time),
+            Holding::Nothing => self.issued(24 * HOUR, 0, time),
+        }
+    }
+
+    /// Whether it shows a certificate at all.
+    pub fn shows_certificate(&self) -> bool {
+        self.holding != Holding::Nothing
+    }
+
+    fn issued(&self, period: i64, phase: i64, time: Millis) -> Credential {
+        let generation = (time.0 - phase).div_euclid(period);
+        let mut issued = phase + generation * period;
+        let mut seed = self.key ^ generation as u64;
+        if let Some(reissued) = self.reissued {
+            let own = reissued.0 + (scramble(self.key ^ 3) % HOUR as u64) as i64;
+            if issued < own && own <= time.0 {
+                (issued, seed) = (own, scramble(seed));
             }
+        }
+        Credential {
+            serial: scramble(seed),
+            not_before: Millis(issued - 2 * MINUTE),
+            not_after: Millis(issued - 2 * MINUTE + 24 * HOUR),
         }
     }
 }
@@ -295,6 +319,11 @@ impl Mesh {
     pub(crate) fn add_instance(&mut self, instance: Instance) -> InstanceId {
         self.instances.push(instance);
         InstanceId(self.instances.len() as u32 - 1)
+    }
+
+    pub(crate) fn add_service(&mut self, service: Service) -> ServiceId {
+        self.services.push(service);
+        ServiceId(self.services.len() as u32 - 1)
     }
 
     pub(crate) fn add_operation(&mut self, operation: Operation) -> OperationId {

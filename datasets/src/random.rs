@@ -113,6 +113,7 @@ pub(crate) enum Purpose {
     Change,
     Train,
     Schedule,
+    Platform,
 }
 
 /// Steele, Lea and Flood's SplitMix64 finaliser: a bijection of 64 bits without visible structure.

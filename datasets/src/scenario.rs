@@ -21,12 +21,29 @@ pub struct Scenario {
     trains: Vec<Train>,
     shifts: Vec<Shift>,
     moves: Vec<TimedMove>,
+    silences: Vec<Silence>,
     attacks: Vec<Label>,
     changes: Vec<Label>,
     /// Replicas handed out so far by service, beyond those at the start.
     replicas: BTreeMap<ServiceId, u32>,
     /// Streams handed out for schedules.
     schedules: u64,
+}
+
+/// How strong random attacks are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Strength {
+    /// Median factor on targets, calls or bytes.
+    pub intensity: f64,
+    /// Median factor on calls a second.
+    pub pace: f64,
+    /// Standard deviation of the logarithm of both.
+    pub spread: f64,
+}
+
+impl Strength {
+    /// As the table of attacks describes them.
+    pub const USUAL: Self = Self { intensity: 1.0, pace: 1.0, spread: 0.4 };
 }
 
 /// Something that holds for a while.
@@ -45,6 +62,14 @@ pub(crate) enum Effect {
     SourceRate(ServiceId, f64),
     /// Probability that calls to a service fail.
     Failing(ServiceId, f64),
+}
+
+/// A stretch of time in which nothing is reported of a service, neither as caller nor as called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Silence {
+    pub(crate) service: ServiceId,
+    pub(crate) from: Millis,
+    pub(crate) until: Millis,
 }
 
 /// A change of a service's replicas.
@@ -78,11 +103,22 @@ impl Scenario {
             trains: Vec::new(),
             shifts: Vec::new(),
             moves: Vec::new(),
+            silences: Vec::new(),
             attacks: Vec::new(),
             changes: Vec::new(),
             replicas: BTreeMap::new(),
             schedules: 0,
         })
+    }
+
+    /// The same with the platform around the mesh: Vault and the Kubernetes API, and those who call them.
+    ///
+    /// # Errors
+    /// The mesh cannot be generated.
+    pub fn estate(config: MeshConfig, start: Millis, days: f64) -> Result<Self, InvalidMesh> {
+        let mut scenario = Self::quiet(config, start, days)?;
+        scenario.mesh.add_platform();
+        Ok(scenario)
     }
 
     /// The demo: 40 services, eight quiet days with a little churn, then one hour in which a deployment and five
@@ -121,27 +157,45 @@ impl Scenario {
         Some(ServiceId(u32::try_from(most.0).ok()?))
     }
 
-    /// Spreads honest changes of all kinds over [`from`, `until`), `per_day` of them on average, most in working
-    /// hours (8 to 18 UTC, Monday to Friday).
+    /// Spreads honest changes of the [everyday](ChangeKind::EVERYDAY) kinds over [`from`, `until`), `per_day` of them
+    /// on average, most in working hours (8 to 18 UTC, Monday to Friday).
     pub fn churn(&mut self, per_day: f64, from: Millis, until: Millis) -> &mut Self {
+        self.churn_of(&ChangeKind::EVERYDAY, per_day, from, until)
+    }
+
+    /// The same with these kinds, each as often as is usual beside the others.
+    pub fn churn_of(&mut self, kinds: &[ChangeKind], per_day: f64, from: Millis, until: Millis) -> &mut Self {
         let mut stream = self.schedule();
-        let bag: Vec<ChangeKind> =
-            ChangeKind::ALL.iter().flat_map(|&kind| std::iter::repeat_n(kind, kind.weight())).collect();
+        let bag: Vec<ChangeKind> = kinds.iter().flat_map(|&kind| std::iter::repeat_n(kind, kind.weight())).collect();
         for at in spread(&mut stream, per_day, from, until, Hours::Working) {
-            let kind = *stream.pick(&bag).expect("every kind has a weight");
-            self.change(HonestChange::new(kind, at));
+            if let Some(&kind) = stream.pick(&bag) {
+                self.change(HonestChange::new(kind, at));
+            }
         }
         self
     }
 
-    /// Spreads attacks over [`from`, `until`), `per_day` of them on average, at any hour, the kinds in turn,
-    /// intensity and pace log-normal around 1.
+    /// Spreads attacks of all kinds over [`from`, `until`), `per_day` of them on average, at any hour, the kinds in
+    /// turn, intensity and pace log-normal around 1.
     pub fn attacks_at_random(&mut self, per_day: f64, from: Millis, until: Millis) -> &mut Self {
+        self.attacks_of(&AttackKind::ALL, Strength::USUAL, per_day, from, until)
+    }
+
+    /// The same with these kinds, of this strength.
+    pub fn attacks_of(
+        &mut self,
+        kinds: &[AttackKind],
+        strength: Strength,
+        per_day: f64,
+        from: Millis,
+        until: Millis,
+    ) -> &mut Self {
         let mut stream = self.schedule();
-        for (number, at) in spread(&mut stream, per_day, from, until, Hours::Any).into_iter().enumerate() {
-            let kind = AttackKind::ALL[number % AttackKind::ALL.len()];
-            let attack = Attack::new(kind, at);
-            self.attack(attack.intensity(stream.log_normal(1.0, 0.4)).pace(stream.log_normal(1.0, 0.4)));
+        let times = if kinds.is_empty() { Vec::new() } else { spread(&mut stream, per_day, from, until, Hours::Any) };
+        for (number, at) in times.into_iter().enumerate() {
+            let attack = Attack::new(kinds[number % kinds.len()], at);
+            let intensity = stream.log_normal(strength.intensity, strength.spread);
+            self.attack(attack.intensity(intensity).pace(stream.log_normal(strength.pace, strength.spread)));
         }
         self
     }
@@ -199,6 +253,14 @@ impl Scenario {
     pub(crate) fn push_move(&mut self, step: TimedMove) {
         let place = self.moves.partition_point(|other| other.at <= step.at);
         self.moves.insert(place, step);
+    }
+
+    pub(crate) fn push_silence(&mut self, silence: Silence) {
+        self.silences.push(silence);
+    }
+
+    pub(crate) fn silences(&self) -> &[Silence] {
+        &self.silences
     }
 
     pub(crate) fn push_attack(&mut self, label: Label) -> Option<&Label> {

@@ -117,6 +117,7 @@ impl Traffic {
             }
         }
         self.draw_trains(&scenario, until);
+        self.hush(&scenario, from, until);
         self.ready.sort_unstable_by_key(|call| (call.report(), call.start, call.id));
         self.horizon = until;
     }
@@ -162,6 +163,18 @@ impl Traffic {
                 Effect::SourceRate(ServiceId(id), factor) => self.state.rates[id as usize] *= factor,
                 Effect::Failing(ServiceId(id), probability) => self.state.failing[id as usize] = probability,
             }
+        }
+    }
+
+    /// Takes away what nobody reports. The calls are drawn all the same, so that everything after is as it would be.
+    fn hush(&mut self, scenario: &Scenario, from: Millis, until: Millis) {
+        let mesh = scenario.mesh();
+        for silence in scenario.silences().iter().filter(|silence| silence.from < until && from < silence.until) {
+            let is_of = |instance| mesh.instance(instance).service == silence.service;
+            self.ready.retain(|call| {
+                let within = silence.from <= call.start && call.start < silence.until;
+                !(within && !call.is_attack() && (is_of(call.source) || is_of(call.destination)))
+            });
         }
     }
 

@@ -42,11 +42,16 @@ fn lines(scenario: Scenario) -> Vec<u8> {
     out
 }
 
+fn estate(seed: u64, days: f64) -> Scenario {
+    Scenario::estate(config(seed), MONDAY, days).expect("the default configuration is in range")
+}
+
+/// A day with many changes and, from its seventh hour on, every kind of attack.
 fn busy(seed: u64) -> Scenario {
-    let mut scenario = quiet(seed, 1.0);
-    scenario.churn(8.0, MONDAY, MONDAY + DAY);
+    let mut scenario = estate(seed, 2.0);
+    scenario.churn_of(&ChangeKind::ALL, 8.0, MONDAY, MONDAY + DAY);
     for (number, kind) in AttackKind::ALL.into_iter().enumerate() {
-        scenario.attack(Attack::new(kind, MONDAY + 6 * HOUR + number as i64 * 30 * MINUTE)).expect("a target");
+        scenario.attack(Attack::new(kind, MONDAY + 6 * HOUR + number as i64 * 20 * MINUTE)).expect("a target");
     }
     scenario
 }
@@ -76,7 +81,9 @@ fn every_line_is_json_with_the_24_keys_of_istio_and_the_identities() {
         let value: BTreeMap<String, Value> = serde_json::from_slice(&line).unwrap();
         assert!(ISTIO_KEYS.iter().chain(&IDENTITY_KEYS).all(|&key| value.contains_key(key)), "{value:?}");
         assert_eq!(value.len(), ISTIO_KEYS.len() + IDENTITY_KEYS.len());
-        assert_eq!(value["downstream_peer_uri_san"], scenario.mesh().identity(call.source));
+        if scenario.mesh().instance(call.source).shows_certificate() {
+            assert_eq!(value["downstream_peer_uri_san"], scenario.mesh().identity(call.source));
+        }
         assert_eq!(value["downstream_local_uri_san"], scenario.mesh().identity(call.destination));
         assert_eq!(value["start_time"], call.start.to_string());
         assert_eq!(value["duration"], call.duration);
@@ -189,21 +196,27 @@ fn labels_cover_the_attack_calls_and_name_who_makes_them() {
         assert!(label.identities.iter().any(|identity| identity == scenario.mesh().identity(call.source)));
         *seen.entry(label.kind).or_insert(0) += 1;
     }
-    assert_eq!(seen.len(), AttackKind::ALL.len(), "{seen:?}");
+    // A silence is made of no calls.
+    assert_eq!(seen.len(), AttackKind::ALL.len() - 1, "{seen:?}");
     assert!(seen.values().all(|&calls| calls >= 5), "{seen:?}");
-    assert_eq!(scenario.attacks().iter().flat_map(|label| &label.identities).collect::<BTreeSet<_>>().len(), 13);
+    assert!(scenario.attacks().iter().flat_map(|label| &label.identities).collect::<BTreeSet<_>>().len() > 20);
 }
 
 #[test]
 fn an_attack_does_not_change_the_traffic_of_anybody_else() {
-    let benign = |scenario: Scenario| {
-        let (_, calls) = play(scenario);
-        calls.into_iter().filter(|call| !call.is_attack()).collect::<Vec<_>>()
+    let benign = |scenario: Scenario, without: &[String]| {
+        let (scenario, calls) = play(scenario);
+        let of = |instance| without.iter().any(|identity| identity == scenario.mesh().identity(instance));
+        let others = calls.into_iter().filter(|call| !call.is_attack() && !of(call.source) && !of(call.destination));
+        others.collect::<Vec<_>>()
     };
-    let mut attacked = quiet(4, 0.3);
-    attacked.attack(Attack::new(AttackKind::StolenIdentity, MONDAY + HOUR)).unwrap();
-    attacked.attack(Attack::new(AttackKind::PeerScan, MONDAY + 2 * HOUR)).unwrap();
-    assert!(benign(attacked) == benign(quiet(4, 0.3)));
+    for kind in AttackKind::ALL {
+        let mut attacked = estate(4, 0.2);
+        let label = attacked.attack(Attack::new(kind, MONDAY + HOUR)).unwrap();
+        // Of one that is silenced, its own calls are missing.
+        let silenced = if kind == AttackKind::Silenced { label.identities.clone() } else { Vec::new() };
+        assert!(benign(attacked, &silenced) == benign(estate(4, 0.2), &silenced), "{kind:?}");
+    }
 }
 
 #[test]
@@ -278,7 +291,7 @@ fn an_outage_makes_calls_fail_and_callers_retry() {
 
 #[test]
 fn every_kind_of_change_finds_a_service() {
-    let mut scenario = quiet(8, 1.0);
+    let mut scenario = estate(8, 1.0);
     for kind in ChangeKind::ALL {
         assert!(scenario.change(HonestChange::new(kind, MONDAY + 6 * HOUR)).is_some(), "{kind:?}");
     }
@@ -287,6 +300,56 @@ fn every_kind_of_change_finds_a_service() {
         let Cause::Change(index) = call.cause else { continue };
         let label = &scenario.changes()[index as usize];
         assert!(label.start <= call.start && call.start <= label.end, "{label:?}");
+    }
+}
+
+#[test]
+fn a_silenced_identity_is_heard_of_no_more_until_it_is_again() {
+    let mut scenario = estate(4, 0.3);
+    let label = scenario.attack(Attack::new(AttackKind::Silenced, MONDAY + 2 * HOUR)).unwrap().clone();
+    let (scenario, calls) = play(scenario);
+    let of = |instance| scenario.mesh().identity(instance) == label.identities[0];
+    let count = |from, until| {
+        let within = calls.iter().filter(|call| (from..until).contains(&call.start));
+        within.filter(|call| of(call.source) || of(call.destination)).count()
+    };
+    assert_eq!(label.end, MONDAY + 4 * HOUR);
+    assert!(count(MONDAY, label.start) > 10);
+    assert_eq!(count(label.start, label.end), 0);
+    assert!(count(label.end, scenario.end()) > 10);
+}
+
+#[test]
+fn papers_that_do_not_add_up_are_seen_in_the_log() {
+    for kind in [AttackKind::ExpiredCertificate, AttackKind::PrematureCertificate, AttackKind::PlainText] {
+        let mut scenario = estate(4, 0.3);
+        scenario.attack(Attack::new(kind, MONDAY + 2 * HOUR)).unwrap();
+        let (scenario, calls) = play(scenario);
+        let log = AccessLog::with_validity(scenario.mesh());
+        let call = calls.iter().find(|call| call.is_attack()).unwrap();
+        let value = json(|out| log.push_inbound(call, out));
+        let text = |key: &str| value[key].as_str().unwrap_or_default().to_owned();
+        match kind {
+            AttackKind::ExpiredCertificate => assert!(text("downstream_peer_cert_v_end") < text("start_time")),
+            AttackKind::PrematureCertificate => assert!(text("start_time") < text("downstream_peer_cert_v_start")),
+            _ => {
+                let absent = ["downstream_peer_uri_san", "downstream_peer_serial", "downstream_tls_version"];
+                assert!(absent.iter().all(|key| value[key].is_null()), "{value}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_new_issuer_gives_every_workload_a_new_certificate_within_the_hour() {
+    let mut scenario = estate(4, 0.5);
+    let change = HonestChange::new(ChangeKind::IssuerRotation, MONDAY + 3 * HOUR);
+    scenario.change(change).unwrap();
+    let before = |instance: &qualm_datasets::mesh::Instance| instance.credential(MONDAY + (3 * HOUR - 1));
+    for instance in &scenario.mesh().instances {
+        let after = instance.credential(MONDAY + 4 * HOUR);
+        assert_ne!(before(instance).serial, after.serial);
+        assert!(after.not_before >= MONDAY + 2 * HOUR);
     }
 }
 
@@ -322,7 +385,7 @@ proptest! {
         let start = MONDAY + offset;
         let mut scenario = Scenario::quiet(config, start, 0.04).unwrap();
         let end = scenario.end();
-        scenario.churn(40.0, start, end).attacks_at_random(100.0, start, end);
+        scenario.churn_of(&ChangeKind::ALL, 40.0, start, end).attacks_at_random(100.0, start, end);
         let (scenario, calls) = play(scenario);
         prop_assert!(calls.is_sorted_by_key(Call::report));
         // A retry may begin after the last slot; nothing begins before the first.

@@ -97,6 +97,11 @@ impl Record<'_> {
                 let port = u64::from(self.called.port);
                 address(out, "downstream_local_address", self.destination.address, port);
                 text(out, "downstream_local_uri_san", &self.called.spiffe_id);
+                if !self.source.shows_certificate() {
+                    null(out, "downstream_peer_serial");
+                    null(out, "downstream_peer_uri_san");
+                    return self.push_remote(out, caller_port);
+                }
                 let credential = self.source.credential(self.call.start);
                 if self.validity == Validity::Written {
                     time(out, "downstream_peer_cert_v_end", credential.not_after);
@@ -113,14 +118,18 @@ impl Record<'_> {
                 }
             }
         }
+        self.push_remote(out, caller_port);
+    }
+
+    fn push_remote(&self, out: &mut Vec<u8>, caller_port: u64) {
         match self.client() {
             // Envoy takes this one from x-forwarded-for; the pod is in the direct remote address.
             Some(client) => address(out, "downstream_remote_address", client, 0),
             None => address(out, "downstream_remote_address", self.source.address, caller_port),
         }
         match self.side {
-            Side::Inbound => text(out, "downstream_tls_version", "TLSv1.3"),
-            Side::Outbound => null(out, "downstream_tls_version"),
+            Side::Inbound if self.source.shows_certificate() => text(out, "downstream_tls_version", "TLSv1.3"),
+            _ => null(out, "downstream_tls_version"),
         }
     }
 
@@ -145,7 +154,7 @@ impl Record<'_> {
             push_uuid(out, self.call.id);
         }
         match self.side {
-            Side::Inbound => {
+            Side::Inbound if self.source.shows_certificate() => {
                 key(out, "requested_server_name");
                 out.extend_from_slice(b"\"outbound_.");
                 push_number(out, u64::from(self.called.port));
@@ -153,7 +162,7 @@ impl Record<'_> {
                 self.push_host(out);
                 out.push(b'"');
             }
-            Side::Outbound => null(out, "requested_server_name"),
+            _ => null(out, "requested_server_name"),
         }
     }
 
@@ -187,8 +196,8 @@ impl Record<'_> {
         }
         time(out, "start_time", self.call.start);
         match self.side {
-            Side::Inbound => text(out, "tls_ja4_fingerprint", self.source.ja4),
-            Side::Outbound => null(out, "tls_ja4_fingerprint"),
+            Side::Inbound if self.source.shows_certificate() => text(out, "tls_ja4_fingerprint", self.source.ja4),
+            _ => null(out, "tls_ja4_fingerprint"),
         }
     }
 

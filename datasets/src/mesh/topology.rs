@@ -55,6 +55,7 @@ pub(crate) fn instance(mesh: &Mesh, service: ServiceId, minor: u32, number: u32)
             period: 12 * HOUR + (scramble(key ^ 1) % (12 * HOUR as u64)) as i64,
             phase: (scramble(key ^ 2) % DAY as u64) as i64,
         },
+        reissued: None,
     }
 }
 
