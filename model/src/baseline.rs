@@ -1,13 +1,15 @@
-//! The detectors of one source, one edge, one destination.
+//! The detectors of one source, one edge, one operation, one destination.
 
 mod destination;
 mod edge;
+mod operation;
 mod siblings;
 mod source;
 
 pub use self::{
     destination::DestinationBaseline,
     edge::EdgeBaseline,
+    operation::OperationBaseline,
     siblings::SiblingRate,
     source::{FirstTimes, SourceBaseline},
 };

@@ -6,6 +6,7 @@
 
 mod failing;
 mod novelty;
+mod oversized;
 mod rarity;
 mod rate;
 mod silence;
@@ -14,6 +15,7 @@ mod spread;
 
 pub use failing::{Failing, Refused};
 pub use novelty::Novelty;
+pub use oversized::Oversized;
 pub use rarity::Rarity;
 pub use rate::Rate;
 pub use silence::Silence;
@@ -43,6 +45,8 @@ pub struct Observation {
     pub duration_ns: Option<i64>,
     /// How often like this has been seen before, by the counts kept outside (trusted volume).
     pub more: f64,
+    /// Calls of its source that a minute has: among so many the most remarkable one is remarkable by chance.
+    pub crowd: f64,
 }
 
 impl Observation {
@@ -58,7 +62,15 @@ impl Observation {
             bytes: None,
             duration_ns: None,
             more: 1.0,
+            crowd: 1.0,
         }
+    }
+
+    /// What is left of the surprise of a single call among so many in a minute (Bonferroni): whoever calls a thousand
+    /// times a minute has a call among the biggest of a thousand in every one of them.
+    #[inline]
+    pub fn amid_crowd(&self, call: Deviation) -> Deviation {
+        Deviation { x: (call.x / self.crowd.max(1.0)).max(1.0), ..call }
     }
 }
 
@@ -115,6 +127,8 @@ pub enum Question {
     Rate1h,
     /// Calls on this edge in ten minutes.
     EdgeRate,
+    /// Calls of this operation on this edge in ten minutes.
+    OperationRate,
     /// Calls of this destination in a minute.
     DestinationRate,
     /// New peers of this source in ten minutes.
@@ -125,6 +139,8 @@ pub enum Question {
     FanIn,
     /// Is the call bigger than usual on this edge?
     Bigger,
+    /// Are there more big calls than usual on this edge?
+    Oversized,
     /// Does it last longer than usual on this edge?
     Longer,
     /// Has this caller fallen silent?
@@ -135,7 +151,7 @@ pub enum Question {
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
@@ -148,11 +164,13 @@ impl Question {
         Self::Rate10m,
         Self::Rate1h,
         Self::EdgeRate,
+        Self::OperationRate,
         Self::DestinationRate,
         Self::Spread10m,
         Self::Spread1h,
         Self::FanIn,
         Self::Bigger,
+        Self::Oversized,
         Self::Longer,
         Self::Silence,
         Self::Unwitnessed,
@@ -166,6 +184,8 @@ impl Question {
                 | Self::Rate10m
                 | Self::Rate1h
                 | Self::EdgeRate
+                | Self::OperationRate
+                | Self::Oversized
                 | Self::DestinationRate
                 | Self::Spread10m
                 | Self::Spread1h
@@ -188,11 +208,13 @@ impl Question {
             Self::Rate10m => "rate-10m",
             Self::Rate1h => "rate-1h",
             Self::EdgeRate => "edge-rate",
+            Self::OperationRate => "operation-rate",
             Self::DestinationRate => "destination-rate",
             Self::Spread10m => "spread-10m",
             Self::Spread1h => "spread-1h",
             Self::FanIn => "fan-in",
             Self::Bigger => "bigger",
+            Self::Oversized => "oversized",
             Self::Longer => "longer",
             Self::Silence => "silence",
             Self::Unwitnessed => "unwitnessed",

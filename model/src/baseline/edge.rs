@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Turned;
 use crate::{
-    detector::{Bigger, Detector, Deviation, Longer, Observation, Question, Rarity, Rate},
+    detector::{Bigger, Detector, Deviation, Longer, Observation, Oversized, Question, Rarity, Rate},
     evidence::EValues,
     stats::{ETable, Exposure},
 };
@@ -15,6 +15,7 @@ pub struct EdgeBaseline {
     rarity: Rarity,
     rate: Rate<600>,
     bigger: Bigger,
+    oversized: Oversized,
     longer: Longer,
     #[serde(skip)]
     turned: Turned,
@@ -31,10 +32,15 @@ impl EdgeBaseline {
             answer(Question::EdgeRate, deviation);
         }
         if let Some(deviation) = self.bigger.score_one(seen) {
-            answer(Question::Bigger, deviation);
+            answer(Question::Bigger, seen.amid_crowd(deviation));
+            if Oversized::is_big(deviation.x)
+                && let Some(deviation) = self.oversized.score_one(seen)
+            {
+                answer(Question::Oversized, deviation);
+            }
         }
         if let Some(deviation) = self.longer.score_one(seen) {
-            answer(Question::Longer, deviation);
+            answer(Question::Longer, seen.amid_crowd(deviation));
         }
     }
 
@@ -50,6 +56,9 @@ impl EdgeBaseline {
         if let Some(x) = self.rate.turn(exposure) {
             sample(Question::EdgeRate, x);
         }
+        if let Some(x) = self.oversized.turn(exposure) {
+            sample(Question::Oversized, x);
+        }
     }
 
     /// The answers of [`score`](Self::score) as e-values, after [`turn`](Self::turn), without the reasons.
@@ -59,23 +68,30 @@ impl EdgeBaseline {
         values.set(Question::RarePeer, self.rarity.e(table(Question::RarePeer)));
         values.set(Question::EdgeRate, self.rate.e(seen.more, table(Question::EdgeRate)));
         if let Some(deviation) = self.bigger.score_one(seen) {
-            values.set(Question::Bigger, table(Question::Bigger).e(deviation.x));
+            values.set(Question::Bigger, table(Question::Bigger).e(seen.amid_crowd(deviation).x));
+            if Oversized::is_big(deviation.x) {
+                values.set(Question::Oversized, self.oversized.e(table(Question::Oversized)));
+            }
         }
         if let Some(deviation) = self.longer.score_one(seen) {
-            values.set(Question::Longer, table(Question::Longer).e(deviation.x));
+            values.set(Question::Longer, table(Question::Longer).e(seen.amid_crowd(deviation).x));
         }
     }
 
-    /// Learns the event, after [`turn`](Self::turn).
+    /// Learns the event, after [`turn`](Self::turn); `remark` takes how big and how long the call was, `1 + surprise`,
+    /// for [`SourceBaseline::remark`](super::SourceBaseline::remark).
     #[inline]
-    pub fn learn(&mut self, seen: &Observation, sample: &mut impl FnMut(Question, f64)) {
+    pub fn learn(&mut self, seen: &Observation, remark: &mut impl FnMut(Question, f64)) {
         self.rarity.learn_open(seen.weight * seen.more);
         self.rate.learn_open(seen.more);
         if let Some(x) = self.bigger.learn_one(seen) {
-            sample(Question::Bigger, x);
+            if Oversized::is_big(x) {
+                self.oversized.learn_open();
+            }
+            remark(Question::Bigger, x / seen.crowd.max(1.0));
         }
         if let Some(x) = self.longer.learn_one(seen) {
-            sample(Question::Longer, x);
+            remark(Question::Longer, x / seen.crowd.max(1.0));
         }
     }
 

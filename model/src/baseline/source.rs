@@ -39,6 +39,8 @@ pub struct SourceBaseline {
     refused: Refused,
     /// Over all its edges: what stands in for an edge that is too new to have a usual size.
     bigger: Bigger,
+    /// The biggest and the longest call of the open minute, `1 + surprise`; 0 without any.
+    remarks: [f64; 2],
     /// Its notable hours.
     pub habit: Habit,
     #[serde(skip)]
@@ -125,6 +127,11 @@ impl SourceBaseline {
             siblings.add(minute);
         }
         take(Question::Rate1m, closed);
+        if closed.is_some() {
+            let [biggest, longest] = std::mem::take(&mut self.remarks);
+            take(Question::Bigger, (biggest > 0.0).then_some(biggest.max(1.0)));
+            take(Question::Longer, (longest > 0.0).then_some(longest.max(1.0)));
+        }
         take(Question::Rate10m, self.rate_10m.turn(exposure));
         take(Question::Rate1h, self.rate_1h.turn(exposure));
         take(Question::Spread10m, self.spread_10m.turn(exposure));
@@ -193,6 +200,21 @@ impl SourceBaseline {
         take(Question::Refused, self.refused.learn_one(seen));
         // Its sample is not one more of the edges' sizes: the histogram is of what is usual on an edge.
         self.bigger.learn_one(seen);
+    }
+
+    /// Notes how big or how long a call on one of its edges was: the most remarkable one of a minute is a sample of the
+    /// mesh's histogram, as one call of a minute is what counts.
+    #[inline]
+    pub fn remark(&mut self, question: Question, x: f64) {
+        let place = usize::from(question == Question::Longer);
+        self.remarks[place] = self.remarks[place].max(x);
+    }
+
+    /// Calls of a minute, as expected, or already seen in the open one.
+    #[inline]
+    pub fn crowd(&self) -> f64 {
+        let counts = self.rate_1m.counts();
+        counts.mean().max(counts.count())
     }
 
     /// Whether the source has fallen silent, asked at the end of a ten-minute window.

@@ -40,6 +40,7 @@ fn observations(calls: &[Call]) -> Vec<Observation> {
                 bytes: Some(call.bytes),
                 duration_ns: Some(call.bytes as i64),
                 more: 1.0,
+                crowd: 1.0,
             }
         })
         .collect()

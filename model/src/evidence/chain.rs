@@ -13,6 +13,7 @@ const COUNTS: Link = Link::of(&[
     Question::Rate10m,
     Question::Rate1h,
     Question::EdgeRate,
+    Question::OperationRate,
     Question::DestinationRate,
     Question::Spread10m,
     Question::Spread1h,
@@ -20,7 +21,7 @@ const COUNTS: Link = Link::of(&[
 ]);
 const WHAT: Link = Link::of(&[Question::NewOperation, Question::NewCredential, Question::NewFingerprint]);
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
-const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Longer]);
+const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Oversized, Question::Longer]);
 const ABSENCE: Link = Link::of(&[Question::Silence, Question::Unwitnessed]);
 
 /// The e-values of one event by question.

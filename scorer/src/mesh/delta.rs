@@ -14,7 +14,7 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 
 use super::SourceKey;
-use crate::tide::{Lap, lap};
+use crate::tide::Lap;
 
 /// How much a minute of an identity that is at least watched weighs in the histogram of minutes: enough to adapt,
 /// too little for an attacker to raise the bar.
@@ -80,10 +80,10 @@ impl Delta {
         }
     }
 
-    /// A closed minute of a source that is expected to call so often in one.
-    pub(crate) fn lap(&mut self, calls: f64, expected: f64) {
+    /// What some minutes of a source say about the tide.
+    pub(crate) fn lap(&mut self, lap: Option<Lap>) {
         if self.laps.len() < MINUTES {
-            self.laps.extend(lap(calls, expected));
+            self.laps.extend(lap);
         }
     }
 

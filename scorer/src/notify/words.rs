@@ -54,6 +54,7 @@ fn words(
         Question::Rate10m => (format!("made {} in ten minutes", counted(observed, "call")), usual),
         Question::Rate1h => (format!("made {} in an hour", counted(observed, "call")), usual),
         Question::EdgeRate => (format!("made {} to {whom} in ten minutes", counted(observed, "call")), usual),
+        Question::OperationRate => (format!("used {what} at {whom} {} in ten minutes", counted(observed, "time")), usual),
         Question::DestinationRate => {
             (format!("called {whom} while that got {} in a minute", counted(observed, "call")), usual)
         }
@@ -63,6 +64,9 @@ fn words(
             (format!("called {whom} while that got {} in ten minutes", counted(observed, "new caller")), usual)
         }
         Question::Bigger => (format!("moved {} in one call to {whom}", bytes(observed)), bytes(expected)),
+        Question::Oversized => {
+            (format!("made {} to {whom} in ten minutes", counted(observed, "unusually big call")), usual)
+        }
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
         Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
         Question::Unwitnessed => {

@@ -15,14 +15,11 @@ use qualm_model::{
 };
 
 use super::{
-    Attribute, Changed, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, Link, OPERATIONS_AN_EDGE, OTHER, SOURCE_BYTES,
+    Attribute, Changed, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, Link, OPERATION_BYTES, OPERATIONS_AN_EDGE, OTHER, Operation, SETTLED, SOURCE_BYTES,
     Seen, Shard, Source, judging::Place,
 };
 use crate::{door::Ids, forgotten::Forgotten, mesh::Mesh, names::Names, scorer::Case};
 
-/// A service of the mesh inherits from its siblings, and its edges may be adopted, once the mesh is this old;
-/// before, everything is new and everything is learned.
-const SETTLED: Span = Span::DAY;
 /// How long an adopted edge, recognised as the service's own change, is excused from being new.
 const ADOPTED_FOR: Span = Span::DAY;
 
@@ -79,8 +76,8 @@ impl Shard {
         if event.source().provenance().may_enforce() {
             source.vouched = source.vouched.max(Some(now));
         }
-        let mut attributes = Attributes { known, changed, forgotten, names };
-        let (first, taken) = attributes.first_times(ids, edge, now);
+        let attributes = Attributes { known, changed, forgotten, names };
+        let (first, operation, taken) = attributes.first_times(ids, (edge, source, place), now);
         owned += taken;
         source.owned += owned;
         let adopted = edge.adopted.filter(|&since| now - since <= ADOPTED_FOR);
@@ -99,7 +96,7 @@ impl Shard {
             first: FirstTimes { operation: first.operation.filter(|_| !first_contact), ..first },
             edge_is_excused: edge.returned || adopted.is_some(),
         };
-        (case, Place { source, edge: Some(edge), link, views, delta, touched }, bytes + owned)
+        (case, Place { source, edge: Some(edge), operation, link, views, delta, touched }, bytes + owned)
     }
 }
 
@@ -128,52 +125,68 @@ impl Link {
     }
 }
 
-impl Attributes<'_> {
-    /// What the event shows for the first time, and the bytes that this took.
+impl<'a> Attributes<'a> {
+    /// What the event shows for the first time, its operation, and the bytes that this took. `user` is the edge, its
+    /// source, and the place of the instance that calls.
     #[inline]
-    fn first_times(&mut self, ids: Ids, edge: &mut Edge, now: Timestamp) -> (FirstTimes, usize) {
+    fn first_times(
+        self,
+        ids: Ids,
+        user: (&mut Edge, &Source, usize),
+        now: Timestamp,
+    ) -> (FirstTimes, Option<&'a mut Operation>, usize) {
+        let Self { known, changed, forgotten, names } = self;
         let Ids { source, destination, .. } = ids;
+        let (edge, caller, place) = user;
         let mut taken = 0;
         let mut first_time = |attribute| {
-            let (first, bytes) = self.first_time(attribute, edge, now);
-            taken += bytes;
-            first
+            if let Some(seen) = known.get_mut(&attribute) {
+                changed.touch_known(attribute, seen);
+                seen.count_one(now);
+                return Some(false);
+            }
+            let returned = forgotten.holds(attribute.mark(names));
+            known.insert(attribute, Seen { last: now, count: 1, operation: None, stamp: changed.epoch });
+            changed.known.push(attribute);
+            taken += KNOWN_BYTES;
+            (!returned).then_some(true)
         };
-        let operation =
-            ids.operation.and_then(|operation| first_time(Attribute::Operation { source, destination, operation }));
         let credential = ids.credential.and_then(|credential| first_time(Attribute::Credential { source, credential }));
         let fingerprint =
             ids.fingerprint.and_then(|fingerprint| first_time(Attribute::Fingerprint { source, fingerprint }));
-        (FirstTimes { operation, credential, fingerprint }, taken)
+        let Some(mut operation) = ids.operation else {
+            return (FirstTimes { operation: None, credential, fingerprint }, None, taken);
+        };
+        let of = |operation| Attribute::Operation { source, destination, operation };
+        let mut is_new = !known.contains_key(&of(operation));
+        if is_new && edge.operations >= OPERATIONS_AN_EDGE {
+            operation = OTHER;
+            is_new = !known.contains_key(&of(OTHER));
+        } else if is_new {
+            edge.operations += 1;
+        }
+        let mut first = Some(is_new);
+        if is_new {
+            first = (!forgotten.holds(of(operation).mark(names))).then_some(true);
+            changed.known.push(of(operation));
+            taken += KNOWN_BYTES + OPERATION_BYTES;
+        }
+        let seen = known.entry(of(operation)).or_insert_with(|| Seen { stamp: changed.epoch, ..Seen::default() });
+        changed.touch_known(of(operation), seen);
+        seen.count_one(now);
+        let used = seen.operation.get_or_insert_with(|| Box::new(Operation::new(place, now)));
+        used.used_by(place, caller, now);
+        // What exceeds the cap is of many kinds: it has no usual rate.
+        let used = (operation != OTHER).then_some(&mut **used);
+        (FirstTimes { operation: first, credential, fingerprint }, used, taken)
     }
+}
 
-    /// Whether the attribute is new for its source, and notes that it was seen. `None` where the novelty cannot be
-    /// judged because it may have been folded away.
-    fn first_time(&mut self, mut attribute: Attribute, edge: &mut Edge, now: Timestamp) -> (Option<bool>, usize) {
-        if let Some(seen) = self.known.get_mut(&attribute) {
-            let before = *seen;
-            seen.last = seen.last.max(now);
-            seen.count = seen.count.saturating_add(1);
-            self.changed.touch_known(attribute, seen, before);
-            return (Some(false), 0);
-        }
-        if let Attribute::Operation { source, destination, .. } = attribute {
-            if edge.operations >= OPERATIONS_AN_EDGE {
-                attribute = Attribute::Operation { source, destination, operation: OTHER };
-                if let Some(seen) = self.known.get_mut(&attribute) {
-                    let before = *seen;
-                    seen.last = now;
-                    self.changed.touch_known(attribute, seen, before);
-                    return (Some(false), 0);
-                }
-            } else {
-                edge.operations += 1;
-            }
-        }
-        let returned = self.forgotten.holds(attribute.mark(self.names));
-        self.known.insert(attribute, Seen { last: now, count: 1, stamp: self.changed.epoch });
-        self.changed.known.push(attribute);
-        ((!returned).then_some(true), KNOWN_BYTES)
+impl Seen {
+    #[inline]
+    fn count_one(&mut self, now: Timestamp) {
+        self.last = self.last.max(now);
+        self.count = self.count.saturating_add(1);
     }
 }
 

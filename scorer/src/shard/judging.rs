@@ -9,7 +9,7 @@ use qualm_model::{
     time::Span,
 };
 
-use super::{Edge, Link, Shard, Source, TOUCHED, View};
+use super::{Attribute, Edge, Link, Operation, Shard, Source, TOUCHED, View};
 use crate::{
     door::Ids,
     mesh::{Delta, Mesh},
@@ -30,15 +30,18 @@ impl Shard {
                 answer(question, deviation);
             }
         });
-        let mut sized = false;
+        let (mut sized, crowd) = (false, source.baseline.crowd());
         if let Some(edge) = self.edges.get(&(source_id, destination)) {
-            edge.baseline.score(&case.edge_seen(), &mut |question, deviation| {
+            edge.baseline.score(&Observation { crowd, ..case.edge_seen() }, &mut |question, deviation| {
                 sized |= question == Question::Bigger;
                 answer(question, deviation);
             });
         }
         if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
-            answer(Question::Bigger, deviation);
+            answer(Question::Bigger, Observation { crowd, ..case.seen }.amid_crowd(deviation));
+        }
+        if let Some(operation) = self.operation(case.ids) {
+            operation.baseline.score(&operation.seen(case), answer);
         }
         let link = self.links.get(&destination);
         let (calls, contacts) = link.map_or((0.0, 0.0), |link| (link.calls, link.first_contacts));
@@ -57,12 +60,20 @@ impl Shard {
         }
     }
 
+    /// What is kept of the operation of an event.
+    fn operation(&self, ids: Ids) -> Option<&Operation> {
+        self.known.get(&operation_key(ids)?)?.operation.as_deref()
+    }
+
     /// All that one event is judged by and teaches, found once.
     #[inline]
     pub(crate) fn place(&mut self, ids: Ids) -> Option<Place<'_>> {
         Some(Place {
             source: self.sources.get_mut(&ids.source)?,
             edge: self.edges.get_mut(&(ids.source, ids.destination)).map(|edge| &mut **edge),
+            operation: operation_key(ids)
+                .and_then(|key| self.known.get_mut(&key))
+                .and_then(|seen| seen.operation.as_deref_mut()),
             link: self.links.entry(ids.destination).or_default(),
             views: &mut self.views,
             delta: &mut self.delta,
@@ -71,10 +82,17 @@ impl Shard {
     }
 }
 
+/// The attribute that an event's operation is kept as, if it is.
+fn operation_key(ids: Ids) -> Option<Attribute> {
+    let Ids { source, destination, .. } = ids;
+    ids.operation.map(|operation| Attribute::Operation { source, destination, operation })
+}
+
 /// What of a shard one event is about.
 pub(crate) struct Place<'a> {
     pub(crate) source: &'a mut Source,
     pub(super) edge: Option<&'a mut Edge>,
+    pub(super) operation: Option<&'a mut Operation>,
     pub(super) link: &'a mut Link,
     pub(super) views: &'a mut Vec<View>,
     pub(super) delta: &'a mut Delta,
@@ -87,11 +105,12 @@ impl Place<'_> {
     #[inline]
     pub(crate) fn answer(&mut self, mesh: &Mesh, case: &Case<'_>, values: &mut EValues) -> f64 {
         let (seen, tables) = (&case.seen, mesh.tables());
-        let Self { source, edge, link, views, delta, .. } = self;
+        let Self { source, edge, operation, link, views, delta, .. } = self;
         let mut minute = SiblingRate::default();
         source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
         if minute.windows > 0.0 {
-            delta.lap(minute.sum, source.baseline.calls_a_minute());
+            let usual = source.baseline.calls_a_minute();
+            delta.lap(source.round.add(seen.exposure.now.window(Span::MINUTE), minute.sum, usual));
             if let Some(namespace) = &source.namespace {
                 delta.siblings(namespace).merge(&minute);
             }
@@ -100,14 +119,21 @@ impl Place<'_> {
         if source.returned {
             values.unset(Question::RareSource);
         }
+        let crowd = source.baseline.crowd();
         if let Some(edge) = edge {
-            let seen = case.edge_seen();
+            let seen = Observation { crowd, ..case.edge_seen() };
             edge.baseline.turn(seen.exposure, &mut |question, x| delta.sample(question, x));
             edge.baseline.judge(&seen, tables, values);
+        }
+        if let Some(operation) = operation {
+            let seen = operation.seen(case);
+            operation.baseline.turn(seen.exposure, &mut |question, x| delta.sample(question, x));
+            operation.baseline.judge(&seen, tables, values);
         }
         if values.answer(Question::Bigger).is_none()
             && let Some(deviation) = source.baseline.score_size(seen)
         {
+            let deviation = Observation { crowd, ..*seen }.amid_crowd(deviation);
             values.set(Question::Bigger, mesh.e(Question::Bigger, deviation.x));
         }
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
@@ -135,13 +161,16 @@ impl Place<'_> {
     /// Learns a case that was [answered](Self::answer), whose windows are closed; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
-        let Self { source, edge, link, delta, touched, .. } = self;
+        let Self { source, edge, operation, link, touched, delta, .. } = self;
         let seen = Observation { weight, ..case.seen };
         source.baseline.habit.learn(seen.exposure.now, raw);
         source.baseline.learn(&seen, case.first, &mut |question, x| delta.sample(question, x));
         if let Some(edge) = edge {
-            let seen = Observation { weight, ..case.edge_seen() };
-            edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
+            let seen = Observation { weight, crowd: source.baseline.crowd(), ..case.edge_seen() };
+            edge.baseline.learn(&seen, &mut |question, x| source.baseline.remark(question, x));
+        }
+        if let Some(operation) = operation {
+            operation.baseline.learn(&seen);
         }
         if !link.is_touched() {
             if touched.len() == TOUCHED {

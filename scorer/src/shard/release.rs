@@ -98,12 +98,17 @@ impl Source {
     }
 }
 
+/// Whether of the `live` instances at least two, and at least half, are among the `users`.
+pub(super) fn is_shared(users: u64, live: u64) -> bool {
+    let (users, live) = ((users & live).count_ones(), live.count_ones());
+    users >= 2 && 2 * users >= live
+}
+
 impl Edge {
     /// Whether enough live replicas use the edge for it to be the service's change: at least two, and at least
     /// half. One odd replica cannot bring this about.
     pub(crate) fn is_shared_by(&self, live: u64) -> bool {
-        let (users, live) = ((self.users & live).count_ones(), live.count_ones());
-        users >= 2 && 2 * users >= live
+        is_shared(self.users, live)
     }
 
     /// What others do to a destination is not held against a call on a usual edge beyond what is odd on that edge; nor is

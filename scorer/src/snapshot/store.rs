@@ -272,7 +272,7 @@ fn write(
                     edges.insert((shard, from, to), &value[..])?;
                 }
                 Put::Taken(shard, Taken::Known(key, seen)) => {
-                    known.insert((shard, &bytes(&key)[..]), &bytes(&seen)[..])?;
+                    known.insert((shard, &bytes(&key)[..]), &seen[..])?;
                 }
                 Put::Gone(shard, Gone::Source(id)) => drop(sources.remove((shard, id))?),
                 Put::Gone(shard, Gone::Edge((from, to))) => drop(edges.remove((shard, from, to))?),
