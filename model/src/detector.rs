@@ -5,6 +5,8 @@
 //! and nothing else crosses the border, so that a new detector needs no re-tuning of the others.
 
 mod failing;
+mod hours;
+mod lone;
 mod novelty;
 mod oversized;
 mod rarity;
@@ -14,6 +16,8 @@ mod size;
 mod spread;
 
 pub use failing::{Failing, Refused};
+pub use hours::Hours;
+pub use lone::Lone;
 pub use novelty::Novelty;
 pub use oversized::Oversized;
 pub use rarity::Rarity;
@@ -111,10 +115,18 @@ pub enum Question {
     RareDestination,
     /// Does this caller use operations that it did not use before?
     NewOperation,
+    /// Is this operation rarely used by anybody?
+    RareOperation,
     /// Does it show a credential not seen before?
     NewCredential,
     /// Does it speak with a TLS stack not seen before?
     NewFingerprint,
+    /// Does it call from a network not seen before?
+    NewNetwork,
+    /// Does one replica alone do what is new, of several?
+    LoneReplica,
+    /// Does it call at an hour at which it never calls?
+    OffHours,
     /// Do its calls fail unlike before?
     Failing,
     /// Is it refused (401, 403) unlike before?
@@ -151,13 +163,17 @@ pub enum Question {
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 26] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
         Self::NewOperation,
+        Self::RareOperation,
         Self::NewCredential,
         Self::NewFingerprint,
+        Self::NewNetwork,
+        Self::LoneReplica,
+        Self::OffHours,
         Self::Failing,
         Self::Refused,
         Self::Rate1m,
@@ -200,8 +216,12 @@ impl Question {
             Self::RarePeer => "new-peer",
             Self::RareDestination => "rare-destination",
             Self::NewOperation => "new-operation",
+            Self::RareOperation => "rare-operation",
             Self::NewCredential => "new-credential",
             Self::NewFingerprint => "new-fingerprint",
+            Self::NewNetwork => "new-network",
+            Self::LoneReplica => "lone-replica",
+            Self::OffHours => "off-hours",
             Self::Failing => "failing",
             Self::Refused => "refused",
             Self::Rate1m => "rate-1m",

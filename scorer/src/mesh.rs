@@ -4,10 +4,13 @@
 //! # Layout
 //! - this file: the summaries, and what is read from them
 //! - `delta`: what one shard adds to the next
+//! - `operations`, `networks`: what everybody together uses, and from where
 //! - `context`: the evidence of neighbours
 
 mod context;
 mod delta;
+mod networks;
+mod operations;
 
 use std::sync::Arc;
 
@@ -24,7 +27,12 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 
 use self::context::Context;
-pub(crate) use self::delta::{Called, Delta, DestinationDelta};
+use self::operations::Operations;
+pub(crate) use self::operations::operation_key;
+pub(crate) use self::{
+    delta::{Called, Delta, DestinationDelta},
+    networks::{Arrival, Networks},
+};
 use crate::{
     config::{Budget, arms_at},
     tide::Tide,
@@ -84,6 +92,8 @@ pub(crate) struct Mesh {
     read_at: Timestamp,
     thresholds: [Threshold; 4],
     identities: u64,
+    operations: Operations,
+    networks: Networks,
     context: Context,
     tide: Tide,
 }
@@ -106,10 +116,20 @@ impl Default for Mesh {
             read_at: Timestamp(i64::MIN),
             thresholds: Default::default(),
             identities: 0,
+            operations: Operations::default(),
+            networks: Networks::default(),
             context: Context::default(),
             tide: Tide::default(),
         }
     }
+}
+
+/// The surprise of a minute whose best event had `bits`: bits are logarithms, so that the Pareto tail of a histogram,
+/// which is exponential in the logarithm, has to be laid over `2^bits`. Over the bits themselves, twenty of them were
+/// hardly more than ten.
+#[inline]
+fn odds_of(bits: f64) -> f64 {
+    libm::exp2(bits.max(0.0))
 }
 
 impl Mesh {
@@ -172,7 +192,7 @@ impl Mesh {
     /// The e-value of such a minute.
     #[inline]
     pub(crate) fn e_of_minute(&self, bits: f64) -> f64 {
-        self.minute_table.e(1.0 + bits.max(0.0))
+        self.minute_table.e(odds_of(bits))
     }
 
     pub(crate) fn destination_id(&self, name: &str) -> Option<u32> {
@@ -186,6 +206,17 @@ impl Mesh {
 
     pub(crate) fn siblings(&self, namespace: &str) -> Option<&SiblingRate> {
         self.siblings.get(namespace)
+    }
+
+    /// Trusted calls of everybody with this operation; `None` where that is not known any more.
+    #[inline]
+    pub(crate) fn volume_of_operation(&self, operation: u64) -> Option<f64> {
+        self.operations.volume(operation)
+    }
+
+    /// The networks that are known.
+    pub(crate) fn networks(&self) -> &Networks {
+        &self.networks
     }
 
     /// Evidence on all *other* sources in the last ten minutes, at most eight bits.
@@ -262,7 +293,7 @@ impl Mesh {
             self.calibrations[question as usize].add_to_bin(usize::from(bin), 1.0);
         }
         for (bits, weight) in delta.minutes.drain(..) {
-            self.minutes.add(1.0 + bits.max(0.0), weight);
+            self.minutes.add(odds_of(bits), weight);
         }
         for (pace, climb) in delta.climbs.drain(..) {
             self.curves[pace as usize].add(climb);
@@ -271,6 +302,8 @@ impl Mesh {
             self.context.add(source, minute, bits);
         }
         delta.laps.drain(..).for_each(|lap| self.tide.add(lap));
+        delta.operations.drain(..).for_each(|(operation, weight)| self.operations.add(operation, weight));
+        delta.arrivals.drain(..).for_each(|arrival| self.networks.learn(arrival, seen.exposure.birth));
         // Even to drain an empty map costs.
         let siblings = (!delta.siblings.is_empty()).then(|| delta.siblings.drain());
         for (namespace, rate) in siblings.into_iter().flatten() {

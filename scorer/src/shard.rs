@@ -24,9 +24,10 @@ mod folding;
 mod judging;
 mod operation;
 mod release;
+mod users;
 
 pub(crate) use self::operation::Operation;
-use self::release::is_shared;
+use self::{release::is_shared, users::Users};
 
 /// Number of virtual shards: the unit of snapshot, memory and hand-over, independent of Kafka's partitions.
 pub(crate) const SHARDS: usize = 64;
@@ -98,10 +99,8 @@ pub(crate) struct Source {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Edge {
     pub(crate) baseline: EdgeBaseline,
-    pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
-    /// Instances that used it, by their place in the source's list.
-    pub(crate) users: u64,
+    pub(crate) users: Users,
     /// When it was recognised as a change of the service rather than of one replica.
     pub(crate) adopted: Option<Timestamp>,
     pub(crate) operations: u16,
@@ -243,11 +242,11 @@ impl Source {
         ordinal
     }
 
-    /// The place of an instance in the list, added where it is new.
-    pub(crate) fn instance(&mut self, address: u32, now: Timestamp) -> usize {
+    /// The place of an instance in the list, added where it is new, and whether it was.
+    pub(crate) fn instance(&mut self, address: u32, now: Timestamp) -> (usize, bool) {
         if let Some(place) = self.instances.iter().position(|instance| instance.address == address) {
             self.instances[place].last = self.instances[place].last.max(now);
-            return place;
+            return (place, false);
         }
         if now - self.newcomers_since > GRACE_EVERY {
             self.newcomers_since = now;
@@ -255,12 +254,12 @@ impl Source {
         let instance = Instance { address, first: now, last: now, odds: 0.0 };
         if self.instances.len() < INSTANCES {
             self.instances.push(instance);
-            return self.instances.len() - 1;
+            return (self.instances.len() - 1, true);
         }
         // The one not heard of for longest has gone; its place is free.
         let oldest = (0..INSTANCES).min_by_key(|&place| self.instances[place].last).unwrap_or_default();
         self.instances[oldest] = instance;
-        oldest
+        (oldest, true)
     }
 }
 

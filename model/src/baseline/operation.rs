@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Turned;
 use crate::{
-    detector::{Detector, Deviation, Observation, Question, Rate},
+    detector::{Detector, Deviation, Observation, Question, Rarity, Rate},
     evidence::EValues,
     stats::{ETable, Exposure},
 };
@@ -13,6 +13,8 @@ use crate::{
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct OperationBaseline {
     rate: Rate<600>,
+    /// How much everybody together uses it, as of the begin of the minute; `None` where that is not known.
+    rarity: Option<Rarity>,
     #[serde(skip)]
     turned: Turned,
 }
@@ -23,6 +25,9 @@ impl OperationBaseline {
     pub fn score(&self, seen: &Observation, answer: &mut impl FnMut(Question, Deviation)) {
         if let Some(deviation) = self.rate.score_one(seen) {
             answer(Question::OperationRate, deviation);
+        }
+        if let Some(deviation) = self.rarity.as_ref().and_then(|rarity| rarity.score_one(seen)) {
+            answer(Question::RareOperation, deviation);
         }
     }
 
@@ -40,7 +45,17 @@ impl OperationBaseline {
     /// The answers of [`score`](Self::score) as e-values, after [`turn`](Self::turn), without the reasons.
     #[inline]
     pub fn judge(&mut self, seen: &Observation, tables: &[ETable], values: &mut EValues) {
+        if let Some(rarity) = &mut self.rarity {
+            values.set(Question::RareOperation, rarity.e(&tables[Question::RareOperation as usize]));
+        }
         values.set(Question::OperationRate, self.rate.e(seen.more, &tables[Question::OperationRate as usize]));
+    }
+
+    /// Takes note of the trusted calls of everybody that the mesh knows of; `None` where it knows nothing. Returns the
+    /// sample for the mesh's histogram.
+    pub fn set_volume_in_mesh(&mut self, volume: Option<f64>) -> Option<f64> {
+        self.rarity = volume.map(Rarity::of_volume);
+        self.rarity.as_ref().map(Rarity::x)
     }
 
     /// Learns the event, after [`turn`](Self::turn).

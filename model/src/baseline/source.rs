@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{SiblingRate, Turned};
 use crate::{
     detector::{
-        Bigger, Detector, Deviation, Failing, Novelty, Observation, Question, Rarity, Rate, Refused, Silence, Spread,
+        Bigger, Detector, Deviation, Failing, Hours, Novelty, Observation, Question, Rarity, Rate, Refused, Silence, Spread,
     },
     evidence::{EValues, Habit},
     stats::{ETable, Exposure, trust},
@@ -21,6 +21,15 @@ pub struct FirstTimes {
     pub credential: Option<bool>,
     /// The TLS fingerprint.
     pub fingerprint: Option<bool>,
+    /// The network, and how rare it is that a new address is so far from all known ones.
+    pub network: Option<(bool, f64)>,
+}
+
+impl FirstTimes {
+    #[inline]
+    fn network_seen(&self, seen: &Observation) -> Option<Observation> {
+        self.network.map(|(novel, odds)| Observation { novel: Some(novel), more: odds, ..*seen })
+    }
 }
 
 /// What is usual for one source.
@@ -35,6 +44,8 @@ pub struct SourceBaseline {
     operations: Novelty,
     credentials: Novelty,
     fingerprints: Novelty,
+    networks: Novelty,
+    hours: Hours,
     failing: Failing,
     refused: Refused,
     /// Over all its edges: what stands in for an edge that is too new to have a usual size.
@@ -75,6 +86,7 @@ impl SourceBaseline {
             }
         };
         ask(Question::RareSource, self.rarity.score_one(seen));
+        ask(Question::OffHours, self.hours.score_one(seen));
         ask(Question::Rate10m, self.rate_10m.score_one(seen));
         ask(Question::Rate1h, self.rate_1h.score_one(seen));
         ask(Question::Spread10m, self.spread_10m.score_one(seen));
@@ -88,6 +100,9 @@ impl SourceBaseline {
         }
         if first.fingerprint.is_some() {
             ask(Question::NewFingerprint, self.fingerprints.score_one(&novel(first.fingerprint)));
+        }
+        if let Some(seen) = first.network_seen(seen) {
+            ask(Question::NewNetwork, self.networks.score_one(&seen));
         }
         ask(Question::Failing, self.failing.score_one(seen));
         ask(Question::Refused, self.refused.score_one(seen));
@@ -128,6 +143,8 @@ impl SourceBaseline {
         }
         take(Question::Rate1m, closed);
         if closed.is_some() {
+            // The event that closes a minute has calls in its own: one sample a minute.
+            take(Question::OffHours, self.hours.learn_one(&Observation::at(exposure)));
             let [biggest, longest] = std::mem::take(&mut self.remarks);
             take(Question::Bigger, (biggest > 0.0).then_some(biggest.max(1.0)));
             take(Question::Longer, (longest > 0.0).then_some(longest.max(1.0)));
@@ -165,6 +182,10 @@ impl SourceBaseline {
         if first.fingerprint.is_some() {
             ask(Question::NewFingerprint, self.fingerprints.score_one(&novel(first.fingerprint)));
         }
+        if let Some(seen) = first.network_seen(seen) {
+            ask(Question::NewNetwork, self.networks.score_one(&seen));
+        }
+        ask(Question::OffHours, self.hours.score_one(seen));
         ask(Question::Failing, self.failing.score_one(seen));
         ask(Question::Refused, self.refused.score_one(seen));
         self.rate_1m.counts().trust(seen.more)
@@ -195,6 +216,9 @@ impl SourceBaseline {
         }
         if first.fingerprint.is_some() {
             take(Question::NewFingerprint, self.fingerprints.learn_one(&novel(first.fingerprint)));
+        }
+        if let Some(seen) = first.network_seen(seen) {
+            take(Question::NewNetwork, self.networks.learn_one(&seen));
         }
         take(Question::Failing, self.failing.learn_one(seen));
         take(Question::Refused, self.refused.learn_one(seen));

@@ -13,7 +13,7 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::SourceKey;
+use super::{Arrival, SourceKey};
 use crate::tide::Lap;
 
 /// How much a minute of an identity that is at least watched weighs in the histogram of minutes: enough to adapt,
@@ -49,6 +49,8 @@ pub(crate) struct Delta {
     pub(super) context: Vec<(SourceKey, i64, f64)>,
     pub(super) siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
     pub(super) laps: Vec<Lap>,
+    pub(super) operations: Vec<(u64, f64)>,
+    pub(super) arrivals: Vec<Arrival>,
     pub(crate) destinations: Vec<DestinationDelta>,
     pub(crate) new_identities: u64,
 }
@@ -87,6 +89,20 @@ impl Delta {
         }
     }
 
+    /// Trusted calls of an operation.
+    pub(crate) fn operation(&mut self, operation: u64, weight: f64) {
+        if self.operations.len() < SAMPLES {
+            self.operations.push((operation, weight));
+        }
+    }
+
+    /// An identity has a new address.
+    pub(crate) fn arrival(&mut self, arrival: Arrival) {
+        if self.arrivals.len() < MINUTES {
+            self.arrivals.push(arrival);
+        }
+    }
+
     /// Whether there is nothing to add, as of most shards in a calm minute.
     pub(super) fn is_empty(&self) -> bool {
         self.samples.is_empty()
@@ -95,6 +111,8 @@ impl Delta {
             && self.climbs.is_empty()
             && self.context.is_empty()
             && self.laps.is_empty()
+            && self.operations.is_empty()
+            && self.arrivals.is_empty()
             && self.siblings.is_empty()
             && self.new_identities == 0
     }

@@ -48,6 +48,12 @@ fn words(
         Question::NewOperation => unusual(format!("used {what} at {whom} for the first time")),
         Question::NewCredential => unusual("showed a credential not seen of it before".to_owned()),
         Question::NewFingerprint => unusual("spoke through a TLS client not seen of it before".to_owned()),
+        Question::RareOperation => unusual(format!("used {what} at {whom}, which hardly anybody uses")),
+        Question::NewNetwork => unusual("called from a network not seen before".to_owned()),
+        Question::OffHours => unusual("called at an hour of the day at which it never calls".to_owned()),
+        Question::LoneReplica => {
+            (format!("did something new {} from one replica alone", times_done(observed)), usual)
+        }
         Question::Failing => (format!("had {} of its calls fail", percent(observed)), percent(expected)),
         Question::Refused => (format!("was refused in {} of its calls", percent(observed)), percent(expected)),
         Question::Rate1m => (format!("made {} in a minute", counted(observed, "call")), usual),
@@ -104,6 +110,11 @@ fn times(count: f64) -> String {
     } else {
         format!("only {count:.0} times")
     }
+}
+
+/// `once`, `12 times`.
+fn times_done(count: f64) -> String {
+    if count < 1.5 { "once".to_owned() } else { format!("{count:.0} times") }
 }
 
 fn percent(share: f64) -> String {

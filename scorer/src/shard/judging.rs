@@ -6,10 +6,10 @@ use qualm_model::{
     evidence::EValues,
     level::Level,
     stats::Exposure,
-    time::Span,
+    time::{Span, Timestamp},
 };
 
-use super::{Attribute, Edge, Link, Operation, Shard, Source, TOUCHED, View};
+use super::{Attribute, Edge, Link, Operation, Shard, Source, TOUCHED, Users, View};
 use crate::{
     door::Ids,
     mesh::{Delta, Mesh},
@@ -40,8 +40,13 @@ impl Shard {
         if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
             answer(Question::Bigger, Observation { crowd, ..case.seen }.amid_crowd(deviation));
         }
-        if let Some(operation) = self.operation(case.ids) {
+        let operation = self.operation(case.ids);
+        if let Some(operation) = operation {
             operation.baseline.score(&operation.seen(case), answer);
+        }
+        let users = users(self.edges.get(&(source_id, destination)).map(|edge| &edge.users), operation.map(|operation| &operation.users));
+        if let Some(deviation) = users.and_then(|users| users.score_lone(source, case.seen.exposure.now)) {
+            answer(Question::LoneReplica, deviation);
         }
         let link = self.links.get(&destination);
         let (calls, contacts) = link.map_or((0.0, 0.0), |link| (link.calls, link.first_contacts));
@@ -88,6 +93,19 @@ fn operation_key(ids: Ids) -> Option<Attribute> {
     ids.operation.map(|operation| Attribute::Operation { source, destination, operation })
 }
 
+/// Whose users are asked about: those of the edge while it is new, of the operation after that.
+#[inline]
+fn users<'a>(edge: Option<&'a Users>, operation: Option<&'a Users>) -> Option<&'a Users> {
+    edge.filter(|users| users.is_lone()).or(operation)
+}
+
+fn learn_users(users: &mut Users, source: &Source, now: Timestamp, delta: &mut Delta) {
+    let answer = users.score_lone(source, now);
+    if let Some(x) = users.learn(answer, now) {
+        delta.sample(Question::LoneReplica, x);
+    }
+}
+
 /// What of a shard one event is about.
 pub(crate) struct Place<'a> {
     pub(crate) source: &'a mut Source,
@@ -125,7 +143,13 @@ impl Place<'_> {
             edge.baseline.turn(seen.exposure, &mut |question, x| delta.sample(question, x));
             edge.baseline.judge(&seen, tables, values);
         }
+        let now = seen.exposure.now;
+        let users = users(edge.as_ref().map(|edge| &edge.users), operation.as_ref().map(|operation| &operation.users));
+        if let Some(deviation) = users.and_then(|users| users.score_lone(source, now)) {
+            values.set(Question::LoneReplica, mesh.e(Question::LoneReplica, deviation.x));
+        }
         if let Some(operation) = operation {
+            operation.exchange(mesh, now, delta);
             let seen = operation.seen(case);
             operation.baseline.turn(seen.exposure, &mut |question, x| delta.sample(question, x));
             operation.baseline.judge(&seen, tables, values);
@@ -168,9 +192,11 @@ impl Place<'_> {
         if let Some(edge) = edge {
             let seen = Observation { weight, crowd: source.baseline.crowd(), ..case.edge_seen() };
             edge.baseline.learn(&seen, &mut |question, x| source.baseline.remark(question, x));
+            learn_users(&mut edge.users, source, seen.exposure.now, delta);
         }
         if let Some(operation) = operation {
-            operation.baseline.learn(&seen);
+            learn_users(&mut operation.users, source, seen.exposure.now, delta);
+            operation.learn(&seen);
         }
         if !link.is_touched() {
             if touched.len() == TOUCHED {

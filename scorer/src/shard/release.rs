@@ -14,8 +14,9 @@ use crate::scorer::Case;
 /// How long newcomers may come one after the other.
 const GRACE: Span = Span(30 * Span::MINUTE.0);
 /// What a release does not explain, and from which e-value on.
-const UNEXPLAINED: [Question; 7] = [
+const UNEXPLAINED: [Question; 8] = [
     Question::NewFingerprint,
+    Question::NewNetwork,
     Question::Failing,
     Question::Refused,
     Question::Rate1m,
@@ -25,7 +26,7 @@ const UNEXPLAINED: [Question; 7] = [
 ];
 const ALARMING: f64 = 64.0;
 /// A newcomer is one who came at most this long before what is new.
-const SUCCESSION: Span = Span(10 * Span::MINUTE.0);
+pub(super) const SUCCESSION: Span = Span(10 * Span::MINUTE.0);
 /// Those who were there before are gone when they have been silent for this long and for so many calls.
 const SUCCEEDED_AFTER: Span = Span(2 * Span::MINUTE.0);
 const SUCCEEDED_CALLS: f64 = 10.0;
@@ -108,7 +109,7 @@ impl Edge {
     /// Whether enough live replicas use the edge for it to be the service's change: at least two, and at least
     /// half. One odd replica cannot bring this about.
     pub(crate) fn is_shared_by(&self, live: u64) -> bool {
-        is_shared(self.users, live)
+        is_shared(self.users.places(), live)
     }
 
     /// What others do to a destination is not held against a call on a usual edge beyond what is odd on that edge; nor is
