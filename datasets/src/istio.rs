@@ -8,6 +8,7 @@ mod record;
 mod write;
 
 use self::record::{Record, Side};
+pub(crate) use self::write::push_bare_uuid;
 use crate::{call::Call, mesh::Mesh};
 
 /// Istio's own 24 keys.

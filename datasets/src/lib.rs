@@ -5,11 +5,13 @@
 //! - [`attack`], [`change`]: what happens in it, with labels ([`label`])
 //! - [`scenario`]: a mesh, a stretch of time, and what happens when
 //! - [`traffic`]: the calls of a scenario, lazily, in report order
+//! - [`auth`]: what the issuers of credentials log beside them
 //! - [`istio`]: a call as the proxies' access logs show it
 //!
 //! The same seed gives the same bytes on every machine; no clock and no global randomness is used.
 
 pub mod attack;
+pub mod auth;
 pub mod calendar;
 pub mod call;
 pub mod change;
@@ -22,6 +24,7 @@ pub mod scenario;
 pub mod traffic;
 
 pub use attack::{Attack, AttackKind};
+pub use auth::{AuthLog, AuthRecord, AuthTrail};
 pub use calendar::Millis;
 pub use call::{Call, Cause};
 pub use change::{ChangeKind, HonestChange};

@@ -8,7 +8,7 @@ use crate::{
     change::{ChangeKind, HonestChange},
     label::Label,
     mesh::{InvalidMesh, Kind, Mesh, MeshConfig, ServiceId},
-    random::{Purpose, Stream},
+    random::{Purpose, Stream, scramble},
     traffic::Train,
 };
 
@@ -155,6 +155,17 @@ impl Scenario {
         let services = self.mesh.services.iter().enumerate().filter(|(_, service)| service.kind == Kind::Api);
         let most = services.max_by_key(|(index, service)| (service.replicas.len(), std::cmp::Reverse(*index)))?;
         Some(ServiceId(u32::try_from(most.0).ok()?))
+    }
+
+    /// Lets all pods of a service on a node share one certificate, as SPIRE agents hand them out, from here on and of
+    /// all pods made so far. Call it last.
+    pub fn share_certificates(&mut self) -> &mut Self {
+        for number in 0..self.mesh.instances.len() {
+            let node = self.mesh.node_of(crate::mesh::InstanceId(number as u32));
+            let (seed, instance) = (self.mesh.config.seed, &mut self.mesh.instances[number]);
+            instance.share_certificate(scramble(seed ^ 0x6e6f_6465 ^ u64::from(instance.service.0 << 8 | node)));
+        }
+        self
     }
 
     /// Spreads honest changes of the [everyday](ChangeKind::EVERYDAY) kinds over [`from`, `until`), `per_day` of them

@@ -2,6 +2,7 @@
 
 use super::{Attack, AttackKind, credential::Papers};
 use crate::{
+    auth::{AuthLog, name_at},
     calendar::{HOUR, MINUTE, SECOND},
     call::Cause,
     label::Label,
@@ -29,7 +30,7 @@ impl Scenario {
             start: trains.iter().map(|train| train.start).min().unwrap_or(attack.at),
             end,
             kind: attack.kind.name(),
-            identities: vec![self.mesh().service(actor).spiffe_id.clone()],
+            identities: self.names_in(attack.kind, actor),
             technique: Some(attack.kind.technique()),
             strength: Some((attack.intensity, attack.pace)),
         };
@@ -43,6 +44,23 @@ impl Scenario {
         self.push_attack(label)
     }
 
+    /// The names under which the actor is known where the attack can be seen.
+    fn names_in(&self, kind: AttackKind, actor: ServiceId) -> Vec<String> {
+        let log = match kind {
+            AttackKind::SecretsHarvest | AttackKind::RevokedToken => Some(AuthLog::Vault),
+            AttackKind::PrivilegeEnumeration
+            | AttackKind::StolenToken
+            | AttackKind::ExpiredToken
+            | AttackKind::ForgedToken => Some(AuthLog::Kubernetes),
+            AttackKind::CredentialBruteForce | AttackKind::PasswordSpraying | AttackKind::RoleChain => {
+                Some(AuthLog::Keycloak)
+            }
+            _ => None,
+        };
+        let elsewhere = log.map(|log| name_at(log, self.mesh(), actor));
+        std::iter::once(self.mesh().service(actor).spiffe_id.clone()).chain(elsewhere).collect()
+    }
+
     /// A service the attack suits: one with peers of its own that the attack can use or avoid; where that can be
     /// had, not attacked before and without an honest change at the same time, so that a verdict has one cause.
     fn draw_actor(&self, Attack { kind, at, .. }: Attack, stream: &mut Stream) -> Option<ServiceId> {
@@ -53,8 +71,11 @@ impl Scenario {
                 AttackKind::CredentialBruteForce | AttackKind::PasswordSpraying | AttackKind::RoleChain => {
                     knows(Kind::Issuer)
                 }
-                AttackKind::SecretsHarvest => knows(Kind::Vault),
-                AttackKind::PrivilegeEnumeration => knows(Kind::Kubernetes),
+                AttackKind::SecretsHarvest | AttackKind::RevokedToken => knows(Kind::Vault),
+                AttackKind::PrivilegeEnumeration
+                | AttackKind::StolenToken
+                | AttackKind::ExpiredToken
+                | AttackKind::ForgedToken => knows(Kind::Kubernetes),
                 AttackKind::OffHours => return mesh.service(id).kind == Kind::Cron && knows(Kind::Api),
                 _ => true,
             };
@@ -129,6 +150,10 @@ impl Plan<'_> {
             AttackKind::ForgedCertificate => self.own_pod(Papers::Forged),
             AttackKind::PlainText => self.own_pod(Papers::None),
             AttackKind::RogueReplica => self.rogue_replica(),
+            AttackKind::StolenToken | AttackKind::ExpiredToken | AttackKind::ForgedToken => {
+                self.with_token(Kind::Kubernetes)
+            }
+            AttackKind::RevokedToken => self.with_token(Kind::Vault),
             // Made of no calls: see `Scenario::attack`.
             AttackKind::Silenced => return Some(Vec::new()),
         };
