@@ -4,6 +4,7 @@ mod names;
 mod operation;
 mod platform;
 mod topology;
+mod users;
 
 use std::net::Ipv4Addr;
 
@@ -86,6 +87,8 @@ pub enum Kind {
     Vault,
     /// The Kubernetes API server.
     Kubernetes,
+    /// Users outside, without identity.
+    Client,
 }
 
 /// One service: one SPIFFE ID, one service account, several replicas.
@@ -229,6 +232,14 @@ pub struct Edge {
     pub gone: Millis,
     /// The minor version of the source that brought it: older replicas do not make these calls.
     pub(crate) since_minor: u32,
+}
+
+impl Edge {
+    /// The operation at `draw`, uniform in [0, 1).
+    pub(crate) fn operation(&self, draw: f32) -> OperationId {
+        let drawn = self.mix.iter().find(|(share, _)| draw < *share).or(self.mix.last());
+        drawn.expect("an edge asks for something").1
+    }
 }
 
 /// When the calls of an edge come.

@@ -115,6 +115,9 @@ pub(crate) enum Purpose {
     Schedule,
     Platform,
     Auth,
+    Accounts,
+    Users,
+    Chain,
 }
 
 /// Steele, Lea and Flood's SplitMix64 finaliser: a bijection of 64 bits without visible structure.

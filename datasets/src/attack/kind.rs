@@ -79,12 +79,14 @@ pub enum AttackKind {
     ForgedToken,
     /// A token at Vault after an administrator revoked it.
     RevokedToken,
+    /// Calls to the service are told by the callers' proxies only: its own is bypassed.
+    BypassedProxy,
 }
 
 use AttackKind as K;
 
 /// Kind, name in labels, MITRE ATT&CK technique (enterprise), the honest change that resembles it.
-const KINDS: [(K, &str, &str, &str); 38] = [
+const KINDS: [(K, &str, &str, &str); 39] = [
     (K::LateralMove, "lateral_move", "T1021", "new_edge"),
     (K::PeerScan, "peer_scan", "T1046", "inventory"),
     (K::SlowScan, "slow_scan", "T1046", "inventory"),
@@ -123,6 +125,7 @@ const KINDS: [(K, &str, &str, &str); 38] = [
     (K::ExpiredToken, "expired_token", "T1550.001", "secret_rotation"),
     (K::ForgedToken, "forged_token", "T1606", "issuer_rotation"),
     (K::RevokedToken, "revoked_token", "T1550.001", "secret_rotation"),
+    (K::BypassedProxy, "bypassed_proxy", "T1562.001", "maintenance"),
 ];
 
 impl AttackKind {

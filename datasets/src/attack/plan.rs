@@ -8,7 +8,7 @@ use crate::{
     label::Label,
     mesh::{Kind, Mesh, Operation, Pattern, Protocol, ServiceId},
     random::{Purpose, Stream},
-    scenario::{Scenario, Silence},
+    scenario::{Scenario, Silence, Witness},
     traffic::{Answer, Factors, Origin, Step, Train},
 };
 
@@ -20,7 +20,7 @@ impl Scenario {
         let mut stream = Stream::new(self.mesh().config.seed, Purpose::Attack, number);
         let actor = attack.actor.or_else(|| self.draw_actor(attack, &mut stream))?;
         let mut plan = Plan { mesh: self.mesh_mut(), attack, actor, stream };
-        let (end, trains) = if attack.kind == AttackKind::Silenced {
+        let (end, trains) = if matches!(attack.kind, AttackKind::Silenced | AttackKind::BypassedProxy) {
             (attack.at + (2.0 * HOUR as f64 * attack.intensity) as i64, Vec::new())
         } else {
             let trains = plan.trains()?;
@@ -35,7 +35,8 @@ impl Scenario {
             strength: Some((attack.intensity, attack.pace)),
         };
         if trains.is_empty() {
-            self.push_silence(Silence { service: actor, from: attack.at, until: end });
+            let of = if attack.kind == AttackKind::Silenced { Witness::Both } else { Witness::Destination };
+            self.push_silence(Silence { service: actor, from: attack.at, until: end, of });
         }
         for (place, mut train) in trains.into_iter().enumerate() {
             (train.cause, train.salt) = (Cause::Attack(number as u32), place as u64);
@@ -76,6 +77,7 @@ impl Scenario {
                 | AttackKind::StolenToken
                 | AttackKind::ExpiredToken
                 | AttackKind::ForgedToken => knows(Kind::Kubernetes),
+                AttackKind::BypassedProxy => return mesh.service(id).kind == Kind::Api,
                 AttackKind::OffHours => return mesh.service(id).kind == Kind::Cron && knows(Kind::Api),
                 _ => true,
             };
@@ -155,7 +157,7 @@ impl Plan<'_> {
             }
             AttackKind::RevokedToken => self.with_token(Kind::Vault),
             // Made of no calls: see `Scenario::attack`.
-            AttackKind::Silenced => return Some(Vec::new()),
+            AttackKind::Silenced | AttackKind::BypassedProxy => return Some(Vec::new()),
         };
         one.map(|train| vec![train])
     }
