@@ -1,6 +1,9 @@
 //! What shippers wrap around a line on its way: the envelopes that `ingest` opens.
 
-use crate::{calendar::Millis, mesh::{InstanceId, Mesh}};
+use crate::{
+    calendar::Millis,
+    mesh::{InstanceId, Mesh},
+};
 
 /// A shipper's form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -126,14 +129,8 @@ impl Envelope {
 type Names = [&'static str; 6];
 const FLUENT: Names = ["pod_name", "namespace_name", "pod_ip", "host", "container_name", "cluster_name"];
 const VECTOR: Names = ["pod_name", "pod_namespace", "pod_ip", "pod_node_name", "container_name", "cluster"];
-const OTLP: Names = [
-    "k8s.pod.name",
-    "k8s.namespace.name",
-    "k8s.pod.ip",
-    "k8s.node.name",
-    "k8s.container.name",
-    "k8s.cluster.name",
-];
+const OTLP: Names =
+    ["k8s.pod.name", "k8s.namespace.name", "k8s.pod.ip", "k8s.node.name", "k8s.container.name", "k8s.cluster.name"];
 
 impl Place<'_> {
     fn node(&self) -> String {

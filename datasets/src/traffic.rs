@@ -198,9 +198,11 @@ impl Traffic {
     /// Takes away what nobody reports. The calls are drawn all the same, so that everything after is as it would be.
     fn hush(&mut self, scenario: &Scenario, from: Millis, until: Millis) {
         let mesh = scenario.mesh();
-        for silence in scenario.silences().iter().filter(|silence| {
-            silence.of == Witness::Both && silence.from < until && from < silence.until
-        }) {
+        for silence in scenario
+            .silences()
+            .iter()
+            .filter(|silence| silence.of == Witness::Both && silence.from < until && from < silence.until)
+        {
             let is_of = |instance| mesh.instance(instance).service == silence.service;
             self.ready.retain(|call| {
                 let within = silence.from <= call.start && call.start < silence.until;

@@ -323,7 +323,8 @@ impl Record<'_> {
     /// The user's address, which a gateway passes on in x-forwarded-for.
     pub(super) fn client(&self) -> Option<Ipv4Addr> {
         let last = (scramble(self.call.request) >> 56) as u8;
-        (matches!(self.caller.kind, Kind::Gateway | Kind::Client) && !self.is_tcp()).then_some(Ipv4Addr::new(203, 0, 113, last))
+        (matches!(self.caller.kind, Kind::Gateway | Kind::Client) && !self.is_tcp())
+            .then_some(Ipv4Addr::new(203, 0, 113, last))
     }
 
     pub(super) fn wire_status(&self) -> u16 {

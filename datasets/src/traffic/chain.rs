@@ -55,14 +55,7 @@ impl Chains {
 }
 
 /// Appends what the call at `parent` causes, and makes the parent last as long as that takes.
-pub(super) fn fan_out(
-    stream: &mut Stream,
-    mesh: &Mesh,
-    state: &State,
-    parent: usize,
-    depth: u32,
-    out: &mut Vec<Call>,
-) {
+pub(super) fn fan_out(stream: &mut Stream, mesh: &Mesh, state: &State, parent: usize, depth: u32, out: &mut Vec<Call>) {
     let call = out[parent];
     let service = mesh.instance(call.destination).service;
     let Some(causes) = state.chains.causes.get(service.0 as usize).filter(|causes| !causes.is_empty()) else { return };

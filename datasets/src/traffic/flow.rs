@@ -136,7 +136,6 @@ impl Flow {
             start = call.report() + 25 + self.stream.below(100 << attempt) as i64;
         }
     }
-
 }
 
 /// The status of an everyday call that fails with probability `failure`.
