@@ -14,7 +14,7 @@ use qualm_ingest::{
     parse::{Format, Parser},
 };
 use rdkafka::{
-    ClientConfig, Message,
+    ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
     mocking::MockCluster,
 };
@@ -138,10 +138,13 @@ fn a_topic_gets_the_same_lines_as_a_file_keyed_by_their_writers() {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", &brokers)
         .set("group.id", "test")
-        .set("auto.offset.reset", "earliest")
         .create()
         .unwrap();
-    consumer.subscribe(&["mesh"]).unwrap();
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..2 {
+        partitions.add_partition_offset("mesh", partition, Offset::Beginning).unwrap();
+    }
+    consumer.assign(&partitions).unwrap();
     let mut lines = Vec::new();
     while lines.len() < expected.len() {
         let Some(record) = consumer.poll(Duration::from_secs(20)) else { break };
