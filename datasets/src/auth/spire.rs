@@ -17,7 +17,7 @@ pub(super) fn push(record: &AuthRecord, mesh: &Mesh, out: &mut Vec<u8>) {
         r#"{{"authorized_as":"agent","authorized_via":"datastore","caller_addr":"10.63.0.{host}:{port}","caller_id":"spiffe://{TRUST_DOMAIN}/spire/agent/k8s_psat/north/{agent}","csr":"{csr}","entry_id":"{entry}","expires_at":{expires},"level":"info","method":"BatchNewX509SVID","msg":"API accessed","request_id":"{request}","service":"svid.v1.SVID","spiffe_id":"{spiffe_id}","status":"success","subsystem_name":"api","time":"{time}","type":"audit"}}"#,
         host = node + 1,
         port = 32_768 + record.id % 28_000,
-        agent = uuid(u64::from(node) ^ 0x006e_6f64_65),
+        agent = uuid(u64::from(node) ^ 0x0000_6e6f_6465),
         csr = digest(record.id),
         entry = uuid(u64::from(record.service.0) ^ 0x656e_7472_7900),
         expires = not_after.0.div_euclid(1_000),
