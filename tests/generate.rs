@@ -135,11 +135,8 @@ fn a_topic_gets_the_same_lines_as_a_file_keyed_by_their_writers() {
     let text = fs::read_to_string(place.path().join("events.jsonl")).unwrap();
     let mut expected: Vec<&str> = text.lines().collect();
 
-    let consumer: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &brokers)
-        .set("group.id", "test")
-        .create()
-        .unwrap();
+    let consumer: BaseConsumer =
+        ClientConfig::new().set("bootstrap.servers", &brokers).set("group.id", "test").create().unwrap();
     let mut partitions = TopicPartitionList::new();
     for partition in 0..2 {
         partitions.add_partition_offset("mesh", partition, Offset::Beginning).unwrap();

@@ -20,8 +20,11 @@ use super::{
 /// Files that are being written, by cluster and log.
 pub(super) struct Files {
     out: PathBuf,
-    open: BTreeMap<(Option<&'static str>, Option<AuthLog>), (PathBuf, BufWriter<File>)>,
+    open: BTreeMap<Which, (PathBuf, BufWriter<File>)>,
 }
+
+/// Cluster and issuer.
+type Which = (Option<&'static str>, Option<AuthLog>);
 
 impl Files {
     /// Writes below `out`.
