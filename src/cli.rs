@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use qualm_ingest::parse::Format;
 use qualm_model::level::Level;
 
-use crate::wire::{Namespace, Target};
+use crate::{
+    generate::args::GenerateArgs,
+    wire::{Namespace, Target},
+};
 
 /// Watches how every service identity in a mesh behaves, keeps the evidence against each in bits, and turns it into
 /// graduated, expiring trust downgrades at the enforcement points, within a false-alarm budget.
@@ -30,6 +33,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Replay logs through the same scorer and write what it would have done.
     Backtest(BacktestArgs),
+    /// Generate a labelled mesh with attacks and honest changes: access logs and the issuers' logs, to files or to Kafka.
+    Generate(Box<GenerateArgs>),
     /// Look at a topic or a file and tell what is in it: formats, services, edges, delays, what can be asked of it and
     /// what to add. Needs no configuration, commits nothing, and ends by writing one that works.
     Look(LookArgs),

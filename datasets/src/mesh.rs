@@ -4,6 +4,7 @@ mod names;
 mod operation;
 mod platform;
 mod topology;
+mod users;
 
 use std::net::Ipv4Addr;
 
@@ -86,6 +87,8 @@ pub enum Kind {
     Vault,
     /// The Kubernetes API server.
     Kubernetes,
+    /// Users outside, without identity.
+    Client,
 }
 
 /// One service: one SPIFFE ID, one service account, several replicas.
@@ -149,6 +152,16 @@ pub(crate) enum Holding {
     Nothing,
 }
 
+impl Holding {
+    /// Rotation at a pace and a time of day of its own.
+    pub(crate) fn of(key: u64) -> Self {
+        Self::Rotating {
+            period: 12 * HOUR + (scramble(key ^ 1) % (12 * HOUR as u64)) as i64,
+            phase: (scramble(key ^ 2) % (24 * HOUR) as u64) as i64,
+        }
+    }
+}
+
 /// An X.509 SVID as a proxy reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Credential {
@@ -173,6 +186,13 @@ impl Instance {
     /// Whether it shows a certificate at all.
     pub fn shows_certificate(&self) -> bool {
         self.holding != Holding::Nothing
+    }
+
+    /// Gives it the certificates that belong to `key`.
+    pub(crate) fn share_certificate(&mut self, key: u64) {
+        if let Holding::Rotating { .. } = self.holding {
+            (self.key, self.holding) = (key, Holding::of(key));
+        }
     }
 
     fn issued(&self, period: i64, phase: i64, time: Millis) -> Credential {
@@ -212,6 +232,14 @@ pub struct Edge {
     pub gone: Millis,
     /// The minor version of the source that brought it: older replicas do not make these calls.
     pub(crate) since_minor: u32,
+}
+
+impl Edge {
+    /// The operation at `draw`, uniform in [0, 1).
+    pub(crate) fn operation(&self, draw: f32) -> OperationId {
+        let drawn = self.mix.iter().find(|(share, _)| draw < *share).or(self.mix.last());
+        drawn.expect("an edge asks for something").1
+    }
 }
 
 /// When the calls of an edge come.
@@ -304,6 +332,12 @@ impl Mesh {
     /// The SPIFFE ID an instance presents.
     pub fn identity(&self, id: InstanceId) -> &str {
         &self.service_of(id).spiffe_id
+    }
+
+    /// The node an instance runs on, of a dozen.
+    pub fn node_of(&self, id: InstanceId) -> u32 {
+        let address = u32::from(self.instance(id).address);
+        (scramble(u64::from(address)) % 12) as u32
     }
 
     /// All services of one kind.

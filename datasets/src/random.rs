@@ -114,6 +114,10 @@ pub(crate) enum Purpose {
     Train,
     Schedule,
     Platform,
+    Auth,
+    Accounts,
+    Users,
+    Chain,
 }
 
 /// Steele, Lea and Flood's SplitMix64 finaliser: a bijection of 64 bits without visible structure.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::{
     attack::{Attack, AttackKind},
-    calendar::{DAY, HOUR, MINUTE, Millis},
+    calendar::{DAY, HOUR, MINUTE, Millis, Zone},
+    call::Call,
     change::{ChangeKind, HonestChange},
     label::Label,
     mesh::{InvalidMesh, Kind, Mesh, MeshConfig, ServiceId},
-    random::{Purpose, Stream},
+    random::{Purpose, Stream, scramble},
     traffic::Train,
 };
 
@@ -28,6 +29,9 @@ pub struct Scenario {
     replicas: BTreeMap<ServiceId, u32>,
     /// Streams handed out for schedules.
     schedules: u64,
+    /// Share of what gateways and APIs call that is caused by what is called of them.
+    chained: f64,
+    zone: Zone,
 }
 
 /// How strong random attacks are.
@@ -64,12 +68,22 @@ pub(crate) enum Effect {
     Failing(ServiceId, f64),
 }
 
-/// A stretch of time in which nothing is reported of a service, neither as caller nor as called.
+/// A stretch of time in which something is not reported of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Silence {
     pub(crate) service: ServiceId,
     pub(crate) from: Millis,
     pub(crate) until: Millis,
+    pub(crate) of: Witness,
+}
+
+/// Whose reports are missing in a silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Witness {
+    /// Its own calls, and what is called of it: nothing is heard of the service at all.
+    Both,
+    /// Its own proxy, of the calls to it: the callers' proxies still tell of them.
+    Destination,
 }
 
 /// A change of a service's replicas.
@@ -108,6 +122,8 @@ impl Scenario {
             changes: Vec::new(),
             replicas: BTreeMap::new(),
             schedules: 0,
+            chained: 0.0,
+            zone: Zone::Utc,
         })
     }
 
@@ -155,6 +171,57 @@ impl Scenario {
         let services = self.mesh.services.iter().enumerate().filter(|(_, service)| service.kind == Kind::Api);
         let most = services.max_by_key(|(index, service)| (service.replicas.len(), std::cmp::Reverse(*index)))?;
         Some(ServiceId(u32::try_from(most.0).ok()?))
+    }
+
+    /// Adds users outside, whose requests at the ingress gateways are reported too. Call it before anything else.
+    pub fn add_users(&mut self) -> &mut Self {
+        self.mesh.add_users();
+        self
+    }
+
+    /// Lets `share` (0 to 0.95) of what gateways and APIs call be caused by what is called of them: same request id,
+    /// within its time. Rates stay as they are.
+    pub fn chain(&mut self, share: f64) -> &mut Self {
+        self.chained = share.clamp(0.0, 0.95);
+        self
+    }
+
+    /// Lets people's days and jobs follow the clocks of this zone.
+    pub fn clocks_of(&mut self, zone: Zone) -> &mut Self {
+        self.zone = zone;
+        self
+    }
+
+    pub(crate) fn chained(&self) -> f64 {
+        self.chained
+    }
+
+    pub(crate) fn zone(&self) -> Zone {
+        self.zone
+    }
+
+    /// Gives a share of the business services of each namespace one account, `sa/default`: several workloads under one
+    /// identity. Call it before anything else.
+    pub fn share_accounts(&mut self, share: f64) -> &mut Self {
+        let mut stream = Stream::new(self.mesh.config.seed, Purpose::Accounts, 0);
+        for service in &mut self.mesh.services {
+            if matches!(service.kind, Kind::Api | Kind::Worker | Kind::Cron) && stream.chance(share) {
+                service.spiffe_id =
+                    format!("spiffe://{}/ns/{}/sa/default", crate::mesh::TRUST_DOMAIN, service.namespace);
+            }
+        }
+        self
+    }
+
+    /// Lets all pods of a service on a node share one certificate, as SPIRE agents hand them out, from here on and of
+    /// all pods made so far. Call it last.
+    pub fn share_certificates(&mut self) -> &mut Self {
+        for number in 0..self.mesh.instances.len() {
+            let node = self.mesh.node_of(crate::mesh::InstanceId(number as u32));
+            let (seed, instance) = (self.mesh.config.seed, &mut self.mesh.instances[number]);
+            instance.share_certificate(scramble(seed ^ 0x6e6f_6465 ^ u64::from(instance.service.0 << 8 | node)));
+        }
+        self
     }
 
     /// Spreads honest changes of the [everyday](ChangeKind::EVERYDAY) kinds over [`from`, `until`), `per_day` of them
@@ -253,6 +320,16 @@ impl Scenario {
     pub(crate) fn push_move(&mut self, step: TimedMove) {
         let place = self.moves.partition_point(|other| other.at <= step.at);
         self.moves.insert(place, step);
+    }
+
+    /// Whether the destination's proxy does not tell of this call, because it is bypassed.
+    pub fn is_unwitnessed(&self, call: &Call) -> bool {
+        self.silences.iter().any(|silence| {
+            silence.of == Witness::Destination
+                && silence.from <= call.start
+                && call.start < silence.until
+                && self.mesh.instance(call.destination).service == silence.service
+        })
     }
 
     pub(crate) fn push_silence(&mut self, silence: Silence) {

@@ -12,6 +12,7 @@ fn help_says_what_each_command_does_and_what_exit_codes_mean() {
     assert!(all.out.contains("Exit codes: 0 done"), "{all:#?}");
     for (command, words) in [
         ("demo", "--seed"),
+        ("generate", "--attacks"),
         ("run", "--config"),
         ("backtest", "--mapping"),
         ("check", "certificates"),

@@ -123,4 +123,13 @@ impl Plan<'_> {
         use_of_it.origin = Origin::Instance(thief);
         Some(vec![tries, use_of_it])
     }
+
+    /// The actor's usual calls to Vault or the Kubernetes API; which token they carry is told in its log.
+    pub(super) fn with_token(&mut self, kind: Kind) -> Option<Train> {
+        let destination = self.mesh.of_kind(kind).next()?;
+        let known = self.known_operations(destination);
+        let reads = known.into_iter().filter(|step| self.mesh.operation(step.operation).method == "GET");
+        let steps: Vec<Step> = reads.collect();
+        (!steps.is_empty()).then(|| self.calls(20.0, 15 * SECOND, steps))
+    }
 }

@@ -71,12 +71,22 @@ pub enum AttackKind {
     RogueReplica,
     /// The identity stops being reported: its proxy is bypassed or dead while it lives.
     Silenced,
+    /// A pod's token at the Kubernetes API from another pod's address.
+    StolenToken,
+    /// A pod's token at the Kubernetes API an hour after its end.
+    ExpiredToken,
+    /// A token at the Kubernetes API that it never issued.
+    ForgedToken,
+    /// A token at Vault after an administrator revoked it.
+    RevokedToken,
+    /// Calls to the service are told by the callers' proxies only: its own is bypassed.
+    BypassedProxy,
 }
 
 use AttackKind as K;
 
 /// Kind, name in labels, MITRE ATT&CK technique (enterprise), the honest change that resembles it.
-const KINDS: [(K, &str, &str, &str); 34] = [
+const KINDS: [(K, &str, &str, &str); 39] = [
     (K::LateralMove, "lateral_move", "T1021", "new_edge"),
     (K::PeerScan, "peer_scan", "T1046", "inventory"),
     (K::SlowScan, "slow_scan", "T1046", "inventory"),
@@ -111,6 +121,11 @@ const KINDS: [(K, &str, &str, &str); 34] = [
     (K::PlainText, "plain_text", "T1562.010", "library_update"),
     (K::RogueReplica, "rogue_replica", "T1610", "scale_out"),
     (K::Silenced, "silenced", "T1562", "maintenance"),
+    (K::StolenToken, "stolen_token", "T1528", "node_move"),
+    (K::ExpiredToken, "expired_token", "T1550.001", "secret_rotation"),
+    (K::ForgedToken, "forged_token", "T1606", "issuer_rotation"),
+    (K::RevokedToken, "revoked_token", "T1550.001", "secret_rotation"),
+    (K::BypassedProxy, "bypassed_proxy", "T1562.001", "maintenance"),
 ];
 
 impl AttackKind {

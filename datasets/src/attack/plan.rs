@@ -2,12 +2,13 @@
 
 use super::{Attack, AttackKind, credential::Papers};
 use crate::{
+    auth::{AuthLog, name_at},
     calendar::{HOUR, MINUTE, SECOND},
     call::Cause,
     label::Label,
     mesh::{Kind, Mesh, Operation, Pattern, Protocol, ServiceId},
     random::{Purpose, Stream},
-    scenario::{Scenario, Silence},
+    scenario::{Scenario, Silence, Witness},
     traffic::{Answer, Factors, Origin, Step, Train},
 };
 
@@ -19,7 +20,7 @@ impl Scenario {
         let mut stream = Stream::new(self.mesh().config.seed, Purpose::Attack, number);
         let actor = attack.actor.or_else(|| self.draw_actor(attack, &mut stream))?;
         let mut plan = Plan { mesh: self.mesh_mut(), attack, actor, stream };
-        let (end, trains) = if attack.kind == AttackKind::Silenced {
+        let (end, trains) = if matches!(attack.kind, AttackKind::Silenced | AttackKind::BypassedProxy) {
             (attack.at + (2.0 * HOUR as f64 * attack.intensity) as i64, Vec::new())
         } else {
             let trains = plan.trains()?;
@@ -29,18 +30,36 @@ impl Scenario {
             start: trains.iter().map(|train| train.start).min().unwrap_or(attack.at),
             end,
             kind: attack.kind.name(),
-            identities: vec![self.mesh().service(actor).spiffe_id.clone()],
+            identities: self.names_in(attack.kind, actor),
             technique: Some(attack.kind.technique()),
             strength: Some((attack.intensity, attack.pace)),
         };
         if trains.is_empty() {
-            self.push_silence(Silence { service: actor, from: attack.at, until: end });
+            let of = if attack.kind == AttackKind::Silenced { Witness::Both } else { Witness::Destination };
+            self.push_silence(Silence { service: actor, from: attack.at, until: end, of });
         }
         for (place, mut train) in trains.into_iter().enumerate() {
             (train.cause, train.salt) = (Cause::Attack(number as u32), place as u64);
             self.push_train(train);
         }
         self.push_attack(label)
+    }
+
+    /// The names under which the actor is known where the attack can be seen.
+    fn names_in(&self, kind: AttackKind, actor: ServiceId) -> Vec<String> {
+        let log = match kind {
+            AttackKind::SecretsHarvest | AttackKind::RevokedToken => Some(AuthLog::Vault),
+            AttackKind::PrivilegeEnumeration
+            | AttackKind::StolenToken
+            | AttackKind::ExpiredToken
+            | AttackKind::ForgedToken => Some(AuthLog::Kubernetes),
+            AttackKind::CredentialBruteForce | AttackKind::PasswordSpraying | AttackKind::RoleChain => {
+                Some(AuthLog::Keycloak)
+            }
+            _ => None,
+        };
+        let elsewhere = log.map(|log| name_at(log, self.mesh(), actor));
+        std::iter::once(self.mesh().service(actor).spiffe_id.clone()).chain(elsewhere).collect()
     }
 
     /// A service the attack suits: one with peers of its own that the attack can use or avoid; where that can be
@@ -53,8 +72,12 @@ impl Scenario {
                 AttackKind::CredentialBruteForce | AttackKind::PasswordSpraying | AttackKind::RoleChain => {
                     knows(Kind::Issuer)
                 }
-                AttackKind::SecretsHarvest => knows(Kind::Vault),
-                AttackKind::PrivilegeEnumeration => knows(Kind::Kubernetes),
+                AttackKind::SecretsHarvest | AttackKind::RevokedToken => knows(Kind::Vault),
+                AttackKind::PrivilegeEnumeration
+                | AttackKind::StolenToken
+                | AttackKind::ExpiredToken
+                | AttackKind::ForgedToken => knows(Kind::Kubernetes),
+                AttackKind::BypassedProxy => return mesh.service(id).kind == Kind::Api,
                 AttackKind::OffHours => return mesh.service(id).kind == Kind::Cron && knows(Kind::Api),
                 _ => true,
             };
@@ -129,8 +152,12 @@ impl Plan<'_> {
             AttackKind::ForgedCertificate => self.own_pod(Papers::Forged),
             AttackKind::PlainText => self.own_pod(Papers::None),
             AttackKind::RogueReplica => self.rogue_replica(),
+            AttackKind::StolenToken | AttackKind::ExpiredToken | AttackKind::ForgedToken => {
+                self.with_token(Kind::Kubernetes)
+            }
+            AttackKind::RevokedToken => self.with_token(Kind::Vault),
             // Made of no calls: see `Scenario::attack`.
-            AttackKind::Silenced => return Some(Vec::new()),
+            AttackKind::Silenced | AttackKind::BypassedProxy => return Some(Vec::new()),
         };
         one.map(|train| vec![train])
     }

@@ -62,7 +62,7 @@ impl Plan<'_> {
         let mut operation = self.outside("GET", "/q/{hex}{hex}{uuid}", "resolver.example")?;
         operation.request = Size { median: 180.0, sigma: 0.1 };
         operation.response = Size { median: 220.0, sigma: 0.1 };
-        self.to_outside(operation, 120.0, 2 * MINUTE, 0.6)
+        self.calling_outside(operation, 120.0, 2 * MINUTE, 0.6)
     }
 
     /// Connections of about 40 minutes that carry some kilobytes each.
@@ -73,13 +73,13 @@ impl Plan<'_> {
         operation.request = Size { median: 9_000.0, sigma: 0.2 };
         operation.response = Size { median: 30_000.0, sigma: 0.2 };
         operation.duration = Size { median: 40.0 * MINUTE as f64, sigma: 0.1 };
-        self.to_outside(operation, 6.0, 10 * MINUTE, 0.3)
+        self.calling_outside(operation, 6.0, 10 * MINUTE, 0.3)
     }
 
     /// From 01:00 UTC of the next night, every 20 minutes give or take 30 %.
     pub(super) fn night_beacon(&mut self) -> Option<Train> {
         let operation = self.outside("POST", "/t/{hex}", "telemetry.example")?;
-        let mut train = self.to_outside(operation, 18.0, 20 * MINUTE, 0.3)?;
+        let mut train = self.calling_outside(operation, 18.0, 20 * MINUTE, 0.3)?;
         let one = Millis(self.attack.at.midnight().0 + HOUR);
         let next = if one < self.attack.at { one + DAY } else { one };
         // Not where it would end after the night, or after what is simulated: then at once.
@@ -98,7 +98,7 @@ impl Plan<'_> {
         Some(operation)
     }
 
-    fn to_outside(&mut self, operation: Operation, count: f64, gap: i64, jitter: f64) -> Option<Train> {
+    fn calling_outside(&mut self, operation: Operation, count: f64, gap: i64, jitter: f64) -> Option<Train> {
         let destination = operation.service;
         let operation = self.mesh.add_operation(operation);
         let train = self.calls(count, gap, vec![Step { destination, operation }]);

@@ -110,7 +110,7 @@ impl Plan<'_> {
 
     /// 4 % more every day, for as long as is simulated but at most four weeks.
     pub(super) fn growth(&mut self) -> Option<Millis> {
-        let days = (((self.scenario.end() - self.at) / DAY).max(1)).min(28);
+        let days = ((self.scenario.end() - self.at) / DAY).clamp(1, 28);
         for day in 0..days {
             let (from, until) = (self.at + day * DAY, self.at + (day + 1) * DAY);
             let factor = libm::pow(1.04, day as f64 + 1.0);

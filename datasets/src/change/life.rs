@@ -4,7 +4,7 @@ use super::plan::Plan;
 use crate::{
     calendar::{DAY, HOUR, MINUTE, Millis, SECOND},
     mesh::{Edge, InstanceId, Kind, Operation, Pattern, Service, ServiceId, Size, mix, other_runtime},
-    scenario::{Effect, Move, Silence, TimedMove},
+    scenario::{Effect, Move, Silence, TimedMove, Witness},
 };
 
 impl Plan<'_> {
@@ -145,7 +145,7 @@ impl Plan<'_> {
     /// Nothing is heard of the service for half an hour; its pods are new afterwards.
     pub(super) fn maintenance(&mut self) -> Millis {
         let until = self.at + self.stream.between(20.0, 40.0) as i64 * MINUTE;
-        self.scenario.push_silence(Silence { service: self.service, from: self.at, until });
+        self.scenario.push_silence(Silence { service: self.service, from: self.at, until, of: Witness::Both });
         let minor = self.scenario.mesh().service(self.service).minor;
         for slot in 0..self.replicas() {
             self.replace(slot, minor, until);
