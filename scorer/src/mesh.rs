@@ -31,7 +31,7 @@ use self::operations::Operations;
 pub(crate) use self::operations::operation_key;
 pub(crate) use self::{
     delta::{Called, Delta, DestinationDelta},
-    networks::{Arrival, Networks},
+    networks::{Arrival, FOREIGN, Networks},
 };
 use crate::{
     config::{Budget, arms_at},
@@ -124,14 +124,6 @@ impl Default for Mesh {
     }
 }
 
-/// The surprise of a minute whose best event had `bits`: bits are logarithms, so that the Pareto tail of a histogram,
-/// which is exponential in the logarithm, has to be laid over `2^bits`. Over the bits themselves, twenty of them were
-/// hardly more than ten.
-#[inline]
-fn odds_of(bits: f64) -> f64 {
-    libm::exp2(bits.max(0.0))
-}
-
 impl Mesh {
     /// The first watermark: from here on everything could have been seen.
     pub(crate) fn birth(&self) -> Option<Timestamp> {
@@ -192,7 +184,7 @@ impl Mesh {
     /// The e-value of such a minute.
     #[inline]
     pub(crate) fn e_of_minute(&self, bits: f64) -> f64 {
-        self.minute_table.e(odds_of(bits))
+        self.minute_table.e(1.0 + bits.max(0.0))
     }
 
     pub(crate) fn destination_id(&self, name: &str) -> Option<u32> {
@@ -293,7 +285,7 @@ impl Mesh {
             self.calibrations[question as usize].add_to_bin(usize::from(bin), 1.0);
         }
         for (bits, weight) in delta.minutes.drain(..) {
-            self.minutes.add(odds_of(bits), weight);
+            self.minutes.add(1.0 + bits.max(0.0), weight);
         }
         for (pace, climb) in delta.climbs.drain(..) {
             self.curves[pace as usize].add(climb);

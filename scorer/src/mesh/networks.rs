@@ -28,6 +28,9 @@ struct Prefix {
 /// How far a new address is from all known ones: 0 within a known network of the nearest kind.
 pub(crate) type Distance = u8;
 
+/// From here on a network is new: a new node, or a new zone, in a cluster that is known is none.
+pub(crate) const FOREIGN: Distance = 2;
+
 /// An address that an identity has for the first time.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Arrival {

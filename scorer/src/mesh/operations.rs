@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::hash::BuildHasher;
 
 /// Operations that are counted.
-const OPERATIONS: usize = 262_144;
+const OPERATIONS: usize = 65_536;
 
 /// Trusted calls of each operation at each destination, by a hash of both names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -114,7 +114,11 @@ fn times(count: f64) -> String {
 
 /// `once`, `12 times`.
 fn times_done(count: f64) -> String {
-    if count < 1.5 { "once".to_owned() } else { format!("{count:.0} times") }
+    match number(count).as_str() {
+        "" => "again and again".to_owned(),
+        "1" => "once".to_owned(),
+        number => format!("{number} times"),
+    }
 }
 
 fn percent(share: f64) -> String {

@@ -18,7 +18,7 @@ use super::{
     Attribute, Changed, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, Link, OPERATION_BYTES, OPERATIONS_AN_EDGE, OTHER, Operation, SETTLED, SOURCE_BYTES, Users,
     Seen, Shard, Source, judging::Place,
 };
-use crate::{door::Ids, forgotten::Forgotten, mesh::{Arrival, Delta, Mesh, operation_key}, names::Names, scorer::Case};
+use crate::{door::Ids, forgotten::Forgotten, mesh::{Arrival, Delta, FOREIGN, Mesh, operation_key}, names::Names, scorer::Case};
 
 /// How long an adopted edge, recognised as the service's own change, is excused from being new.
 const ADOPTED_FOR: Span = Span::DAY;
@@ -185,8 +185,10 @@ impl<'a> Attributes<'a> {
             Box::new(Operation::new(in_mesh, Users::new(place, caller, exposure.birth, now)))
         });
         used.used_by(place, caller, now);
-        // What exceeds the cap is of many kinds: it has no usual rate.
-        let used = (operation != OTHER).then_some(&mut **used);
+        // What exceeds the cap is of many kinds and has no usual rate; on an edge that is itself new an operation says
+        // nothing of its own.
+        let is_asked = operation != OTHER && now - edge.users.first() > SETTLED;
+        let used = is_asked.then_some(&mut **used);
         (FirstTimes { operation: first, credential, fingerprint, network: None }, used, taken)
     }
 }
@@ -213,7 +215,7 @@ fn arrive(
     let identity = quality::FixedState::with_seed(3).hash_one(&*source.principal);
     delta.arrival(Arrival::new(address, identity, distance, now));
     let rarity = mesh.networks().rarity(distance, birth, now)?;
-    Some((distance > 0, rarity))
+    Some((distance >= FOREIGN, rarity))
 }
 
 /// Where the call came from, if that is an address.

@@ -9,7 +9,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
-use super::{Attribute, Edge, Link, Operation, Shard, Source, TOUCHED, Users, View};
+use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Source, TOUCHED, Users, View};
 use crate::{
     door::Ids,
     mesh::{Delta, Mesh},
@@ -40,11 +40,13 @@ impl Shard {
         if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
             answer(Question::Bigger, Observation { crowd, ..case.seen }.amid_crowd(deviation));
         }
-        let operation = self.operation(case.ids);
+        let edge = self.edges.get(&(source_id, destination));
+        let is_settled = edge.is_some_and(|edge| case.seen.exposure.now - edge.users.first() > SETTLED);
+        let operation = self.operation(case.ids).filter(|_| is_settled);
         if let Some(operation) = operation {
             operation.baseline.score(&operation.seen(case), answer);
         }
-        let users = users(self.edges.get(&(source_id, destination)).map(|edge| &edge.users), operation.map(|operation| &operation.users));
+        let users = users(edge.map(|edge| &edge.users), operation.map(|operation| &operation.users));
         if let Some(deviation) = users.and_then(|users| users.score_lone(source, case.seen.exposure.now)) {
             answer(Question::LoneReplica, deviation);
         }

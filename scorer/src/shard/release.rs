@@ -71,15 +71,18 @@ impl Source {
     /// [shared](Edge::is_shared_by), its predecessor is [gone](Self::was_succeeded), or neither). Until then novelty
     /// alone leads to *watched* only. What a release does not explain counts at once.
     pub(crate) fn newcomer_may_reach(&self, address: u32, now: Timestamp, values: &EValues) -> Level {
-        // A release is over soon, and is not repeated at once; who changes addresses for ever is no newcomer. Who is new
-        // as an identity has no siblings to speak like.
+        let is_alarming = || UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
+        // That a service is new says no more against it, or a crowd of them would fill the table.
+        if now - self.first <= SUCCESSION {
+            return if is_alarming() { Level::Quarantined } else { Level::Watched };
+        }
+        // A release is over soon, and is not repeated at once; who changes addresses for ever is no newcomer.
         let in_grace = now - self.newcomers_since <= GRACE && self.instances.len() < INSTANCES;
-        if !in_grace || now - self.first <= SUCCESSION {
+        if !in_grace {
             return Level::Quarantined;
         }
         let instance = self.instances.iter().find(|instance| instance.address == address);
         let is_newcomer = instance.is_some_and(|instance| now - instance.first <= SUCCESSION);
-        let is_alarming = || UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
         if is_newcomer && !is_alarming() { Level::Watched } else { Level::Quarantined }
     }
 
