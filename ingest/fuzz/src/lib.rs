@@ -1,36 +1,110 @@
-//! What both targets hold: whatever is read, every event of a record stands at its position, has a caller, and is no
-//! older in its report than in its start; and a record that is refused leaves nothing behind.
+//! What both targets hold of whatever is read: no panic; a record that is refused leaves no events; every event stands
+//! at its record's position, has a caller, and is no older in its report than in its start; what comes out is bounded
+//! by what went in; and no secret is in what was asked, in why it was refused, or in the sample of a dead letter. Time
+//! and memory are bounded by `run`, for an input and so for a record.
+
+use std::{env, sync::LazyLock};
 
 use qualm_ingest::{
     envelope::Envelope,
-    parse::{Format, Parser},
+    parse::{Format, Parser, mapped::Mapping},
 };
-use qualm_model::event::{EventBuilder, Position};
+use qualm_model::{
+    event::{Event, EventBuilder, Position},
+    fold,
+};
 
-/// The first byte of an input says which format its lines are read as. A mapping is for its author to say.
+/// Stands in the seeds where callers write; no event tells it.
+pub const SECRET: &str = "hvs.CAESIJ3Nc8Qw1x0vE7kq5mZt9Lr2Yb6UuFh";
+/// No text of an event is longer.
+const MAX_TEXT_BYTES: usize = 1024;
+
+/// The only format that is read, where one is named; else the first byte of an input says it.
+static ONLY: LazyLock<Option<Format>> = LazyLock::new(|| {
+    let word = env::var("QUALM_FUZZ_FORMAT").ok()?;
+    Some(word.parse().expect("QUALM_FUZZ_FORMAT names a format, as `qualm formats` lists them"))
+});
+
+static MAPPINGS: LazyLock<Vec<Mapping>> = LazyLock::new(|| {
+    let texts = MAPPED.iter().map(|(mapping, _)| mapping);
+    texts.map(|text| text.parse().expect("the shipped mappings are sound")).collect()
+});
+
+/// Mappings of each layout, with a record of theirs.
+pub const MAPPED: [(&str, &str); 4] = [
+    (
+        include_str!("../../../datasets/mappings/nginx-combined.toml"),
+        r#"192.0.2.7 - alice [22/Nov/2026:02:02:24 +0000] "GET /v1/orders/42?x=1 HTTP/1.1" 200 612 "-" "curl/8.4.0""#,
+    ),
+    (
+        include_str!("../../../datasets/mappings/kong.toml"),
+        r#"{"started_at":1795312944122,"client_ip":"192.0.2.7","service":{"name":"orders"},"request":{"method":"GET","uri":"/v1/orders/42?x=1","size":"120","id":"r-1"},"response":{"status":200,"size":"612"},"latencies":{"request":12}}"#,
+    ),
+    (
+        include_str!("../../../datasets/mappings/darpa-edges.toml"),
+        "192.0.2.7,198.51.100.9,07/01/1998-08:15,1",
+    ),
+    (
+        include_str!("../../../datasets/mappings/iot23-zeek.toml"),
+        "1545403816.962094\tCrDn63WjJEmrWGjqf\t192.0.2.7\t41040\t198.51.100.9\t80\ttcp\thttp\t3.139211\t0\t5\tS0",
+    ),
+];
+
+/// The first byte of an input says which format its lines are read as.
 pub fn format_of(first: u8) -> Format {
-    let named: Vec<Format> = Format::ALL.iter().copied().filter(|format| *format != Format::Mapped).collect();
-    named[usize::from(first) % named.len()]
+    Format::ALL[usize::from(first) % Format::ALL.len()]
+}
+
+fn parser(first: u8) -> Parser {
+    let format = ONLY.unwrap_or_else(|| format_of(first));
+    let mapping = (format == Format::Mapped).then(|| MAPPINGS[usize::from(first) % MAPPINGS.len()].clone());
+    Parser::for_format(format, mapping).expect("a mapping where one is needed")
 }
 
 /// Reads the records of an input, one after the other, with one parser.
 pub fn read(input: &[u8], envelope: Envelope) {
     let Some((&first, records)) = input.split_first() else { return };
-    let parser = Parser::for_format(format_of(first), None).expect("needs no mapping");
-    let mut parser = parser.with_envelope(envelope);
+    let mut parser = parser(first).with_envelope(envelope);
     let mut builder = EventBuilder::new();
-    let mut events = 0;
+    let mut sample = String::new();
+    // What is joined of several lines may be told with the last of them.
+    let mut bytes = 0;
     for (offset, record) in (0..).zip(records.split(|&byte| byte == b'\n')) {
+        bytes += record.len();
+        if !parser.is_record(record).unwrap_or(true) {
+            continue;
+        }
         let position = Position { source: 1, partition: 2, offset };
         let outcome = parser.parse(record, position, &mut builder);
         let batch = builder.finish();
-        assert!(outcome.is_ok() || batch.events().next().is_none(), "a refused record left events");
+        assert!(outcome.is_ok() || batch.is_empty(), "a refused record left events");
+        assert!(batch.len() + parser.refused().len() <= bytes, "more events than bytes");
         for event in batch.events() {
             assert_eq!(event.position(), position);
-            assert!(!event.source().principal().is_empty(), "an event of nobody");
-            assert!(event.report() >= event.start(), "a report before its call");
-            events += 1;
+            hold(event);
+        }
+        if outcome.is_err() {
+            sample.clear();
+            fold::append_text(&String::from_utf8_lossy(record), &mut sample);
+            assert!(!sample.contains(SECRET), "a sample tells a secret: {sample}");
         }
     }
-    std::hint::black_box(events);
+}
+
+fn hold(event: Event<'_>) {
+    assert!(!event.source().principal().is_empty(), "an event of nobody");
+    assert!(event.report() >= event.start(), "a report before its call");
+    for end in [event.source(), event.destination()] {
+        for text in [end.principal(), end.namespace(), end.service(), end.cluster(), end.ip(), end.instance()] {
+            assert!(text.len() <= MAX_TEXT_BYTES, "{} bytes: {text}", text.len());
+        }
+    }
+    let said = [event.operation(), event.denial_reason()];
+    for text in said {
+        assert!(!text.contains(SECRET), "an event tells a secret: {text}");
+    }
+    let named = [event.hostname(), event.record_id(), event.credential(), event.auth_method(), event.tls_version()];
+    for text in said.into_iter().chain(named) {
+        assert!(text.len() <= MAX_TEXT_BYTES, "{} bytes: {text}", text.len());
+    }
 }
