@@ -1,13 +1,19 @@
 //! Envoy JSON lines of about 900 bytes: our whole parse (bytes to a pushed row) beside what the fastest safe typed
 //! JSON parsers need for the same lines alone; and the same lines in every envelope, of which the ratios to the bare
-//! lines matter.
-#![allow(missing_docs, clippy::unwrap_used)]
+//! lines matter. At the end a table of every format, by CPU time: what a record costs to parse, and what share that is
+//! of its way from bytes to a verdict.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-use std::hint::black_box;
+#[path = "../tests/support/measure.rs"]
+mod measure;
+
+use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use measure::process_cpu;
 use qualm_ingest::parse::{Format, Parser};
 use qualm_model::event::{EventBuilder, Position};
+use qualm_scorer::{config::ScorerConfig, scorer::Scorer};
 use serde::Deserialize;
 
 const LINES: usize = 4096;
@@ -170,5 +176,75 @@ fn envelopes(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, envelopes);
+/// What reading the records of a format costs, and judging what they become.
+struct Cost {
+    parse: Duration,
+    judge: Duration,
+    events: usize,
+}
+
+/// Times that all records of a sample are read before the next measurement.
+const PASSES: usize = 64;
+/// Measurements, of which the median counts.
+const ROUNDS: usize = 15;
+
+/// Reads the sample again and again, as one input, and judges what it becomes by a scorer that has seen it before.
+fn cost(format: Format, records: &[&str]) -> Cost {
+    let mut parser = Parser::for_format(format, None).unwrap();
+    let mut builder = EventBuilder::new();
+    let mut scorer = Scorer::new(ScorerConfig::default());
+    let mut verdicts = Vec::new();
+    let mut offset = 0;
+    let (mut parse, mut judge, mut events) = (Vec::new(), Vec::new(), 0);
+    for _ in 0..ROUNDS {
+        let begun = process_cpu();
+        for _ in 0..PASSES {
+            for record in records {
+                offset += 1;
+                let _ = black_box(parser.parse(
+                    record.as_bytes(),
+                    Position { offset, ..Position::default() },
+                    &mut builder,
+                ));
+            }
+        }
+        let batch = builder.finish();
+        let parsed = process_cpu();
+        scorer.open(&batch);
+        for event in batch.events() {
+            black_box(scorer.observe(event, event.report(), &mut verdicts));
+        }
+        verdicts.clear();
+        (parse.push(parsed - begun), judge.push(process_cpu() - parsed));
+        events = batch.len();
+    }
+    parse.sort();
+    judge.sort();
+    Cost { parse: parse[ROUNDS / 2], judge: judge[ROUNDS / 2], events }
+}
+
+/// The formats' own samples, each read as one that is not wrapped. Records that become no event (parts, foreign ones)
+/// are read too.
+fn formats(_: &mut Criterion) {
+    println!(
+        "\nformat             bytes a record   events of records   ns a record   MB/s   share of bytes to verdict"
+    );
+    for &format in Format::ALL.iter().filter(|format| format.is_named()) {
+        let records: Vec<&str> = format.sample().lines().collect();
+        let bytes: usize = records.iter().map(|record| record.len()).sum();
+        let Cost { parse, judge, events } = cost(format, &records);
+        let (read, seconds) = (PASSES * records.len(), parse.as_secs_f64());
+        println!(
+            "{format:<18} {:>14} {:>12}/{:<6} {:>13.0} {:>6.0} {:>10.2}",
+            bytes / records.len(),
+            events,
+            read,
+            seconds * 1e9 / read as f64,
+            (PASSES * bytes) as f64 / 1e6 / seconds,
+            seconds / (parse + judge).as_secs_f64(),
+        );
+    }
+}
+
+criterion_group!(benches, parse, envelopes, formats);
 criterion_main!(benches);

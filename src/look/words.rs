@@ -50,6 +50,14 @@ pub(super) fn say(text: &str) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 
+/// Writes the skeleton of a mapping.
+pub(super) fn say_skeleton(skeleton: &str) -> io::Result<()> {
+    say(
+        "\nThese look like columns, or keys, of somebody's own. A mapping tells which is what; of this one, complete what has a `?`:\n\n",
+    )?;
+    say(&skeleton.lines().fold(String::new(), |text, line| text + "    " + line + "\n"))
+}
+
 /// The whole answer.
 pub(super) fn told(summary: &Summary) -> String {
     let mut text = String::new();
@@ -86,6 +94,10 @@ fn head(text: &mut String, summary: &Summary) {
     text.push_str("\nRecords\n");
     for format in &summary.formats {
         let _ = writeln!(text, "  {:<16} {:>6.2} %", format.name, 100.0 * format.share);
+    }
+    if let Some(mapping) = &summary.mapping {
+        let _ =
+            writeln!(text, "  This is what the mapping {mapping} reads; its head says what each column is taken for.");
     }
     refused(text, "foreign", "no access logs: counted apart, never an error", &summary.foreign);
     for (why, tally) in &summary.invalid {
