@@ -184,8 +184,11 @@ fn time_format(value: &str) -> Option<&'static str> {
 
 /// A value, with what could be a secret folded.
 fn shown(value: &str) -> String {
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return format!("a number of {} digits", value.len());
+    }
     let mut folded = String::new();
-    fold::append_text(value, &mut folded);
+    fold::append_sample(value, &mut folded);
     let end = folded.floor_char_boundary(SHOWN.min(folded.len()));
     let cut = if end < folded.len() { "…" } else { "" };
     format!("{}{cut}", folded[..end].replace(char::is_control, " "))

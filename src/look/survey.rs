@@ -50,6 +50,8 @@ pub(super) struct Identity {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Present {
     pub(super) verified: u64,
+    /// By a certificate, or by whoever wrote the mapping.
+    pub(super) vouched: u64,
     pub(super) operation: u64,
     pub(super) outcome: u64,
     pub(super) bytes: u64,
@@ -265,6 +267,7 @@ impl Survey {
         let (source, present) = (event.source(), &mut self.present);
         let note = |count: &mut u64, is_there: bool| *count += u64::from(is_there);
         note(&mut present.verified, source.provenance() == Provenance::Certificate);
+        note(&mut present.vouched, matches!(source.provenance(), Provenance::Certificate | Provenance::Declared));
         note(&mut present.operation, !event.operation().is_empty() || event.kind() == Kind::Connection);
         note(&mut present.outcome, event.outcome() != Outcome::Unknown);
         note(&mut present.bytes, event.bytes_in().or(event.bytes_out()).is_some());
@@ -377,7 +380,7 @@ fn place_for<'a>(identities: &'a mut HashMap<String, Identity>, name: &str) -> O
 fn example(record: &[u8]) -> String {
     let text = String::from_utf8_lossy(&record[..record.len().min(4 * EXAMPLE)]);
     let mut folded = String::new();
-    fold::append_text(&text, &mut folded);
+    fold::append_sample(&text, &mut folded);
     let end = folded.floor_char_boundary(EXAMPLE.min(folded.len()));
     let cut = if end < folded.len() || record.len() > 4 * EXAMPLE { " …" } else { "" };
     let printable = folded[..end].chars().map(|c| if c.is_control() { ' ' } else { c });

@@ -115,10 +115,10 @@ fn refused(text: &mut String, name: &str, meaning: &str, tally: &Refused) {
 fn mesh(text: &mut String, summary: &Summary) {
     let _ = writeln!(
         text,
-        "\nMesh\n  {} identities call {} destinations over {} edges; {} of them are proven by a certificate ({:.0} % of the calls).",
-        summary.identities,
-        summary.destinations,
-        summary.edges,
+        "\nMesh\n  {} call {} over {}; {} of them are proven by a certificate ({:.0} % of the calls).",
+        counted(summary.identities, "identity", "identities"),
+        counted(summary.destinations, "destination", "destinations"),
+        counted(summary.edges, "edge", "edges"),
         summary.verified_identities,
         100.0 * summary.verified_share
     );
@@ -136,7 +136,7 @@ fn mesh(text: &mut String, summary: &Summary) {
     let _ = writeln!(text, "  Rarest: {}", rarest.collect::<Vec<_>>().join(", "));
     if !summary.clusters_named {
         text.push_str(
-            "  No cluster is named. With more than one cluster, set `cluster` at the topic: the same principal in two \
+            "  No cluster is named. With more than one cluster, set `cluster` at the topic or file: the same principal in two \
              clusters is two identities.\n",
         );
     }
@@ -172,6 +172,12 @@ fn reporting(text: &mut String, summary: &Summary) {
 fn time(text: &mut String, summary: &Summary) {
     if let (Some(first), Some(last)) = (&summary.first, &summary.last) {
         let _ = writeln!(text, "\nTime\n  from {first} to {last} ({})", length(summary.span_s));
+        // Where the years of records without one begin.
+        if first.starts_with("1972") {
+            text.push_str(
+                "  the records name no year: 1972 and the next stand in; a shipper's envelope would tell it\n",
+            );
+        }
     }
     if let Some(delay) = &summary.delay_s {
         let _ = writeln!(
@@ -204,6 +210,10 @@ fn asked(text: &mut String, summary: &Summary) {
             rest.iter().for_each(|line| text.push_str(&format!("             {line}\n")));
         }
     }
+}
+
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// A length of time, as people say it.

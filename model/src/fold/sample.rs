@@ -53,6 +53,13 @@ fn is_end(bytes: &[u8], at: usize) -> bool {
 
 /// The end of `2026-11-22T02:02:24.122Z`, or the like with a blank or an offset in it.
 fn time_end(bytes: &[u8], at: usize) -> Option<usize> {
+    // `02:02:24`, as syslog has it.
+    let is_clock = |head: &[u8]| {
+        head.iter().enumerate().all(|(at, byte)| if at % 3 == 2 { *byte == b':' } else { byte.is_ascii_digit() })
+    };
+    if bytes.get(at..at + 8).is_some_and(is_clock) && is_end(bytes, at + 8) && bytes.get(at + 8) != Some(&b':') {
+        return Some(at + 8);
+    }
     let head = bytes.get(at..at + 19)?;
     let is_shaped = head.iter().enumerate().all(|(place, byte)| match place {
         4 | 7 => *byte == b'-',
@@ -112,6 +119,7 @@ mod tests {
             r#"{"response_code":"500","bytes_sent":104857,"duration": 3}"#,
             r#"{"start_time":"2026-02-31T02:02:24.122Z","upstream_cluster":"inbound"}"#,
             "status=503 bytes=1048576",
+            "Mar 27 13:06:56 gateway sshd: listening",
             r#""GET / HTTP" 200 - 0 612"#,
         ] {
             assert_eq!(shown(text), text);
