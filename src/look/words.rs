@@ -143,6 +143,9 @@ fn mesh(text: &mut String, summary: &Summary) {
 }
 
 fn arrow(edge: &Edge) -> String {
+    if edge.destination.is_empty() {
+        return format!("{} (to nobody named)", short(&edge.source));
+    }
     format!("{} ──▶ {}", short(&edge.source), short(&edge.destination))
 }
 

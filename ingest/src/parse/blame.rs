@@ -39,7 +39,7 @@ pub(crate) fn field(fresh: &dyn Fn() -> Parser, sample: &str, record: &[u8], why
                 sample.lines().take(SAMPLE_RECORDS).filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let candidates = records.flat_map(|record| {
                 let of = |path: Path| {
-                    let given = at(&record, &path)?.clone();
+                    let given = at(&record, &path)?;
                     let path: Path = place.iter().cloned().chain(path).collect();
                     let is_absent = at(&value, &path).is_none_or(|found| is_nothing(&found));
                     is_absent.then(|| (changed(&value, &path, Some(given)), path))

@@ -94,7 +94,7 @@ fn number_end(text: &str, at: usize) -> Option<usize> {
 fn name_before(text: &str) -> &str {
     let text = text.trim_end_matches(['"', '\\', ' ']);
     let is_part = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-    text.rfind(|c| !is_part(c)).map_or(text, |at| &text[at..].trim_start_matches(|c| !is_part(c)))
+    text.rfind(|c| !is_part(c)).map_or(text, |at| text[at..].trim_start_matches(|c| !is_part(c)))
 }
 
 fn is_ordinary(name: &str) -> bool {
