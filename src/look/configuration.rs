@@ -68,6 +68,11 @@ pub(super) fn write(path: &Path, text: &str) -> Result<()> {
     file.write_all(text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))
 }
 
+/// Writes a mapping that comes with Qualm, unless it is there already.
+pub(super) fn write_mapping(path: &Path, text: &str) -> Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|there| there == text) { Ok(()) } else { write(path, text) }
+}
+
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
 }

@@ -43,6 +43,8 @@ pub(super) struct Summary {
     pub(super) events: u64,
     pub(super) parts: u64,
     pub(super) formats: Vec<Share>,
+    /// The shipped mapping that reads it.
+    pub(super) mapping: Option<String>,
     pub(super) foreign: Refused,
     pub(super) invalid: BTreeMap<&'static str, Refused>,
     pub(super) first: Option<String>,
@@ -141,6 +143,7 @@ impl Summary {
                 .into_iter()
                 .map(|(format, count)| Share { name: format.to_string(), share: share(count) })
                 .collect(),
+            mapping: reading.shipped.map(|shipped| format!("datasets/mappings/{}", shipped.file())),
             foreign: refused(&survey.foreign),
             invalid: survey.invalid.iter().map(|(&why, tally)| (why, refused(tally))).collect(),
             first: survey.span.and_then(|(first, _)| rfc3339(first)),

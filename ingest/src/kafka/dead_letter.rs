@@ -22,9 +22,13 @@ const SAMPLE_BYTES: usize = 1024;
 #[derive(Debug, Serialize)]
 struct DeadLetter<'a> {
     reason: &'a str,
+    /// The field that is wrong or missing, where one is to blame.
+    field: Option<&'a str>,
+    remedy: &'a str,
     topic: &'a str,
     partition: i32,
     offset: i64,
+    format: &'a str,
     bytes: usize,
     /// The beginning of the record, with all that could be a secret folded.
     sample: &'a str,
@@ -81,7 +85,7 @@ impl DeadLetters {
 
     /// Sends a sample of an invalid record, if the rate allows.
     pub(super) fn send(&mut self, topic: &Topic, record: &[u8], position: Position, why: Rejection) {
-        let (Some(producer), Rejection::Invalid(_)) = (&self.producer, why) else { return };
+        let (Some(producer), Rejection::Invalid(invalid)) = (&self.producer, why) else { return };
         let minute = self.clock.now().window(Span::MINUTE);
         if minute != self.minute {
             (self.minute, self.sent) = (minute, 0);
@@ -92,11 +96,15 @@ impl DeadLetters {
         }
         self.sent += 1;
         write_sample(record, &mut self.sample);
+        let field = topic.parser.blame(record, invalid);
         let letter = DeadLetter {
             reason: reason(why),
+            field: field.as_deref(),
+            remedy: invalid.remedy(),
             topic: &topic.name,
             partition: position.partition,
             offset: position.offset,
+            format: topic.parser.format().as_str(),
             bytes: record.len(),
             sample: &self.sample,
         };
@@ -117,7 +125,7 @@ fn write_sample(record: &[u8], sample: &mut String) {
         let end = shown.rfind(|c: char| c.is_whitespace() || "\",".contains(c)).unwrap_or(0);
         shown = &shown[..end];
     }
-    fold::append_text(shown, sample);
+    fold::append_sample(shown, sample);
 }
 
 #[cfg(test)]
@@ -130,6 +138,10 @@ mod tests {
         let mut sample = String::new();
         write_sample(format!(r#"{{"path":"/u/bob@example.org?key={token}","t":"{token}"}}"#).as_bytes(), &mut sample);
         assert_eq!(sample, r#"{"path":"/u/{email}?{text}","t":"{token}"}"#);
+        let numbers =
+            r#"{"response_code":"OK","bytes_sent":104857,"pin":4711,"downstream_remote_address":"10.0.0.7:32830"}"#;
+        write_sample(numbers.as_bytes(), &mut sample);
+        assert!(sample.contains("104857") && sample.contains(":32830") && !sample.contains("4711"), "{sample}");
         let cut = format!("{} {}{token}", "x y".repeat(330), "z".repeat(20));
         write_sample(cut.as_bytes(), &mut sample);
         assert!(!sample.contains("hvs") && sample.len() <= SAMPLE_BYTES, "{sample}");

@@ -11,15 +11,16 @@ use crate::{
 
 #[test]
 fn every_envelope_around_every_format_gives_the_same_events() {
-    println!("{:28}{}", "", Format::ALL.iter().map(|format| format!("{format:>14}")).collect::<String>());
+    let names = ENVELOPES.iter().map(|(name, _)| format!(" {name} |")).collect::<String>();
+    let mut table = format!("| format |{names}\n|---|{}\n", "--:|".repeat(ENVELOPES.len()));
     let mut wrong = Vec::new();
-    for &(name, wrap) in ENVELOPES {
-        let mut line = String::new();
-        for &format in Format::ALL {
-            let expected = outcomes(&mut parser(format), format, |record| one(record));
+    for &format in Format::ALL {
+        let expected = outcomes(&mut parser(format), format, |record| one(record));
+        table.push_str(&format!("| `{format}` |"));
+        for &(name, wrap) in ENVELOPES {
             let found = outcomes(&mut parser(format), format, wrap);
             let events = found.iter().flatten().map(Vec::len).sum::<usize>();
-            line.push_str(&format!("{events:>14}"));
+            table.push_str(&format!(" {events} |"));
             assert!(events > 0 && found.len() == expected.len(), "{format} in {name}");
             for ((found, expected), record) in found.iter().zip(&expected).zip(sample(format).lines()) {
                 if !is_same(found, expected, format) {
@@ -27,9 +28,11 @@ fn every_envelope_around_every_format_gives_the_same_events() {
                 }
             }
         }
-        println!("{name:28}{line}");
+        table.push('\n');
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let told = include_str!("../../../docs/envelopes.md");
+    assert!(told.contains(&table), "docs/envelopes.md has another table than:\n{table}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! - `shippers`: the envelopes, as shippers write them; `outcome`: what a record becomes
 //! - `combinations`, `origin`, `broken`, `pieces`, `requests`: what must hold
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 
 mod broken;
 mod combinations;
