@@ -12,6 +12,7 @@ use std::{
 
 use qualm_ingest::{
     config::{FileConfig, KafkaConfig},
+    kubernetes::KubernetesConfig,
     parse::Format,
 };
 use qualm_model::{event::Filter, level::Level, time::Span};
@@ -33,6 +34,7 @@ use crate::{
 pub(crate) struct Config {
     pub(crate) kafka: Vec<KafkaConfig>,
     pub(crate) file: Vec<FileConfig>,
+    pub(crate) kubernetes: Vec<KubernetesConfig>,
     pub(crate) listen: ListenConfig,
     pub(crate) history: HistoryConfig,
     pub(crate) budget: Budget,
@@ -189,7 +191,7 @@ impl Config {
         topics.chain(files).chain(["listen".to_owned()]).collect()
     }
 
-    /// This configuration with the inputs of `running`, which go on as they were started; only the highest levels of
+    /// This configuration with the inputs, and the watched clusters, of `running`, which go on as they were started; only the highest levels of
     /// theirs that are still named here are taken over, whatever their order is here.
     pub(crate) fn with_inputs_of(self, running: &Self) -> Self {
         let (mut kafka, mut file) = (running.kafka.clone(), running.file.clone());
@@ -209,7 +211,7 @@ impl Config {
                 (file.max_level, file.filter) = (new.max_level, new.filter);
             }
         }
-        Self { kafka, file, ..self }
+        Self { kafka, file, kubernetes: running.kubernetes.clone(), ..self }
     }
 }
 
@@ -317,7 +319,7 @@ mod tests {
         let config = Config::parse(&defaults()).expect("qualm.toml is valid");
         assert_eq!(config, Config::default());
         let fragments = known("?").into_iter().map(|section| match section.as_str() {
-            "kafka" | "file" => (format!("[[{section}]]\n?"), section),
+            "kafka" | "file" | "kubernetes" => (format!("[[{section}]]\n?"), section),
             _ => (format!("[{section}]\n?"), section),
         });
         for (fragment, section) in fragments.chain([("[alerts.kafka]\n?".to_owned(), "alerts.kafka".to_owned())]) {
@@ -341,6 +343,8 @@ mod tests {
         let unset = KafkaConfig::default();
         assert_eq!(KafkaConfig { topics: unset.topics.clone(), properties: unset.properties.clone(), ..kafka }, unset);
         assert_eq!(FileConfig { mapping: None, max_level: None, ..file }, FileConfig::default());
+        let [section] = config.kubernetes.try_into().expect("one example of [[kubernetes]]");
+        assert!(section.kubeconfig.is_some() && section.context.is_some() && !section.cluster.is_empty());
     }
 
     #[test]
