@@ -136,7 +136,7 @@ mod tests {
             let families = registry.gather();
             let family =
                 families.iter().find(|family| family.name() == "qualm_kubernetes_connected").expect("it is there");
-            family.get_metric()[0].get_gauge().value()
+            family.get_metric()[0].get_gauge().get_value()
         };
         pods.note(0, None);
         assert!(pods.show(PodAddresses::default(), at(0)).is_empty());

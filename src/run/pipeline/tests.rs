@@ -167,7 +167,7 @@ async fn news_of_pods_is_journalled_once_and_known_again_without_a_snapshot() {
     drop(fixture);
     // The writing thread lets go of the file a little later.
     let opened = (0..500).find_map(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
         state::open(&config, "hash", Timestamp::from_seconds(1_800_000_001)).ok()
     });
     assert_eq!(opened.expect("it opens").scorer.pod_addresses().pods, 1);
