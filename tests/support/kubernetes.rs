@@ -215,8 +215,13 @@ fn authorization() -> [(&'static str, &'static str); 1] {
 
 /// Where the object of a document is at the API server.
 fn path_of(document: &str) -> String {
+    // A name and a namespace elsewhere are another's: a binding's subject has both.
+    let metadata = document.lines().skip_while(|line| *line != "metadata:").skip(1);
+    let metadata = metadata.take_while(|line| line.starts_with(' '));
+    let head = document.lines().filter(|line| !line.starts_with(' '));
+    let lines: Vec<&str> = head.chain(metadata).collect();
     let value = |key: &str| {
-        let line = document.lines().find_map(|line| line.strip_prefix(key));
+        let line = lines.iter().find_map(|line| line.strip_prefix(key));
         line.map(|rest| rest.trim().trim_matches('"').to_owned())
     };
     let [version, kind, name] =
