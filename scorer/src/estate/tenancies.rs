@@ -139,8 +139,8 @@ impl Tenancies {
     }
 
     fn leave(&mut self, place: &str, pod: &str, until: Timestamp) -> bool {
-        let stays = self.stays.get_mut(place).into_iter().flatten();
-        stays.filter(|stay| *stay.pod == *pod).fold(false, |is_news, stay| stay.ends(Some(until)) || is_news)
+        let mut stays = self.stays.get_mut(place).into_iter().flatten();
+        stays.find(|stay| *stay.pod == *pod).is_some_and(|stay| stay.ends(Some(until)))
     }
 
     /// Forgets an address, where there are too many: if it can be one that nobody has.

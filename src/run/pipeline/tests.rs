@@ -165,10 +165,14 @@ async fn news_of_pods_is_journalled_once_and_known_again_without_a_snapshot() {
     assert_eq!(fixture.pipeline.last_seq, before + 1, "what is no news is not journalled");
     let config = fixture.pipeline.setup.config.clone();
     drop(fixture);
-    // The writing thread lets go of the file a little later.
-    let opened = (0..500).find_map(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        state::open(&config, "hash", Timestamp::from_seconds(1_800_000_001)).ok()
-    });
+    // Tasks and the writing thread let go of the journal a little later.
+    let mut opened = None;
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        opened = state::open(&config, "hash", Timestamp::from_seconds(1_800_000_001)).ok();
+        if opened.is_some() {
+            break;
+        }
+    }
     assert_eq!(opened.expect("it opens").scorer.pod_addresses().pods, 1);
 }
