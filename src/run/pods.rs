@@ -71,7 +71,7 @@ impl Pods {
                 );
             }
             None if cluster.lost.is_some() => {
-                tracing::info!(cluster = cluster.name, "the Kubernetes API answers again")
+                tracing::info!(cluster = cluster.name, "the Kubernetes API answers again");
             }
             None => {}
         }

@@ -12,6 +12,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
+use self::gateway::Seat;
 pub use self::names::host_and_port;
 use self::names::{cluster_host, first_san, instance_of, is_unmatched, server_name_host, service_of_host, workload_of};
 use super::{clip, time::rfc3339};
@@ -99,17 +100,6 @@ pub struct AccessEntry<'a> {
     pub direction: Direction,
     /// The pod that wrote the entry, where the envelope knows.
     pub pod: &'a str,
-}
-
-/// Where the proxy stands in the call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Seat {
-    /// Before the called.
-    Inbound,
-    /// Behind the caller.
-    Outbound,
-    /// Between a client and a service, or a workload and something outside.
-    Gateway,
 }
 
 /// The side of a call on which its proxy stands.
@@ -203,13 +193,6 @@ impl<'a> AccessEntry<'a> {
             return Kind::Connection;
         }
         Kind::Request
-    }
-
-    fn seat(&self) -> Seat {
-        if self.is_gateway() {
-            return Seat::Gateway;
-        }
-        if self.is_outbound() { Seat::Outbound } else { Seat::Inbound }
     }
 
     fn source(&self, seat: Seat) -> Party<'a> {

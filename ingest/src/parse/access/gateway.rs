@@ -15,7 +15,25 @@ const OUTBOUND_CLUSTER: &str = "outbound|";
 const GATEWAY_PODS: [&str; 6] =
     ["ingressgateway", "egressgateway", "ingress-gateway", "egress-gateway", "istio-ingress-", "istio-egress-"];
 
+/// Where the proxy stands in the call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seat {
+    /// Before the called.
+    Inbound,
+    /// Behind the caller.
+    Outbound,
+    /// Between a client and a service, or a workload and something outside.
+    Gateway,
+}
+
 impl<'a> AccessEntry<'a> {
+    pub(super) fn seat(&self) -> Seat {
+        if self.is_gateway() {
+            return Seat::Gateway;
+        }
+        if self.is_outbound() { Seat::Outbound } else { Seat::Inbound }
+    }
+
     /// Istio's gateways, whatever they are the way to: by their node id, or what Istio's own log format has instead.
     pub(super) fn is_gateway(&self) -> bool {
         if !self.node_id.is_empty() {
