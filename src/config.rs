@@ -14,6 +14,7 @@ use std::{
 
 use qualm_ingest::{
     config::{FileConfig, KafkaConfig},
+    kubernetes::KubernetesConfig,
     parse::Format,
 };
 use qualm_model::{event::Filter, level::Level, time::Span};
@@ -36,6 +37,7 @@ use crate::{
 pub(crate) struct Config {
     pub(crate) kafka: Vec<KafkaConfig>,
     pub(crate) file: Vec<FileConfig>,
+    pub(crate) kubernetes: Vec<KubernetesConfig>,
     pub(crate) listen: ListenConfig,
     pub(crate) history: HistoryConfig,
     pub(crate) budget: Budget,
@@ -192,7 +194,7 @@ impl Config {
         topics.chain(files).chain(["listen".to_owned()]).collect()
     }
 
-    /// This configuration with the inputs of `running`, which go on as they were started; only the highest levels of
+    /// This configuration with the inputs, and the watched clusters, of `running`, which go on as they were started; only the highest levels of
     /// theirs that are still named here are taken over, whatever their order is here.
     pub(crate) fn with_inputs_of(self, running: &Self) -> Self {
         let (mut kafka, mut file) = (running.kafka.clone(), running.file.clone());
@@ -212,7 +214,7 @@ impl Config {
                 (file.max_level, file.filter) = (new.max_level, new.filter);
             }
         }
-        Self { kafka, file, ..self }
+        Self { kafka, file, kubernetes: running.kubernetes.clone(), ..self }
     }
 }
 

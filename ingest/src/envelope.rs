@@ -7,7 +7,7 @@
 //! - `opener`: the order in which envelopes are tried
 //! - `object`: one pass over a JSON record, in the words of `docker`, `fluent`, `vector`, `beats` and `otlp`
 //! - `cri`, `syslog`: prefixes of a line; `pointer`: a place named in the configuration
-//! - `partial`: pieces of one line, joined; `memo`: what a pod's metadata said before
+//! - `partial`: pieces of one line, joined; `memo`: what a pod's metadata said before; `path`: the pod by its log file
 //! - `foreign`: what is plainly no access log
 //!
 //! Who writes a record may write anything into it, an envelope as well. So an outer envelope is believed before an
@@ -23,6 +23,7 @@ mod object;
 mod opener;
 mod otlp;
 mod partial;
+mod path;
 mod pointer;
 mod setting;
 mod syslog;

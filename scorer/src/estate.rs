@@ -3,6 +3,7 @@
 
 mod addresses;
 mod reports;
+mod tenancies;
 mod witnesses;
 
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use self::tenancies::PodAddresses;
+pub(crate) use self::tenancies::Tenancies;
 use self::{
     addresses::Addresses,
     reports::{Alone, Counted, Joined, Reports},
@@ -132,10 +135,13 @@ impl Estate {
         self.addresses.learn(event);
     }
 
-    /// Who calls and who is called, as far as the stream itself has taught more than the record says.
+    /// Who calls and who is called, as far as the stream itself, or `tenancies`, have taught more than the record says.
     #[inline]
-    pub(crate) fn resolve(&mut self, event: Event<'_>) -> Resolved {
-        let mut resolve = |party| self.addresses.resolve(&party, event.report()).cloned();
+    pub(crate) fn resolve(&mut self, event: Event<'_>, tenancies: &mut Tenancies) -> Resolved {
+        let mut resolve = |party| {
+            let learned = self.addresses.resolve(&party, event.report()).cloned();
+            tenancies.resolve(&party, event.start(), learned)
+        };
         Resolved { source: resolve(event.source()), destination: resolve(event.destination()) }
     }
 }

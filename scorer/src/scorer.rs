@@ -12,10 +12,11 @@ use qualm_model::{
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::estate::PodAddresses;
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
-    estate::{Estate, Report},
+    estate::{Estate, Report, Tenancies},
     judge::is_news,
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
@@ -94,6 +95,7 @@ pub struct Scorer {
     pub(crate) sweep_due: bool,
     pub(crate) order: Order,
     pub(crate) estate: Estate,
+    pub(crate) tenancies: Tenancies,
     door: Door,
 }
 
@@ -136,6 +138,7 @@ impl Scorer {
             sweep_due: false,
             order: Order::default(),
             estate: Estate::default(),
+            tenancies: Tenancies::default(),
             door: Door::default(),
         }
     }
@@ -228,7 +231,7 @@ impl Scorer {
             return Observed::Duplicate;
         }
         self.estate.learn(event);
-        let resolved = self.estate.resolve(event);
+        let resolved = self.estate.resolve(event, &mut self.tenancies);
         let Some(ids) = self.door.ids(event, &resolved, &mut self.shards) else { return Observed::NoSource };
         let is_reported = self.is_reported(event, ids);
         if self.estate.has_alone() {

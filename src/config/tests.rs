@@ -37,7 +37,7 @@ fn qualm_toml_has_every_key_and_equals_the_defaults() {
     let config = Config::parse(&defaults()).expect("qualm.toml is valid");
     assert_eq!(config, Config::default());
     let fragments = known("?").into_iter().map(|section| match section.as_str() {
-        "kafka" | "file" => (format!("[[{section}]]\n?"), section),
+        "kafka" | "file" | "kubernetes" => (format!("[[{section}]]\n?"), section),
         _ => (format!("[{section}]\n?"), section),
     });
     for (fragment, section) in fragments.chain([("[alerts.kafka]\n?".to_owned(), "alerts.kafka".to_owned())]) {
@@ -57,6 +57,8 @@ fn the_examples_in_qualm_toml_are_valid_and_show_the_defaults_of_inputs() {
     assert!(config.listen.address.is_some() && config.alerts.kafka.is_some() && !config.history.files.is_empty());
     let [kafka] = config.kafka.try_into().expect("one example of [[kafka]]");
     let [file] = config.file.try_into().expect("one example of [[file]]");
+    let [section] = config.kubernetes.try_into().expect("one example of [[kubernetes]]");
+    assert!(section.kubeconfig.is_some() && section.context.is_some() && !section.cluster.is_empty());
     assert!(!kafka.topics.is_empty() && !kafka.properties.is_empty() && file.mapping.is_some());
     let unset = KafkaConfig::default();
     assert_eq!(KafkaConfig { topics: unset.topics.clone(), properties: unset.properties.clone(), ..kafka }, unset);

@@ -3,11 +3,13 @@
 //! # Layout
 //! - [`act`]: what was decided is told
 //! - [`journal`]: what is journalled, and how much of it is kept
+//! - [`pods`]: what is told of pods
 //! - [`save`](mod@save): snapshots, from the first key to the commit
 //! - [`show`]: metrics, readiness, coverage
 
 mod act;
 mod journal;
+mod pods;
 mod save;
 mod show;
 #[cfg(test)]
@@ -41,6 +43,7 @@ use super::{
     coverage::Proxies,
     inputs::{Archives, Inputs, Said},
     laggards::Laggards,
+    pods::Pods,
     publish::Publisher,
     state::State,
     understood::{NothingUnderstood, Understood},
@@ -57,6 +60,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// What the loop is wired to.
 pub(crate) struct Wires<'a> {
     pub(crate) inputs: Inputs,
+    pub(crate) pods: Pods,
     pub(crate) report: mpsc::Receiver<EnforcementReport>,
     pub(crate) publisher: Publisher,
     pub(crate) coverage: watch::Sender<Coverage>,
@@ -71,6 +75,7 @@ pub(crate) struct Pipeline {
     setup: Setup,
     state: State,
     inputs: Inputs,
+    pods: Pods,
     report: mpsc::Receiver<EnforcementReport>,
     publisher: Publisher,
     coverage: watch::Sender<Coverage>,
@@ -131,6 +136,7 @@ impl Pipeline {
             open_inputs: wires.inputs.len(),
             understood: Understood::default(),
             inputs: wires.inputs,
+            pods: wires.pods,
             report: wires.report,
             publisher: wires.publisher,
             coverage: wires.coverage,
@@ -191,6 +197,7 @@ impl Pipeline {
                 () = until(self.unpublished.as_ref().map(|of| of.due)) => self.publish_if_due(),
                 _ = tick.tick() => self.tick(),
                 _ = hangup.recv() => self.reload(),
+                Some(news) = self.pods.news.recv() => self.hear_of_pods(news),
                 archived = next(&mut self.archives) => ended = self.take_archived(archived),
                 Some(said) = self.inputs.said.recv(), if self.waiting.is_none() => ended = self.hear(said),
             }

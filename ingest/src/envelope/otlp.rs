@@ -11,6 +11,7 @@ use self::request::{Attribute, Body, LogRecord, Request, Resource, ResourceLogs,
 use super::{
     Contents, Opener, Wrapping, is_taken,
     object::{Key, Place},
+    path,
 };
 use crate::{
     parse::{Origin, json::unescape},
@@ -209,7 +210,9 @@ fn placed<'a>(attributes: &[Attribute<'a>], outer: &Wrapping<'a>) -> Wrapping<'a
     let mut within = *outer;
     for attribute in attributes {
         match attribute.key {
-            "log.file.path" => within.file = attribute.text(),
+            // A label of Promtail's and Alloy's.
+            "filename" if !within.file.is_empty() => {}
+            "log.file.path" | "filename" => within.file = attribute.text(),
             "log.iostream" => within.stream = attribute.text(),
             name => {
                 if let Some(place) = place(name.as_bytes()) {
@@ -218,6 +221,6 @@ fn placed<'a>(attributes: &[Attribute<'a>], outer: &Wrapping<'a>) -> Wrapping<'a
             }
         }
     }
-    within.origin = outer.origin.or(&own);
+    within.origin = outer.origin.or(&path::fill(own, within.file));
     within
 }

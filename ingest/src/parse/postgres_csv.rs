@@ -12,7 +12,6 @@ use std::collections::{HashMap, VecDeque};
 
 use qualm_model::{
     event::{EventDraft, Kind, Outcome, Party, Reporter},
-    identity::Provenance,
 };
 
 use self::{
@@ -77,20 +76,13 @@ impl PostgresCsv {
         let ip = typed::address(ip);
         let user = if told.is_nobody { "" } else { record.get(USER) };
         let record_id = format!("{}/{}", record.get(SESSION_ID), record.get(SESSION_LINE));
-        let is_certificate = told.auth_method == "cert" && told.outcome == Outcome::Success;
         row.push(EventDraft {
             start: record.time - told.duration.unwrap_or_default(),
             report: record.time,
             kind: told.kind,
             reporter: Reporter::Destination,
             record_id: clip(&record_id),
-            source: Party {
-                principal: typed::first([user, ip]),
-                ip,
-                port,
-                provenance: if is_certificate { Provenance::Certificate } else { Provenance::Name },
-                ..Party::default()
-            },
+            source: Party { principal: typed::first([user, ip]), ip, port, ..Party::default() },
             destination: Party { principal: "postgresql", ..Party::default() },
             hostname: clip(record.get(DATABASE)),
             operation: &told.operation,

@@ -364,6 +364,9 @@ fn restore(
     if let Some(estate) = meta.get("estate")? {
         scorer.estate = parse(estate.value())?;
     }
+    if let Some(tenancies) = meta.get("tenancies")? {
+        scorer.tenancies = parse(tenancies.value())?;
+    }
     // Only where it is another one: reading the curves out of turn is itself a change.
     if let Some(budget) = meta.get("budget")?
         && parse::<Budget>(budget.value())? != scorer.config.budget

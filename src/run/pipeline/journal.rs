@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use qualm_model::identity::Tenancy;
 use qualm_scorer::{
     journal::{Kind, Seq},
     table::EnforcementReport,
@@ -27,6 +28,9 @@ pub(super) enum Command<'a> {
     },
     Reload {
         config: &'a str,
+    },
+    Pods {
+        pods: &'a [Tenancy],
     },
     Report {
         report: &'a EnforcementReport,

@@ -37,6 +37,7 @@ impl Pipeline {
         metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
         let mut notes = unreachable(self.inputs.unreachable(), wall);
         metrics.unreachable.set(i64::try_from(notes.len()).unwrap_or(i64::MAX));
+        notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
         let mut reasons = Vec::new();
         if self.archives.is_some() {
             reasons.push("reading archived logs".to_owned());
