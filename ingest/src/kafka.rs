@@ -3,6 +3,7 @@
 //! # Layout
 //! - this file: [`KafkaSource`], what the loop sees, and how a consumer is set up
 //! - `reading`: the thread that polls; where partitions begin and end
+//! - `taking`: one message; `waiting`: those whose schema is not there yet
 //! - `context`: what librdkafka calls back
 //! - `dead_letter`: samples of what could not be read
 //!
@@ -12,6 +13,8 @@
 mod context;
 mod dead_letter;
 mod reading;
+mod taking;
+mod waiting;
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
@@ -38,6 +41,7 @@ use crate::{
     config::{self, KafkaConfig, TopicConfig},
     counters::{IngestCounters, SourceCounters},
     parse::Parser,
+    registry::Rows,
     source::{Incoming, Source, SourceError},
 };
 
@@ -83,6 +87,8 @@ struct Topic {
     source: u16,
     parser: Parser,
     counters: SourceCounters,
+    /// Once it was told that a schema registry is missing.
+    told_of_registry: Option<()>,
 }
 
 /// How far back records may lie.
@@ -137,6 +143,7 @@ impl KafkaSource {
             topics =
                 topics.into_iter().map(|topic| Topic { parser: topic.parser.with_max_age(max_age), ..topic }).collect();
         }
+        let rows = rows(config, counters)?;
         let client = client_config(config)?;
         let context = Context::new(topics.iter().map(|topic| topic.counters.connection_errors.clone()).collect());
         let lag = context.lag().clone();
@@ -152,6 +159,7 @@ impl KafkaSource {
         let (commits, commands) = std::sync::mpsc::channel();
         let reading = Reading::new(consumer, topics, dead_letters, sender, commands)
             .with_batches_of(config.batch_records)
+            .with_rows(rows)
             .with_history_start(history.start);
         let (finish, finished) = oneshot::channel();
         thread::Builder::new().name("kafka".to_owned()).spawn(move || reading.run(&clock, finish)).map_err(
@@ -287,7 +295,16 @@ fn open_topic(
         });
     }
     let parser = parser.with_envelope(topic.envelope.clone()).with_cluster(topic.cluster.clone());
-    Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name) })
+    Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name), told_of_registry: None })
+}
+
+/// Rows by the schemas of the cluster's registry.
+fn rows(config: &KafkaConfig, counters: &IngestCounters) -> Result<Rows, SourceError> {
+    Rows::new(&config.registry, config.max_record_bytes, counters.registry()).map_err(|error| SourceError {
+        origin: config.brokers.clone(),
+        problem: error.to_string(),
+        remedy: "correct it; `qualm check` asks the registry".to_owned(),
+    })
 }
 
 /// What consumer and producer share.

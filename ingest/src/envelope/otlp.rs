@@ -2,6 +2,7 @@
 //! is a record of its own, at the same position.
 
 mod json;
+mod spans;
 
 use std::borrow::Cow;
 
@@ -303,6 +304,9 @@ impl Opener {
     ) -> Result<(), Rejection> {
         if let Ok(request) = ExportLogsServiceRequest::decode(record) {
             return self.open_request(&Request::of(&request), outer, 0, contents);
+        }
+        if let Some(spans) = spans::as_json(record) {
+            return contents.take(&spans, &outer.origin);
         }
         // A line after an empty one.
         let text = str::from_utf8(record).map_err(|_| Invalid::Syntax)?;

@@ -81,24 +81,46 @@ impl DeadLetters {
 
     /// Sends a sample of an invalid record, if the rate allows.
     pub(super) fn send(&mut self, topic: &Topic, record: &[u8], position: Position, why: Rejection) {
-        let (Some(producer), Rejection::Invalid(_)) = (&self.producer, why) else { return };
+        if !self.is_wanted(topic, why) {
+            return;
+        }
+        let mut sample = std::mem::take(&mut self.sample);
+        write_sample(record, &mut sample);
+        self.write(topic, (&sample, record.len()), position, why);
+        self.sample = sample;
+    }
+
+    /// Sends what is said of an invalid record of so many bytes, in place of a sample.
+    pub(super) fn send_shown(&mut self, topic: &Topic, shown: (&str, usize), position: Position, why: Rejection) {
+        if self.is_wanted(topic, why) {
+            self.write(topic, shown, position, why);
+        }
+    }
+
+    /// Whether a letter is to be sent, which then counts.
+    fn is_wanted(&mut self, topic: &Topic, why: Rejection) -> bool {
+        let (Some(_), Rejection::Invalid(_)) = (&self.producer, why) else { return false };
         let minute = self.clock.now().window(Span::MINUTE);
         if minute != self.minute {
             (self.minute, self.sent) = (minute, 0);
         }
         if self.sent >= self.per_minute {
             topic.counters.dead_letters_suppressed.inc();
-            return;
+            return false;
         }
         self.sent += 1;
-        write_sample(record, &mut self.sample);
+        true
+    }
+
+    fn write(&self, topic: &Topic, (sample, bytes): (&str, usize), position: Position, why: Rejection) {
+        let Some(producer) = &self.producer else { return };
         let letter = DeadLetter {
             reason: reason(why),
             topic: &topic.name,
             partition: position.partition,
             offset: position.offset,
-            bytes: record.len(),
-            sample: &self.sample,
+            bytes,
+            sample,
         };
         let payload = serde_json::to_vec(&letter).unwrap_or_default();
         match producer.send(BaseRecord::<(), _>::to(&self.topic).payload(&payload)) {
