@@ -25,7 +25,7 @@ pub use self::{
     asking::RegistryCounters,
     client::{Client, InvalidClient, Unreached},
     schema::Kind,
-    wire::schema_id,
+    wire::{schema_id, seems},
 };
 use self::{
     asking::{Answer, Schemas},
@@ -76,22 +76,21 @@ impl Rows {
         }
     }
 
-    /// Reads a record, and waits for its schema until `patience` has passed.
-    pub fn read_patiently<'a>(&'a mut self, record: &'a [u8], patience: Duration) -> Reading<'a> {
-        let Some(framed) = wire::framed(record) else { return Reading::Bare };
+    /// Waits until it is known what has become of the schema of a record, or until `patience` has passed. Whether it is
+    /// known.
+    pub fn wait_for(&mut self, record: &[u8], patience: Duration) -> bool {
+        let (Some(framed), Some(schemas)) = (wire::framed(record), &mut self.schemas) else { return true };
         let begun = Instant::now();
-        while let Some(schemas) = &mut self.schemas
-            && matches!(schemas.find(framed.id, Instant::now()), Answer::Waiting)
-        {
+        while matches!(schemas.find(framed.id, Instant::now()), Answer::Waiting) {
             if begun.elapsed() >= patience {
-                return Reading::Refused(Invalid::RegistryUnavailable);
+                return false;
             }
             std::thread::sleep(LOOK_EVERY);
         }
-        self.read_framed(framed, record.len(), Instant::now())
+        true
     }
 
-    /// What a schema is for, once it is known.
+    /// What a schema is of, once it is known.
     pub fn kind(&mut self, id: u32) -> Option<Kind> {
         match self.schemas.as_mut()?.find(id, Instant::now()) {
             Answer::Found(schema) => Some(schema.kind()),

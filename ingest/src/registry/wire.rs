@@ -1,5 +1,6 @@
 //! Confluent's wire format: a zero, the schema's id in four bytes, in Protobuf the way to the message, the record.
 
+use super::Kind;
 use crate::source::Invalid;
 
 const MAGIC: u8 = 0;
@@ -27,6 +28,38 @@ pub fn schema_id(record: &[u8]) -> Option<u32> {
     framed(record).map(|framed| framed.id)
 }
 
+/// What a record behind a schema id seems to be, where no registry says: JSON by its first byte, Protobuf where it is
+/// one field after the other to its end, else Avro.
+pub fn seems(record: &[u8]) -> Option<Kind> {
+    let framed = framed(record)?;
+    let mut rest = framed.payload;
+    if framed.is_json() {
+        return Some(Kind::Json);
+    }
+    let is_protobuf = message_indexes(&mut rest).is_ok() && !rest.is_empty() && is_fields(rest);
+    Some(if is_protobuf { Kind::Protobuf } else { Kind::Avro })
+}
+
+/// Whether bytes are fields of Protobuf: a number with the kind of the value, the value, and so on.
+fn is_fields(mut bytes: &[u8]) -> bool {
+    while !bytes.is_empty() {
+        let Ok(tag) = varint(&mut bytes) else { return false };
+        let size = match tag & 7 {
+            0 => varint(&mut bytes).map(|_| 0),
+            1 => Ok(8),
+            2 => varint(&mut bytes),
+            5 => Ok(4),
+            _ => return false,
+        };
+        let rest = size.ok().and_then(|size| bytes.get(usize::try_from(size).ok()?..));
+        match rest {
+            Some(rest) if tag >> 3 > 0 => bytes = rest,
+            _ => return false,
+        }
+    }
+    true
+}
+
 #[inline]
 pub(super) fn framed(record: &[u8]) -> Option<Framed<'_>> {
     if record.first() != Some(&MAGIC) {
@@ -41,6 +74,12 @@ pub(super) fn framed(record: &[u8]) -> Option<Framed<'_>> {
 /// writes all its whole numbers so.
 #[inline]
 pub(super) fn zigzag(bytes: &mut &[u8]) -> Result<i64, Invalid> {
+    let value = varint(bytes)?;
+    Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed())
+}
+
+#[inline]
+fn varint(bytes: &mut &[u8]) -> Result<u64, Invalid> {
     let mut value = 0_u64;
     for place in 0..10 {
         let (&byte, rest) = bytes.split_first().ok_or(Invalid::Syntax)?;
@@ -51,7 +90,7 @@ pub(super) fn zigzag(bytes: &mut &[u8]) -> Result<i64, Invalid> {
         }
         value |= u64::from(byte & 0x7f) << (7 * place);
         if byte < 0x80 {
-            return Ok((value >> 1).cast_signed() ^ -(value & 1).cast_signed());
+            return Ok(value);
         }
     }
     Err(Invalid::Syntax)
@@ -80,6 +119,17 @@ mod tests {
         assert_eq!((framed.id, framed.payload, framed.is_json()), (258, b"{}".as_slice(), true));
         assert_eq!([schema_id(b"\0\0\0\0"), schema_id(b"{\"a\":1}"), schema_id(b"")], [None; 3]);
         assert_eq!(schema_id(b"\0\xff\xff\xff\xff"), Some(u32::MAX));
+    }
+
+    #[test]
+    fn without_a_registry_it_is_told_what_a_record_seems_to_be() {
+        let of = |payload: &[u8]| seems(&[&[0, 0, 0, 0, 7], payload].concat());
+        assert_eq!(of(br#"{"a":1}"#), Some(Kind::Json));
+        // The first message: a text in field 1, a number in field 2.
+        assert_eq!(of(&[0, 0x0a, 2, b'h', b'i', 0x10, 5]), Some(Kind::Protobuf));
+        // A text and a number, one after the other.
+        assert_eq!(of(&[4, b'h', b'i', 10]), Some(Kind::Avro));
+        assert_eq!((of(&[]), seems(b"{}")), (Some(Kind::Avro), None));
     }
 
     #[test]
