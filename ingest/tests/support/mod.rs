@@ -139,10 +139,18 @@ message Access {
 /// The same call as JSON.
 pub const ACCESS_JSON: &str = r#"{"start_time":"2026-11-22T02:02:25.003Z","method":"GET","path":"/PATH","response_code":200,"downstream_remote_address":"10.0.0.7:1"}"#;
 
+/// When it began: seconds, with three milliseconds more.
+const BEGUN_S: i64 = 1_795_312_945;
+
 /// The call in Avro.
 pub fn access_avro(path: &str) -> Vec<u8> {
+    access_avro_at(BEGUN_S, path)
+}
+
+/// The call in Avro, begun at a second of one's own.
+pub fn access_avro_at(begun_s: i64, path: &str) -> Vec<u8> {
     let mut record = Vec::new();
-    zigzag(1_795_312_945_003, &mut record);
+    zigzag(begun_s * 1000 + 3, &mut record);
     zigzag(1, &mut record);
     for text in ["GET", path] {
         avro_text(text, &mut record);
@@ -154,9 +162,14 @@ pub fn access_avro(path: &str) -> Vec<u8> {
 
 /// The call in Protobuf, behind the way to its message.
 pub fn access_proto(path: &str) -> Vec<u8> {
+    access_proto_at(BEGUN_S, path)
+}
+
+/// The same, begun at a second of one's own.
+pub fn access_proto_at(begun_s: i64, path: &str) -> Vec<u8> {
     let mut record = vec![0];
     let mut time = vec![0x08];
-    varint(1_795_312_945, &mut time);
+    varint(begun_s.cast_unsigned(), &mut time);
     time.push(0x10);
     varint(3_000_000, &mut time);
     for (tag, bytes) in [(0x0a, time.as_slice()), (0x12, b"GET"), (0x1a, path.as_bytes())] {
@@ -170,16 +183,16 @@ pub fn access_proto(path: &str) -> Vec<u8> {
     record
 }
 
-fn avro_text(text: &str, out: &mut Vec<u8>) {
+pub fn avro_text(text: &str, out: &mut Vec<u8>) {
     zigzag(i64::try_from(text.len()).unwrap(), out);
     out.extend(text.as_bytes());
 }
 
-fn zigzag(value: i64, out: &mut Vec<u8>) {
+pub fn zigzag(value: i64, out: &mut Vec<u8>) {
     varint(((value << 1) ^ (value >> 63)).cast_unsigned(), out);
 }
 
-fn varint(mut value: u64, out: &mut Vec<u8>) {
+pub fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
         value >>= 7;
