@@ -13,7 +13,7 @@ use self::support::{RecordingRegistry, avro_text, framed, varint, zigzag};
 type Form = (&'static str, Vec<Vec<u8>>);
 
 /// Each form of the lines, and what reads them.
-pub fn forms(lines: &[String]) -> (Rows, [Form; 3]) {
+pub(crate) fn forms(lines: &[String]) -> (Rows, [Form; 3]) {
     let objects: Vec<Map<String, Value>> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let registry = RecordingRegistry::start();
     registry.put(1, "AVRO", &avro_schema(&objects[0]), &json!([]));

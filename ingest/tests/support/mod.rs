@@ -25,7 +25,7 @@ struct Held {
 }
 
 #[derive(Debug, Clone)]
-pub struct RecordingRegistry {
+pub(crate) struct RecordingRegistry {
     address: SocketAddr,
     scheme: &'static str,
     held: Arc<Held>,
@@ -33,12 +33,12 @@ pub struct RecordingRegistry {
 
 impl RecordingRegistry {
     /// One on a port of its own, without TLS.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self::start_with("http", Ok)
     }
 
     /// One of which each connection is wrapped first.
-    pub fn start_with<S: Read + Write>(
+    pub(crate) fn start_with<S: Read + Write>(
         scheme: &'static str,
         wrap: impl Fn(TcpStream) -> std::io::Result<S> + Send + 'static,
     ) -> Self {
@@ -56,33 +56,33 @@ impl RecordingRegistry {
         Self { address, scheme, held }
     }
 
-    pub fn config(&self) -> RegistryConfig {
+    pub(crate) fn config(&self) -> RegistryConfig {
         RegistryConfig { url: format!("{}://{}", self.scheme, self.address), ..RegistryConfig::default() }
     }
 
     /// Has an answer ready.
-    pub fn say(&self, path: &str, status: u16, body: impl Into<String>) {
+    pub(crate) fn say(&self, path: &str, status: u16, body: impl Into<String>) {
         self.held.answers.lock().unwrap().insert(path.to_owned(), (status, body.into()));
     }
 
     /// Has a schema.
-    pub fn put(&self, id: u32, kind: &str, schema: &str, references: &Value) {
+    pub(crate) fn put(&self, id: u32, kind: &str, schema: &str, references: &Value) {
         let body = json!({ "schemaType": kind, "schema": schema, "references": references });
         self.say(&format!("/schemas/ids/{id}"), 200, body.to_string());
     }
 
     /// Has a version of a subject.
-    pub fn put_version(&self, path: &str, schema: &str, references: &Value) {
+    pub(crate) fn put_version(&self, path: &str, schema: &str, references: &Value) {
         self.say(path, 200, json!({ "schema": schema, "references": references }).to_string());
     }
 
     /// Lets every question go unanswered, or answers again.
-    pub fn be_silent(&self, is_silent: bool) {
+    pub(crate) fn be_silent(&self, is_silent: bool) {
         self.held.is_silent.store(is_silent, Ordering::Relaxed);
     }
 
     /// What it was asked so far.
-    pub fn asked(&self) -> Vec<(String, String)> {
+    pub(crate) fn asked(&self) -> Vec<(String, String)> {
         self.held.asked.lock().unwrap().clone()
     }
 }
@@ -112,12 +112,12 @@ impl Held {
 }
 
 /// A record with a schema id in front.
-pub fn framed(id: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn framed(id: u32, payload: &[u8]) -> Vec<u8> {
     [&[0], &id.to_be_bytes()[..], payload].concat()
 }
 
 /// Envoy's keys as an Avro record.
-pub const ACCESS_AVRO: &str = r#"{"type":"record","name":"Access","fields":[
+pub(crate) const ACCESS_AVRO: &str = r#"{"type":"record","name":"Access","fields":[
     {"name":"start_time","type":{"type":"long","logicalType":"timestamp-millis"}},
     {"name":"method","type":["null","string"]},
     {"name":"path","type":"string"},
@@ -126,7 +126,7 @@ pub const ACCESS_AVRO: &str = r#"{"type":"record","name":"Access","fields":[
 ]}"#;
 
 /// The same as a Protobuf message.
-pub const ACCESS_PROTO: &str = r#"syntax = "proto3";
+pub(crate) const ACCESS_PROTO: &str = r#"syntax = "proto3";
 import "google/protobuf/timestamp.proto";
 message Access {
   google.protobuf.Timestamp start_time = 1;
@@ -137,18 +137,18 @@ message Access {
 }"#;
 
 /// The same call as JSON.
-pub const ACCESS_JSON: &str = r#"{"start_time":"2026-11-22T02:02:25.003Z","method":"GET","path":"/PATH","response_code":200,"downstream_remote_address":"10.0.0.7:1"}"#;
+pub(crate) const ACCESS_JSON: &str = r#"{"start_time":"2026-11-22T02:02:25.003Z","method":"GET","path":"/PATH","response_code":200,"downstream_remote_address":"10.0.0.7:1"}"#;
 
 /// When it began: seconds, with three milliseconds more.
 const BEGUN_S: i64 = 1_795_312_945;
 
 /// The call in Avro.
-pub fn access_avro(path: &str) -> Vec<u8> {
+pub(crate) fn access_avro(path: &str) -> Vec<u8> {
     access_avro_at(BEGUN_S, path)
 }
 
 /// The call in Avro, begun at a second of one's own.
-pub fn access_avro_at(begun_s: i64, path: &str) -> Vec<u8> {
+pub(crate) fn access_avro_at(begun_s: i64, path: &str) -> Vec<u8> {
     let mut record = Vec::new();
     zigzag(begun_s * 1000 + 3, &mut record);
     zigzag(1, &mut record);
@@ -161,12 +161,12 @@ pub fn access_avro_at(begun_s: i64, path: &str) -> Vec<u8> {
 }
 
 /// The call in Protobuf, behind the way to its message.
-pub fn access_proto(path: &str) -> Vec<u8> {
+pub(crate) fn access_proto(path: &str) -> Vec<u8> {
     access_proto_at(BEGUN_S, path)
 }
 
 /// The same, begun at a second of one's own.
-pub fn access_proto_at(begun_s: i64, path: &str) -> Vec<u8> {
+pub(crate) fn access_proto_at(begun_s: i64, path: &str) -> Vec<u8> {
     let mut record = vec![0];
     let mut time = vec![0x08];
     varint(begun_s.cast_unsigned(), &mut time);
@@ -183,16 +183,16 @@ pub fn access_proto_at(begun_s: i64, path: &str) -> Vec<u8> {
     record
 }
 
-pub fn avro_text(text: &str, out: &mut Vec<u8>) {
+pub(crate) fn avro_text(text: &str, out: &mut Vec<u8>) {
     zigzag(i64::try_from(text.len()).unwrap(), out);
     out.extend(text.as_bytes());
 }
 
-pub fn zigzag(value: i64, out: &mut Vec<u8>) {
+pub(crate) fn zigzag(value: i64, out: &mut Vec<u8>) {
     varint(((value << 1) ^ (value >> 63)).cast_unsigned(), out);
 }
 
-pub fn varint(mut value: u64, out: &mut Vec<u8>) {
+pub(crate) fn varint(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
         value >>= 7;
