@@ -81,7 +81,8 @@ fn a_row_is_in_an_envelope_like_any_other_record() {
     let registry = RecordingRegistry::start();
     registry.put(1, "AVRO", r#"{"type":"record","name":"R","fields":[{"name":"log","type":"string"}]}"#, &json!([]));
     let line = ACCESS_JSON.replace("/PATH", "/orders");
-    let mut payload = vec![u8::try_from((line.len() * 2) & 0x7f | 0x80).unwrap(), u8::try_from(line.len() * 2 >> 7).unwrap()];
+    let mut payload =
+        vec![u8::try_from((line.len() * 2) & 0x7f | 0x80).unwrap(), u8::try_from(line.len() * 2 >> 7).unwrap()];
     payload.extend(line.as_bytes());
     let row = read(&mut rows(&registry.config()), &framed(1, &payload)).unwrap();
     let mut builder = EventBuilder::new();
@@ -198,8 +199,7 @@ fn credentials_are_read_each_time_and_shown_to_the_registry_alone() {
     let (registry, folder) = (filled(), tempfile::tempdir().unwrap());
     registry.say("/schemas/types", 200, "[]");
     let file = folder.path().join("secret");
-    let basic =
-        RegistryConfig { user: "qualm".into(), password_file: Some(file.clone()), ..registry.config() };
+    let basic = RegistryConfig { user: "qualm".into(), password_file: Some(file.clone()), ..registry.config() };
     let client = Client::new(&basic).unwrap();
     let missing = client.probe().expect_err("no such file").to_string();
     assert!(missing.contains("secret") && missing.contains("`password_file`"), "{missing}");

@@ -64,7 +64,11 @@ impl RegistryConfig {
     pub fn check(&self) -> Result<(), InvalidRegistry> {
         let wrong = |key, problem| Err(InvalidRegistry { key, problem });
         if !self.is_set() {
-            return if *self == Self::default() { Ok(()) } else { wrong("url", "is missing; name the registry's address") };
+            return if *self == Self::default() {
+                Ok(())
+            } else {
+                wrong("url", "is missing; name the registry's address")
+            };
         }
         for url in self.urls() {
             let Some(rest) = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://")) else {
@@ -113,12 +117,7 @@ mod tests {
             (RegistryConfig { user: "qualm".into(), ..of("http://a") }, "user"),
             (RegistryConfig { password_file: file(), ..of("http://a") }, "user"),
             (
-                RegistryConfig {
-                    user: "qualm".into(),
-                    password_file: file(),
-                    token_file: file(),
-                    ..of("http://a")
-                },
+                RegistryConfig { user: "qualm".into(), password_file: file(), token_file: file(), ..of("http://a") },
                 "token_file",
             ),
             (RegistryConfig { timeout_s: 0, ..of("http://a") }, "timeout_s"),

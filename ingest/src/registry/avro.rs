@@ -46,14 +46,21 @@ enum Node {
     Enum(Vec<String>),
     Fixed(usize),
     /// Digits behind the point; of a fixed length or with their length in front.
-    Decimal { scale: usize, size: Option<usize> },
+    Decimal {
+        scale: usize,
+        size: Option<usize>,
+    },
     BigDecimal,
     Uuid(Option<usize>),
     Date,
     /// How many of its units make a second.
-    Instant { per_second: i64 },
+    Instant {
+        per_second: i64,
+    },
     /// The same without a zone.
-    LocalInstant { per_second: i64 },
+    LocalInstant {
+        per_second: i64,
+    },
 }
 
 impl Plan {

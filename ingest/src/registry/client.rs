@@ -172,9 +172,8 @@ impl Client {
     }
 
     fn ask_at<T: DeserializeOwned>(&self, url: &str, path: &str) -> Result<T, NoSchema> {
-        let unreached = |problem: String, remedy| {
-            NoSchema::Unreached(Unreached { url: url.to_owned(), problem, remedy })
-        };
+        let unreached =
+            |problem: String, remedy| NoSchema::Unreached(Unreached { url: url.to_owned(), problem, remedy });
         let mut request = self.agent.get(format!("{url}/{path}")).header("accept", ACCEPT);
         if let Some(credential) = self.credential.shown().map_err(|problem| unreached(problem, CREDENTIALS))? {
             request = request.header("authorization", credential);
