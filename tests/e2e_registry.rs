@@ -91,13 +91,16 @@ fn a_registry_that_is_killed_costs_no_record_and_holds_up_nothing_but_what_needs
     produce(&kafka, 0, &avro);
     produce(&kafka, 1, &proto);
 
-    let looked = Command::new(env!("CARGO_BIN_EXE_qualm"))
-        .args(["look", "--brokers", &kafka.bootstrap(), "--topic", TOPIC, "--registry", &registry.url()])
-        .args(["--write", "looked.toml"])
-        .current_dir(folder.path())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&looked.stdout).into_owned();
+    let look = |arguments: &[&str]| {
+        let mut look = Command::new(env!("CARGO_BIN_EXE_qualm"));
+        look.args(["look", "--brokers", &kafka.bootstrap(), "--topic", TOPIC, "--write", "looked.toml"]);
+        let output = look.args(arguments).current_dir(folder.path()).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let said = look(&[]);
+    assert!(said.contains("invalid: no_registry") && said.contains("registry = { url = "), "{said}");
+    assert!(said.contains("Avro, by the looks of them") && said.contains("Protobuf, by the looks of them"), "{said}");
+    let said = look(&["--registry", &registry.url()]);
     assert!(said.contains("Avro") && said.contains("Protobuf") && !said.contains("invalid"), "{said}");
     let written = std::fs::read_to_string(folder.path().join("looked.toml")).unwrap();
     assert!(written.contains("registry = { url = "), "{written}");

@@ -157,9 +157,8 @@ impl KafkaSource {
             .map_err(|error| wrong_property(config, &error.to_string()))?;
         let (sender, incoming) = mpsc::channel(READ_AHEAD);
         let (commits, commands) = std::sync::mpsc::channel();
-        let reading = Reading::new(consumer, topics, dead_letters, sender, commands)
+        let reading = Reading::new(consumer, topics, dead_letters, rows, sender, commands)
             .with_batches_of(config.batch_records)
-            .with_rows(rows)
             .with_history_start(history.start);
         let (finish, finished) = oneshot::channel();
         thread::Builder::new().name("kafka".to_owned()).spawn(move || reading.run(&clock, finish)).map_err(

@@ -37,7 +37,7 @@ use crate::{config::RegistryConfig, source::Invalid};
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Makes rows of records. One serves all topics of a cluster.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Rows {
     schemas: Option<Schemas>,
     row: String,

@@ -80,6 +80,7 @@ impl Reading {
         consumer: BaseConsumer<Context>,
         topics: Vec<Topic>,
         dead_letters: DeadLetters,
+        rows: Rows,
         sender: mpsc::Sender<Result<Incoming, SourceError>>,
         commits: commands::Receiver<Positions>,
     ) -> Self {
@@ -91,7 +92,7 @@ impl Reading {
             gathering: Gathering::default(),
             expected: BTreeMap::new(),
             dead_letters,
-            rows: Rows::default(),
+            rows,
             waiting: Waiting::default(),
             sender,
             commits,
@@ -104,10 +105,6 @@ impl Reading {
 
     pub(super) fn with_batches_of(self, batch_records: usize) -> Self {
         Self { batch_records: batch_records.max(1), ..self }
-    }
-
-    pub(super) fn with_rows(self, rows: Rows) -> Self {
-        Self { rows, ..self }
     }
 
     pub(super) fn with_history_start(self, history_start: Option<Timestamp>) -> Self {
