@@ -1,19 +1,27 @@
 //! Envoy JSON lines of about 900 bytes: our whole parse (bytes to a pushed row) beside what the fastest safe typed
 //! JSON parsers need for the same lines alone; and the same lines in every envelope, of which the ratios to the bare
-//! lines matter. At the end a table of every format, by CPU time: what a record costs to parse, and what share that is
-//! of its way from bytes to a verdict.
+//! lines matter; and their content in Avro and Protobuf behind a schema id. At the end a table of every format, by CPU
+//! time: what a record costs to parse, and what share that is of its way from bytes to a verdict.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
 #[path = "support/lines.rs"]
 mod lines;
 #[path = "../tests/support/measure.rs"]
 mod measure;
+#[path = "parse/records.rs"]
+mod records;
 
-use std::{hint::black_box, time::Duration};
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use measure::process_cpu;
-use qualm_ingest::parse::{Format, Parser};
+use qualm_ingest::{
+    parse::{Format, Parser},
+    registry::Reading,
+};
 use qualm_model::event::{EventBuilder, Position};
 use qualm_scorer::{config::ScorerConfig, scorer::Scorer};
 use serde::Deserialize;
@@ -256,5 +264,33 @@ fn formats(_: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, parse, envelopes, formats);
+/// The same content as JSON, and as Avro and Protobuf behind a schema id: from bytes to a pushed row.
+fn registry(c: &mut Criterion) {
+    let mut lines = envoy_lines();
+    lines.truncate(READ_LINES);
+    let (mut rows, forms) = records::forms(&lines);
+    let mut group = c.benchmark_group("registry");
+    for (name, records) in forms {
+        group.throughput(Throughput::Elements(READ_LINES as u64));
+        group.bench_function(name, |b| {
+            let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();
+            let mut builder = EventBuilder::new();
+            b.iter(|| {
+                let now = Instant::now();
+                for (offset, record) in (0..).zip(&records) {
+                    let row = match rows.read(record, now) {
+                        Reading::Bare => record,
+                        Reading::Row(row) => row,
+                        other => panic!("{other:?}"),
+                    };
+                    parser.parse(row, Position { offset, ..Position::default() }, &mut builder).unwrap();
+                }
+                black_box(builder.finish());
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse, envelopes, registry, formats);
 criterion_main!(benches);

@@ -91,6 +91,21 @@ pub(crate) struct LookArgs {
     /// A property for librdkafka, as `security.protocol=ssl`; may be given several times.
     #[arg(long = "property", value_name = "NAME=VALUE")]
     pub(crate) properties: Vec<String>,
+    /// The schema registry of Avro and Protobuf records, as `https://registry:8081`.
+    #[arg(long, value_name = "URL", requires = "topic")]
+    pub(crate) registry: Option<String>,
+    /// User of the registry, with --registry-password-file.
+    #[arg(long, value_name = "NAME", requires = "registry")]
+    pub(crate) registry_user: Option<String>,
+    /// File with that user's password.
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(crate) registry_password_file: Option<PathBuf>,
+    /// File with a bearer token for the registry.
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(crate) registry_token_file: Option<PathBuf>,
+    /// PEM file with the roots of the registry's certificate; the system's otherwise.
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(crate) registry_ca_file: Option<PathBuf>,
     /// Format of the records; found out otherwise.
     #[arg(long, conflicts_with = "mapping")]
     pub(crate) format: Option<Format>,

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`topic`], [`files`]: where the sample comes from
-//! - [`mod@survey`]: what is counted of it
+//! - [`mod@survey`]: what is counted of it; [`schemas`]: what schemas stand in front of its records
 //! - [`questions`]: what can be asked of it, and what to add
 //! - [`summary`]: what the counts say; [`words`]: how that is told
 //! - [`mappings`]: which mapping reads what no format does
@@ -12,6 +12,7 @@ mod configuration;
 mod files;
 mod mappings;
 mod questions;
+mod schemas;
 mod summary;
 mod survey;
 mod topic;
@@ -27,7 +28,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use qualm_ingest::{
-    config::read_mapping,
+    config::{RegistryConfig, read_mapping},
     parse::{Format, Parser},
 };
 
@@ -58,7 +59,7 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
     };
     let (topic, complete, looked) = match (&args.brokers, &args.topic) {
         (Some(brokers), Some(topic)) => {
-            let place = Where { brokers, topic, properties: &properties };
+            let place = Where { brokers, topic, properties: &properties, registry: registry(args)? };
             let topic = topic::read(&place, args.records, patience, &mut survey)?;
             (Some(topic), false, Some(place))
         }
@@ -157,6 +158,19 @@ fn survey(args: &LookArgs) -> Result<Survey> {
     let mapping = args.mapping.as_deref().map(read_mapping).transpose()?;
     let format = if mapping.is_some() { Format::Mapped } else { args.format.unwrap_or_default() };
     Ok(Survey::new(Parser::for_format(format, mapping)?, format))
+}
+
+fn registry(args: &LookArgs) -> Result<RegistryConfig> {
+    let config = RegistryConfig {
+        url: args.registry.clone().unwrap_or_default(),
+        user: args.registry_user.clone().unwrap_or_default(),
+        password_file: args.registry_password_file.clone(),
+        token_file: args.registry_token_file.clone(),
+        ca_file: args.registry_ca_file.clone(),
+        ..RegistryConfig::default()
+    };
+    config.check()?;
+    Ok(config)
 }
 
 fn properties(given: &[String]) -> Result<BTreeMap<String, String>> {

@@ -5,6 +5,7 @@
 //! - `properties`: how a client is set up
 //! - `questions`: what is asked of the brokers without reading: whether topics are there
 //! - `reading`: the thread that polls; where partitions begin and end
+//! - `taking`: one message; `waiting`: those whose schema is not there yet
 //! - `context`: what librdkafka calls back
 //! - `dead_letter`: samples of what could not be read
 //!
@@ -16,6 +17,8 @@ mod dead_letter;
 mod properties;
 mod questions;
 mod reading;
+mod taking;
+mod waiting;
 
 use std::thread;
 
@@ -47,6 +50,7 @@ use crate::{
     config::{self, KafkaConfig, TopicConfig},
     counters::{IngestCounters, SourceCounters},
     parse::Parser,
+    registry::Rows,
     source::{Incoming, Source, SourceError},
 };
 
@@ -71,6 +75,8 @@ struct Topic {
     source: u16,
     parser: Parser,
     counters: SourceCounters,
+    /// Once it was told that a schema registry is missing.
+    told_of_registry: Option<()>,
 }
 
 /// How far back records may lie.
@@ -125,6 +131,7 @@ impl KafkaSource {
             topics =
                 topics.into_iter().map(|topic| Topic { parser: topic.parser.with_max_age(max_age), ..topic }).collect();
         }
+        let rows = rows(config, counters)?;
         let client = client_config(config)?;
         let context = Context::new(topics.iter().map(|topic| topic.counters.connection_errors.clone()).collect());
         let lag = context.lag().clone();
@@ -138,7 +145,7 @@ impl KafkaSource {
             .map_err(|error| wrong_property(config, &error.to_string()))?;
         let (sender, incoming) = mpsc::channel(READ_AHEAD);
         let (commits, commands) = std::sync::mpsc::channel();
-        let reading = Reading::new(consumer, topics, dead_letters, sender, commands)
+        let reading = Reading::new(consumer, topics, dead_letters, rows, sender, commands)
             .with_batches_of(config.batch_records)
             .with_history_start(history.start);
         let (finish, finished) = oneshot::channel();
@@ -211,5 +218,14 @@ fn open_topic(
         });
     }
     let parser = parser.with_envelope(topic.envelope.clone()).with_cluster(topic.cluster.clone());
-    Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name) })
+    Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name), told_of_registry: None })
+}
+
+/// Rows by the schemas of the cluster's registry.
+fn rows(config: &KafkaConfig, counters: &IngestCounters) -> Result<Rows, SourceError> {
+    Rows::new(&config.registry, config.max_record_bytes, counters.registry()).map_err(|error| SourceError {
+        origin: config.brokers.clone(),
+        problem: error.to_string(),
+        remedy: "correct it; `qualm check` asks the registry".to_owned(),
+    })
 }

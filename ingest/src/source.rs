@@ -112,6 +112,12 @@ pub enum Invalid {
     NotItsOwn,
     /// Pieces of a line whose end never came.
     Unfinished,
+    /// A schema id stands in front of it, and no schema registry is configured.
+    NoRegistry,
+    /// The registry has no schema of its id, or none that records can be read by.
+    UnknownSchema,
+    /// The registry has given no answer for longer than records wait.
+    RegistryUnavailable,
 }
 
 impl Invalid {
@@ -129,6 +135,9 @@ impl Invalid {
             Self::PastTime => "past_time",
             Self::NotItsOwn => "not_its_own",
             Self::Unfinished => "unfinished",
+            Self::NoRegistry => "no_registry",
+            Self::UnknownSchema => "unknown_schema",
+            Self::RegistryUnavailable => "registry_unavailable",
         }
     }
 

@@ -6,6 +6,7 @@ use qualm_ingest::{
     config::{self, FileConfig, KafkaConfig},
     kafka::{probe, probe_written},
     kubernetes::{KubernetesConfig, KubernetesError, PodWatch},
+    registry::Client,
 };
 
 use super::Findings;
@@ -123,6 +124,7 @@ fn topics(kafka: &KafkaConfig, found: &mut Findings) {
     if kafka.topics.is_empty() {
         return;
     }
+    registry(kafka, found);
     for (name, answer) in probe(kafka, PATIENCE) {
         match answer {
             Err(error) => found.fail("kafka", error.to_string()),
@@ -134,6 +136,21 @@ fn topics(kafka: &KafkaConfig, found: &mut Findings) {
                 found.ok("kafka", format!("{}: topic {name}, {partitions} partition{many}{what}", kafka.brokers));
             }
         }
+    }
+}
+
+/// Whether the schema registry of a cluster answers, also to what is shown to it.
+fn registry(kafka: &KafkaConfig, found: &mut Findings) {
+    if !kafka.registry.is_set() {
+        return;
+    }
+    let client = match Client::new(&kafka.registry) {
+        Ok(client) => client,
+        Err(error) => return found.fail("registry", error.to_string()),
+    };
+    match client.probe() {
+        Ok(kinds) => found.ok("registry", format!("{}: schemas of {}", kafka.registry.url, kinds.join(", "))),
+        Err(error) => found.fail("registry", error.to_string()),
     }
 }
 

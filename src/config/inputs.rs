@@ -40,6 +40,7 @@ fn topics(config: &Config) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for kafka in &config.kafka {
         bounded("kafka", kafka.max_record_bytes)?;
+        kafka.registry.check().map_err(|error| error.to_string())?;
         for topic in &kafka.topics {
             attainable(&format!("[[kafka]] topic {}", topic.name), topic.max_level)?;
             if !seen.insert((&kafka.brokers, &kafka.group, &topic.name)) {

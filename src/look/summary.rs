@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     Reading,
     questions::{self, Asked},
+    schemas::Schema,
     survey::{Survey, Tally},
 };
 
@@ -76,6 +77,8 @@ pub(super) struct Stored {
     pub(super) records: u64,
     /// From its oldest to its newest record.
     pub(super) history_s: Option<f64>,
+    /// The schemas whose ids stand in front of its records.
+    pub(super) schemas: Vec<Schema>,
 }
 
 /// A share of the records.
@@ -127,6 +130,7 @@ impl Summary {
             partitions: topic.partitions,
             records: topic.records,
             history_s: topic.oldest.zip(topic.newest).map(|(oldest, newest)| (newest - oldest).as_seconds()),
+            schemas: topic.schemas.clone(),
         });
         let history = stored.as_ref().and_then(|stored| stored.history_s).unwrap_or(span.as_seconds());
         Self {

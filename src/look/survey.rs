@@ -7,7 +7,8 @@ use std::{
 
 use qualm_ingest::{
     parse::{Format, Parser},
-    source::Rejection,
+    registry::schema_id,
+    source::{Invalid, Rejection},
 };
 use qualm_model::{
     event::{Event, EventBatch, EventBuilder, Kind, Outcome, Position, Reporter},
@@ -213,6 +214,19 @@ impl Survey {
         self.arrivals.resize(self.arrivals.len() + self.builder.len() - before, arrived);
         if self.builder.len() >= BATCH {
             self.finish();
+        }
+    }
+
+    /// Takes in a record behind a schema id that cannot be read. What is in it is not shown: nobody knows what of it is
+    /// a secret.
+    pub(super) fn refuse(&mut self, record: &[u8], why: Invalid) {
+        self.records += 1;
+        self.bytes += record.len() as u64;
+        let tally = self.invalid.entry(why.as_str()).or_default();
+        tally.count += 1;
+        if tally.example.is_empty() {
+            let id = schema_id(record).map_or_else(String::new, |id| format!(" of schema {id}"));
+            tally.example = format!("{} bytes{id}", record.len());
         }
     }
 

@@ -10,6 +10,7 @@ use qualm_model::identity::Hierarchy;
 
 use super::{
     questions::Answer,
+    schemas::Schema,
     summary::{Edge, Refused, Summary},
 };
 
@@ -102,6 +103,23 @@ fn head(text: &mut String, summary: &Summary) {
     refused(text, "foreign", "no access logs: counted apart, never an error", &summary.foreign);
     for (why, tally) in &summary.invalid {
         refused(text, &format!("invalid: {why}"), "cannot be read", tally);
+    }
+    if let Some(topic) = &summary.topic {
+        schemas(text, &topic.schemas);
+    }
+}
+
+fn schemas(text: &mut String, schemas: &[Schema]) {
+    for schema in schemas {
+        let known = if schema.is_known { "" } else { ", by the looks of them" };
+        let Schema { id, records, kind, .. } = schema;
+        let _ = writeln!(text, "  schema {id:<9} {records:>8} records have its id in front: {kind}{known}");
+    }
+    if schemas.iter().any(|schema| !schema.is_known && !schema.is_asked && schema.kind != "JSON") {
+        text.push_str(
+            "  They can be read with the schema registry. Look again with --registry URL, and add to [[kafka]]:\n    \
+             registry = { url = \"https://REGISTRY:8081\" }\n",
+        );
     }
 }
 

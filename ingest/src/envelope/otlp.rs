@@ -3,6 +3,7 @@
 
 mod json;
 mod request;
+mod spans;
 
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
@@ -105,6 +106,9 @@ impl Opener {
     ) -> Result<(), Rejection> {
         if let Ok(request) = ExportLogsServiceRequest::decode(record) {
             return self.open_request(&Request::of(&request), outer, 0, contents);
+        }
+        if let Some(spans) = spans::as_json(record) {
+            return contents.take(&spans, &outer.origin);
         }
         // A line after an empty one.
         let text = str::from_utf8(record).map_err(|_| Invalid::Syntax)?;

@@ -85,28 +85,52 @@ impl DeadLetters {
 
     /// Sends a sample of an invalid record, if the rate allows.
     pub(super) fn send(&mut self, topic: &Topic, record: &[u8], position: Position, why: Rejection) {
-        let (Some(producer), Rejection::Invalid(invalid)) = (&self.producer, why) else { return };
+        if !self.is_wanted(topic, why) {
+            return;
+        }
+        let mut sample = std::mem::take(&mut self.sample);
+        write_sample(record, &mut sample);
+        let field = if let Rejection::Invalid(invalid) = why { topic.parser.blame(record, invalid) } else { None };
+        let told = Told { sample: &sample, bytes: record.len(), field: field.as_deref() };
+        self.write(topic, told, position, why);
+        self.sample = sample;
+    }
+
+    /// Sends what is said of an invalid record of so many bytes, in place of a sample.
+    pub(super) fn send_shown(&mut self, topic: &Topic, shown: (&str, usize), position: Position, why: Rejection) {
+        if self.is_wanted(topic, why) {
+            let (sample, bytes) = shown;
+            self.write(topic, Told { sample, bytes, field: None }, position, why);
+        }
+    }
+
+    /// Whether a letter is to be sent, which then counts.
+    fn is_wanted(&mut self, topic: &Topic, why: Rejection) -> bool {
+        let (Some(_), Rejection::Invalid(_)) = (&self.producer, why) else { return false };
         let minute = self.clock.now().window(Span::MINUTE);
         if minute != self.minute {
             (self.minute, self.sent) = (minute, 0);
         }
         if self.sent >= self.per_minute {
             topic.counters.dead_letters_suppressed.inc();
-            return;
+            return false;
         }
         self.sent += 1;
-        write_sample(record, &mut self.sample);
-        let field = topic.parser.blame(record, invalid);
+        true
+    }
+
+    fn write(&self, topic: &Topic, told: Told<'_>, position: Position, why: Rejection) {
+        let (Some(producer), Rejection::Invalid(invalid)) = (&self.producer, why) else { return };
         let letter = DeadLetter {
             reason: reason(why),
-            field: field.as_deref(),
+            field: told.field,
             remedy: invalid.remedy(),
             topic: &topic.name,
             partition: position.partition,
             offset: position.offset,
             format: topic.parser.format().as_str(),
-            bytes: record.len(),
-            sample: &self.sample,
+            bytes: told.bytes,
+            sample: told.sample,
         };
         let payload = serde_json::to_vec(&letter).unwrap_or_default();
         match producer.send(BaseRecord::<(), _>::to(&self.topic).payload(&payload)) {
@@ -114,6 +138,14 @@ impl DeadLetters {
             Err(_) => topic.counters.dead_letters_suppressed.inc(),
         }
     }
+}
+
+/// What is told of a record.
+#[derive(Debug, Clone, Copy)]
+struct Told<'a> {
+    sample: &'a str,
+    bytes: usize,
+    field: Option<&'a str>,
 }
 
 /// The beginning of a record, folded. A word that the cut goes through is dropped: half a secret looks like a name.

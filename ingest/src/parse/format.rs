@@ -182,7 +182,7 @@ formats! {
     Hubble "hubble" Hubble, "Cilium's flows as Hubble exports them.";
     ZeekJson "zeek_json" ZeekJson, "Zeek's conn, ssl, http and ssh logs as JSON, in any mixture.";
     ZeekTsv "zeek_tsv" ZeekTsv, "Zeek's conn, ssl, http and ssh logs as tab-separated text.";
-    OtlpSpans "otlp_spans" OtlpSpans, "OpenTelemetry's spans: OTLP's export of traces as JSON.";
+    OtlpSpans "otlp_spans" OtlpSpans, "OpenTelemetry's spans: OTLP's export of traces, as JSON or Protobuf.";
     KeycloakJson "keycloak_json" KeycloakJson,
         "Keycloak's events as JSON: the console log, the admin API, or a listener's topic.";
     KeycloakText "keycloak_text" KeycloakText, "Keycloak's events in its text log.";
