@@ -10,9 +10,7 @@ mod told;
 
 use std::collections::{HashMap, VecDeque};
 
-use qualm_model::{
-    event::{EventDraft, Kind, Outcome, Party, Reporter},
-};
+use qualm_model::event::{EventDraft, Kind, Outcome, Party, Reporter};
 
 use self::{
     record::{

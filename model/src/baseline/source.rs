@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{SiblingRate, Turned};
 use crate::{
     detector::{
-        Bigger, Detector, Deviation, Failing, Hours, Novelty, Observation, Question, Rarity, Rate, Refused, Silence, Spread,
+        Bigger, Detector, Deviation, Failing, Hours, Novelty, Observation, Question, Rarity, Rate, Refused, Silence,
+        Spread,
     },
     evidence::{EValues, Habit},
     stats::{ETable, Exposure, trust},

@@ -19,7 +19,8 @@ const COUNTS: Link = Link::of(&[
     Question::Spread1h,
     Question::FanIn,
 ]);
-const WHAT: Link = Link::of(&[Question::NewOperation, Question::RareOperation, Question::NewCredential, Question::NewFingerprint]);
+const WHAT: Link =
+    Link::of(&[Question::NewOperation, Question::RareOperation, Question::NewCredential, Question::NewFingerprint]);
 const WHERE_FROM: Link = Link::of(&[Question::NewNetwork, Question::LoneReplica]);
 const WHEN: Link = Link::of(&[Question::OffHours]);
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);

@@ -51,16 +51,16 @@ fn words(
         Question::RareOperation => unusual(format!("used {what} at {whom}, which hardly anybody uses")),
         Question::NewNetwork => unusual("called from a network not seen before".to_owned()),
         Question::OffHours => unusual("called at an hour of the day at which it never calls".to_owned()),
-        Question::LoneReplica => {
-            (format!("did something new {} from one replica alone", times_done(observed)), usual)
-        }
+        Question::LoneReplica => (format!("did something new {} from one replica alone", times_done(observed)), usual),
         Question::Failing => (format!("had {} of its calls fail", percent(observed)), percent(expected)),
         Question::Refused => (format!("was refused in {} of its calls", percent(observed)), percent(expected)),
         Question::Rate1m => (format!("made {} in a minute", counted(observed, "call")), usual),
         Question::Rate10m => (format!("made {} in ten minutes", counted(observed, "call")), usual),
         Question::Rate1h => (format!("made {} in an hour", counted(observed, "call")), usual),
         Question::EdgeRate => (format!("made {} to {whom} in ten minutes", counted(observed, "call")), usual),
-        Question::OperationRate => (format!("used {what} at {whom} {} in ten minutes", counted(observed, "time")), usual),
+        Question::OperationRate => {
+            (format!("used {what} at {whom} {} in ten minutes", counted(observed, "time")), usual)
+        }
         Question::DestinationRate => {
             (format!("called {whom} while that got {} in a minute", counted(observed, "call")), usual)
         }

@@ -15,10 +15,16 @@ use qualm_model::{
 };
 
 use super::{
-    Attribute, Changed, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, Link, OPERATION_BYTES, OPERATIONS_AN_EDGE, OTHER, Operation, SETTLED, SOURCE_BYTES, Users,
-    Seen, Shard, Source, judging::Place,
+    Attribute, Changed, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, Link, OPERATION_BYTES, OPERATIONS_AN_EDGE,
+    OTHER, Operation, SETTLED, SOURCE_BYTES, Seen, Shard, Source, Users, judging::Place,
 };
-use crate::{door::Ids, forgotten::Forgotten, mesh::{Arrival, Delta, FOREIGN, Mesh, operation_key}, names::Names, scorer::Case};
+use crate::{
+    door::Ids,
+    forgotten::Forgotten,
+    mesh::{Arrival, Delta, FOREIGN, Mesh, operation_key},
+    names::Names,
+    scorer::Case,
+};
 
 /// How long an adopted edge, recognised as the service's own change, is excused from being new.
 const ADOPTED_FOR: Span = Span::DAY;
@@ -181,7 +187,8 @@ impl<'a> Attributes<'a> {
         changed.touch_known(of(operation), seen);
         seen.count_one(now);
         let used = seen.operation.get_or_insert_with(|| {
-            let in_mesh = operation_key(names.text(destination), if operation == OTHER { "…" } else { names.text(operation) });
+            let in_mesh =
+                operation_key(names.text(destination), if operation == OTHER { "…" } else { names.text(operation) });
             Box::new(Operation::new(in_mesh, Users::new(place, caller, exposure.birth, now)))
         });
         used.used_by(place, caller, now);
@@ -203,13 +210,7 @@ impl Seen {
 
 /// Tells the mesh of a new address of the source. Returns whether its network is new, and how rare that is among new
 /// addresses.
-fn arrive(
-    source: &Source,
-    address: IpAddr,
-    mesh: &Mesh,
-    exposure: Exposure,
-    delta: &mut Delta,
-) -> Option<(bool, f64)> {
+fn arrive(source: &Source, address: IpAddr, mesh: &Mesh, exposure: Exposure, delta: &mut Delta) -> Option<(bool, f64)> {
     let Exposure { birth, now, .. } = exposure;
     let distance = mesh.networks().distance(address, now)?;
     let identity = quality::FixedState::with_seed(3).hash_one(&*source.principal);
