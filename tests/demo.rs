@@ -22,7 +22,8 @@ fn the_demo_finds_attackers_really_drops_their_calls_and_leaves_an_honest_deploy
     for attack in &attacks {
         assert!(attack.contains("found after") && !attack.contains(" 0 denied"), "{attack}\n{shown}");
     }
-    assert!(attacks.iter().any(|attack| attack.contains("quarantined after")), "who goes on is cut off\n{shown}");
+    let goes_on = |attack: &&str| attack.contains("restricted after") || attack.contains("quarantined after");
+    assert!(attacks.iter().any(goes_on), "who goes on is limited further\n{shown}");
     let honest = shown.lines().find(|line| line.starts_with("  honest ") && line.contains("deployment"));
     assert!(honest.is_some_and(|line| line.contains("never above watched")), "{shown}");
 }

@@ -5,7 +5,6 @@
 //! and nothing else crosses the border, so that a new detector needs no re-tuning of the others.
 
 mod failing;
-mod hours;
 mod lone;
 mod novelty;
 mod oversized;
@@ -16,7 +15,6 @@ mod size;
 mod spread;
 
 pub use failing::{Failing, Refused};
-pub use hours::Hours;
 pub use lone::Lone;
 pub use novelty::Novelty;
 pub use oversized::Oversized;
@@ -125,8 +123,6 @@ pub enum Question {
     NewNetwork,
     /// Does one replica alone do what is new, of several?
     LoneReplica,
-    /// Does it call at an hour at which it never calls?
-    OffHours,
     /// Do its calls fail unlike before?
     Failing,
     /// Is it refused (401, 403) unlike before?
@@ -163,7 +159,7 @@ pub enum Question {
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 25] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
@@ -173,7 +169,6 @@ impl Question {
         Self::NewFingerprint,
         Self::NewNetwork,
         Self::LoneReplica,
-        Self::OffHours,
         Self::Failing,
         Self::Refused,
         Self::Rate1m,
@@ -221,7 +216,6 @@ impl Question {
             Self::NewFingerprint => "new-fingerprint",
             Self::NewNetwork => "new-network",
             Self::LoneReplica => "lone-replica",
-            Self::OffHours => "off-hours",
             Self::Failing => "failing",
             Self::Refused => "refused",
             Self::Rate1m => "rate-1m",

@@ -61,7 +61,9 @@ fn the_examples_in_qualm_toml_are_valid_and_show_the_defaults_of_inputs() {
     assert!(section.kubeconfig.is_some() && section.context.is_some() && !section.cluster.is_empty());
     assert!(!kafka.topics.is_empty() && !kafka.properties.is_empty() && file.mapping.is_some());
     let unset = KafkaConfig::default();
-    assert_eq!(KafkaConfig { topics: unset.topics.clone(), properties: unset.properties.clone(), ..kafka }, unset);
+    assert!(!kafka.registry.url.is_empty() && kafka.registry.password_file.is_some());
+    let expected = KafkaConfig { topics: kafka.topics.clone(), properties: kafka.properties.clone(), ..unset };
+    assert_eq!(kafka, KafkaConfig { registry: kafka.registry.clone(), ..expected });
     assert_eq!(FileConfig { mapping: None, max_level: None, ..file }, FileConfig::default());
 }
 

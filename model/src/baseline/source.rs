@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{SiblingRate, Turned};
 use crate::{
     detector::{
-        Bigger, Detector, Deviation, Failing, Hours, Novelty, Observation, Question, Rarity, Rate, Refused, Silence,
-        Spread,
+        Bigger, Detector, Deviation, Failing, Novelty, Observation, Question, Rarity, Rate, Refused, Silence, Spread,
     },
     evidence::{EValues, Habit},
     stats::{ETable, Exposure, trust},
@@ -46,7 +45,6 @@ pub struct SourceBaseline {
     credentials: Novelty,
     fingerprints: Novelty,
     networks: Novelty,
-    hours: Hours,
     failing: Failing,
     refused: Refused,
     /// Over all its edges: what stands in for an edge that is too new to have a usual size.
@@ -87,7 +85,6 @@ impl SourceBaseline {
             }
         };
         ask(Question::RareSource, self.rarity.score_one(seen));
-        ask(Question::OffHours, self.hours.score_one(seen));
         ask(Question::Rate10m, self.rate_10m.score_one(seen));
         ask(Question::Rate1h, self.rate_1h.score_one(seen));
         ask(Question::Spread10m, self.spread_10m.score_one(seen));
@@ -144,8 +141,6 @@ impl SourceBaseline {
         }
         take(Question::Rate1m, closed);
         if closed.is_some() {
-            // The event that closes a minute has calls in its own: one sample a minute.
-            take(Question::OffHours, self.hours.learn_one(&Observation::at(exposure)));
             let [biggest, longest] = std::mem::take(&mut self.remarks);
             take(Question::Bigger, (biggest > 0.0).then_some(biggest.max(1.0)));
             take(Question::Longer, (longest > 0.0).then_some(longest.max(1.0)));
@@ -186,7 +181,6 @@ impl SourceBaseline {
         if let Some(seen) = first.network_seen(seen) {
             ask(Question::NewNetwork, self.networks.score_one(&seen));
         }
-        ask(Question::OffHours, self.hours.score_one(seen));
         ask(Question::Failing, self.failing.score_one(seen));
         ask(Question::Refused, self.refused.score_one(seen));
         self.rate_1m.counts().trust(seen.more)

@@ -94,7 +94,6 @@ conformance! {
     rarity_conforms: Rarity,
     novelty_conforms: Novelty,
     failing_conforms: Failing,
-    hours_conform: Hours,
     oversized_conforms: Oversized,
     refused_conforms: Refused,
     bigger_conforms: Bigger,

@@ -50,7 +50,6 @@ fn words(
         Question::NewFingerprint => unusual("spoke through a TLS client not seen of it before".to_owned()),
         Question::RareOperation => unusual(format!("used {what} at {whom}, which hardly anybody uses")),
         Question::NewNetwork => unusual("called from a network not seen before".to_owned()),
-        Question::OffHours => unusual("called at an hour of the day at which it never calls".to_owned()),
         Question::LoneReplica => (format!("did something new {} from one replica alone", times_done(observed)), usual),
         Question::Failing => (format!("had {} of its calls fail", percent(observed)), percent(expected)),
         Question::Refused => (format!("was refused in {} of its calls", percent(observed)), percent(expected)),
