@@ -329,6 +329,10 @@ mod tests {
         for key in known("[[kafka]]\ntopics = [{ ? }]") {
             assert!(TEXT.contains(&format!("{key} = ")), "qualm.toml: no topic has {key}");
         }
+        for key in known("[[kafka]]\nregistry = { ? }") {
+            let is_there = TEXT.contains(&format!("{key} = ")) || TEXT.contains(&format!("`{key}`"));
+            assert!(is_there, "qualm.toml: no registry has {key}");
+        }
     }
 
     #[test]
@@ -339,7 +343,9 @@ mod tests {
         let [file] = config.file.try_into().expect("one example of [[file]]");
         assert!(!kafka.topics.is_empty() && !kafka.properties.is_empty() && file.mapping.is_some());
         let unset = KafkaConfig::default();
-        assert_eq!(KafkaConfig { topics: unset.topics.clone(), properties: unset.properties.clone(), ..kafka }, unset);
+        assert!(kafka.registry.is_set());
+        let KafkaConfig { topics, properties, registry, .. } = unset.clone();
+        assert_eq!(KafkaConfig { topics, properties, registry, ..kafka }, unset);
         assert_eq!(FileConfig { mapping: None, max_level: None, ..file }, FileConfig::default());
     }
 

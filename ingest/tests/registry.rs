@@ -17,7 +17,9 @@ use qualm_ingest::{
 };
 use qualm_model::event::{EventBuilder, Position};
 use serde_json::json;
-use support::{ACCESS_AVRO, ACCESS_JSON, ACCESS_PROTO, RecordingRegistry, access_avro, access_proto, framed};
+use support::{
+    ACCESS_AVRO, ACCESS_JSON, ACCESS_PROTO, RecordingRegistry, access_avro, access_proto, avro_text, framed,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BYTES: usize = 64 * 1024;
@@ -81,9 +83,8 @@ fn a_row_is_in_an_envelope_like_any_other_record() {
     let registry = RecordingRegistry::start();
     registry.put(1, "AVRO", r#"{"type":"record","name":"R","fields":[{"name":"log","type":"string"}]}"#, &json!([]));
     let line = ACCESS_JSON.replace("/PATH", "/orders");
-    let mut payload =
-        vec![u8::try_from((line.len() * 2) & 0x7f | 0x80).unwrap(), u8::try_from(line.len() * 2 >> 7).unwrap()];
-    payload.extend(line.as_bytes());
+    let mut payload = Vec::new();
+    avro_text(&line, &mut payload);
     let row = read(&mut rows(&registry.config()), &framed(1, &payload)).unwrap();
     let mut builder = EventBuilder::new();
     Parser::for_format(Format::Auto, None).unwrap().parse(row.as_bytes(), Position::default(), &mut builder).unwrap();
