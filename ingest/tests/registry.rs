@@ -111,14 +111,33 @@ fn schemas_are_fetched_with_all_that_they_name() {
 fn what_the_registry_does_not_have_is_refused_and_not_asked_for_again_at_once() {
     let registry = filled();
     let mut rows = rows(&registry.config());
+    assert_eq!(read(&mut rows, &framed(9, b"x")), Err(Invalid::UnknownSchema));
+    let asked = registry.asked().len();
+    assert!(asked > 1, "it might have come");
     for _ in 0..100 {
         assert_eq!(read(&mut rows, &framed(9, b"x")), Err(Invalid::UnknownSchema));
     }
-    assert_eq!(registry.asked().len(), 1);
+    // Nobody waits for others after that was in vain.
+    for id in 10..20 {
+        assert_eq!(read(&mut rows, &framed(id, b"x")), Err(Invalid::UnknownSchema));
+    }
+    assert_eq!(registry.asked().len(), asked + 10);
     // A minute later it may have come.
     registry.put(9, "AVRO", "\"string\"", &json!([]));
     let later = Instant::now() + Duration::from_secs(61);
     assert_eq!(rows.read(&framed(9, b"\x02x"), later), Reading::Waiting);
+    assert_eq!(read(&mut rows, &framed(9, b"\x02x")).as_deref(), Ok("\"x\""));
+}
+
+#[test]
+fn a_record_that_is_quicker_than_its_schema_is_read_when_that_comes() {
+    let registry = filled();
+    let mut rows = rows(&registry.config());
+    assert_eq!(rows.read(&framed(9, b"\x02x"), Instant::now()), Reading::Waiting);
+    while registry.asked().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    registry.put(9, "AVRO", "\"string\"", &json!([]));
     assert_eq!(read(&mut rows, &framed(9, b"\x02x")).as_deref(), Ok("\"x\""));
 }
 
