@@ -85,6 +85,7 @@ fn a_registry_that_is_killed_costs_no_record_and_holds_up_nothing_but_what_needs
     kafka.create_topic(TOPIC, 2);
     let mut registry = SchemaRegistry::start(folder.path());
     let ids = register(&registry);
+    registry.open();
     let begun = now().0 / 1_000_000_000 - 60;
     let avro: Vec<_> = paths(300).map(|path| framed(ids.avro, &access_avro_at(begun, &path))).collect();
     let proto: Vec<_> = paths(300).map(|path| framed(ids.proto, &access_proto_at(begun, &path))).collect();
@@ -135,6 +136,7 @@ fn a_registry_that_is_killed_costs_no_record_and_holds_up_nothing_but_what_needs
     until_true("it waits again", PATIENCE, || count(&qualm, &waiting) == 1);
     registry.start_again(folder.path());
     assert_eq!(register(&registry), ids);
+    registry.open();
     until_true("what has waited is read", PATIENCE, || count(&qualm, &events) == 600);
     let rejected = qualm.page("/metrics").unwrap().body;
     let rejected: Vec<_> = rejected.lines().filter(|line| line.starts_with("qualm_ingest_rejected_total{")).collect();

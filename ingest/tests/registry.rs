@@ -17,7 +17,9 @@ use qualm_ingest::{
 };
 use qualm_model::event::{EventBuilder, Position};
 use serde_json::json;
-use support::{ACCESS_AVRO, ACCESS_JSON, ACCESS_PROTO, RecordingRegistry, access_avro, access_proto, framed};
+use support::{
+    ACCESS_AVRO, ACCESS_JSON, ACCESS_PROTO, RecordingRegistry, access_avro, access_proto, avro_text, framed,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const BYTES: usize = 64 * 1024;
@@ -81,9 +83,8 @@ fn a_row_is_in_an_envelope_like_any_other_record() {
     let registry = RecordingRegistry::start();
     registry.put(1, "AVRO", r#"{"type":"record","name":"R","fields":[{"name":"log","type":"string"}]}"#, &json!([]));
     let line = ACCESS_JSON.replace("/PATH", "/orders");
-    let mut payload =
-        vec![u8::try_from((line.len() * 2) & 0x7f | 0x80).unwrap(), u8::try_from((line.len() * 2) >> 7).unwrap()];
-    payload.extend(line.as_bytes());
+    let mut payload = Vec::new();
+    avro_text(&line, &mut payload);
     let row = read(&mut rows(&registry.config()), &framed(1, &payload)).unwrap();
     let mut builder = EventBuilder::new();
     Parser::for_format(Format::Auto, None).unwrap().parse(row.as_bytes(), Position::default(), &mut builder).unwrap();
@@ -110,14 +111,33 @@ fn schemas_are_fetched_with_all_that_they_name() {
 fn what_the_registry_does_not_have_is_refused_and_not_asked_for_again_at_once() {
     let registry = filled();
     let mut rows = rows(&registry.config());
+    assert_eq!(read(&mut rows, &framed(9, b"x")), Err(Invalid::UnknownSchema));
+    let asked = registry.asked().len();
+    assert!(asked > 1, "it might have come");
     for _ in 0..100 {
         assert_eq!(read(&mut rows, &framed(9, b"x")), Err(Invalid::UnknownSchema));
     }
-    assert_eq!(registry.asked().len(), 1);
+    // Nobody waits for others after that was in vain.
+    for id in 10..20 {
+        assert_eq!(read(&mut rows, &framed(id, b"x")), Err(Invalid::UnknownSchema));
+    }
+    assert_eq!(registry.asked().len(), asked + 10);
     // A minute later it may have come.
     registry.put(9, "AVRO", "\"string\"", &json!([]));
     let later = Instant::now() + Duration::from_secs(61);
     assert_eq!(rows.read(&framed(9, b"\x02x"), later), Reading::Waiting);
+    assert_eq!(read(&mut rows, &framed(9, b"\x02x")).as_deref(), Ok("\"x\""));
+}
+
+#[test]
+fn a_record_that_is_quicker_than_its_schema_is_read_when_that_comes() {
+    let registry = filled();
+    let mut rows = rows(&registry.config());
+    assert_eq!(rows.read(&framed(9, b"\x02x"), Instant::now()), Reading::Waiting);
+    while registry.asked().is_empty() {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    registry.put(9, "AVRO", "\"string\"", &json!([]));
     assert_eq!(read(&mut rows, &framed(9, b"\x02x")).as_deref(), Ok("\"x\""));
 }
 

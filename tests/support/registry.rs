@@ -1,7 +1,17 @@
 //! A real schema registry: Apicurio, which has the interface of Confluent's. It keeps schemas in memory alone; the same
 //! ones in the same order have the same ids again.
 
-use std::{path::Path, time::Duration};
+use std::{
+    io::{self, Write as _},
+    net::{Ipv4Addr, Shutdown, TcpListener, TcpStream},
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -10,26 +20,42 @@ use super::{parts::Part, ports, process::Process, wait::PATIENCE};
 pub(crate) struct SchemaRegistry {
     port: u16,
     process: Process,
+    door: Door,
+}
+
+/// What stands before it, so that nobody sees it before it has its schemas.
+struct Door {
+    port: u16,
+    is_open: Arc<AtomicBool>,
 }
 
 impl SchemaRegistry {
     /// Starts it with its log under `folder`, and waits until it answers.
     pub(crate) fn start(folder: &Path) -> Self {
         let port = ports::free();
-        let mut registry = Self { port, process: spawn(port, folder) };
+        let mut registry = Self { port, process: spawn(port, folder), door: Door::before(port) };
         registry.wait_until_ready();
         registry
     }
 
-    /// What `url` is to be.
+    /// What `url` is to be. Nobody answers there before the [door](Self::open) is open.
     pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/apis/ccompat/v7", self.door.port)
+    }
+
+    /// Lets everybody in from now on.
+    pub(crate) fn open(&self) {
+        self.door.is_open.store(true, Ordering::Relaxed);
+    }
+
+    fn own_url(&self) -> String {
         format!("http://127.0.0.1:{}/apis/ccompat/v7", self.port)
     }
 
     /// Registers a schema; its id.
     pub(crate) fn register(&self, subject: &str, kind: &str, schema: &str, references: &Value) -> u32 {
         let body = json!({ "schemaType": kind, "schema": schema, "references": references });
-        let mut response = ureq::post(format!("{}/subjects/{subject}/versions", self.url()))
+        let mut response = ureq::post(format!("{}/subjects/{subject}/versions", self.own_url()))
             .header("content-type", "application/vnd.schemaregistry.v1+json")
             .send(body.to_string())
             .unwrap_or_else(|error| panic!("{subject}: {error}"));
@@ -38,22 +64,54 @@ impl SchemaRegistry {
         u32::try_from(answer["id"].as_u64().expect("an id")).expect("four bytes")
     }
 
-    /// `kill -9`.
+    /// `kill -9`; its door is closed.
     pub(crate) fn kill(&mut self) {
+        self.door.is_open.store(false, Ordering::Relaxed);
         self.process.kill();
     }
 
-    /// Starts it again at the same port, empty.
+    /// Starts it again at the same port, empty and behind a closed door.
     pub(crate) fn start_again(&mut self, folder: &Path) {
         self.process = spawn(self.port, folder);
         self.wait_until_ready();
     }
 
     fn wait_until_ready(&mut self) {
-        let types = format!("{}/schemas/types", self.url());
+        let types = format!("{}/schemas/types", self.own_url());
         let ask = || ureq::get(&types).config().timeout_global(Some(Duration::from_secs(2))).build().call();
         self.process.wait_until("answers", PATIENCE, || ask().is_ok());
     }
+}
+
+impl Door {
+    fn before(inner: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let is_open = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&is_open);
+        thread::spawn(move || {
+            for caller in listener.incoming().flatten() {
+                if seen.load(Ordering::Relaxed) {
+                    // Who goes away in the middle is no matter.
+                    thread::spawn(move || pass(caller, inner));
+                }
+            }
+        });
+        Self { port, is_open }
+    }
+}
+
+/// Passes on what either side says, until one has nothing more to say.
+fn pass(mut caller: TcpStream, port: u16) -> io::Result<()> {
+    let mut inner = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let (mut questions, mut to_inner) = (caller.try_clone()?, inner.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut questions, &mut to_inner);
+        to_inner.shutdown(Shutdown::Both)
+    });
+    io::copy(&mut inner, &mut caller)?;
+    caller.flush()?;
+    caller.shutdown(Shutdown::Both)
 }
 
 fn spawn(port: u16, folder: &Path) -> Process {

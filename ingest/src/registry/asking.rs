@@ -1,7 +1,8 @@
 //! Schemas in memory, and a thread that asks the registry for those that are not.
 //!
-//! What a registry says holds for good: an id never changes its schema. What it does not have may come, so that is
-//! believed for a minute. While it gives no answer it is asked again, less and less often; records wait for as long as
+//! What a registry says holds for good: an id never changes its schema. What it does not have may come: a producer may
+//! be quicker than its schema. So it is asked a few times more before that is believed, and then for a minute; but
+//! where that has just been in vain, what else it does not have is believed at once. While it gives no answer it is asked again, less and less often; records wait for as long as
 //! configured, and are then counted and go by, until it answers again.
 
 use std::{
@@ -26,6 +27,9 @@ const MAX_BYTES: usize = 16 << 20;
 const MAX_ABSENT: usize = 4096;
 /// How long it is believed that there is no such schema.
 const ABSENT_FOR: Duration = Duration::from_secs(60);
+/// How long a schema that is not there yet may take to come, and how often is asked for it.
+const MAY_COME: Duration = Duration::from_secs(5);
+const ASK_EVERY: Duration = Duration::from_millis(500);
 /// Questions that have no answer yet.
 const MAX_ASKED: usize = 256;
 /// How soon a registry that gave no answer is asked again, at first and at last.
@@ -68,6 +72,8 @@ pub(super) struct Schemas {
     absent: HashMap<u32, Absent>,
     /// Since when the registry gives no answer.
     silent_since: Option<Instant>,
+    /// Until when what is not there is not waited for: it was in vain.
+    vain_until: Option<Instant>,
     patience: Duration,
     uses: u64,
     questions: mpsc::SyncSender<u32>,
@@ -83,7 +89,11 @@ struct Found {
 
 #[derive(Debug, Clone, Copy)]
 enum Absent {
-    Asked(Instant),
+    /// Since when it is asked for, and since when the registry has said that it has none.
+    Asked { since: Instant, missed: Option<Instant> },
+    /// It is to be asked for again.
+    Again { at: Instant, missed: Instant },
+    /// It is believed that there is none.
     Until(Instant),
 }
 
@@ -91,7 +101,10 @@ enum Absent {
 #[derive(Debug)]
 enum Outcome {
     Found(u32, Schema),
-    Absent(u32),
+    /// The registry has none, with its words.
+    Absent(u32, String),
+    /// None can be made of it.
+    Never(u32, String),
     /// No answer: it is asked again.
     Unreached,
 }
@@ -111,6 +124,7 @@ impl Schemas {
             bytes: 0,
             absent: HashMap::new(),
             silent_since: None,
+            vain_until: None,
             patience,
             uses: 0,
             questions,
@@ -135,8 +149,13 @@ impl Schemas {
     fn miss(&mut self, id: u32, now: Instant) -> Answer<'static> {
         let asked = match self.absent.get(&id) {
             Some(Absent::Until(until)) if now < *until => return Answer::Refused(Invalid::UnknownSchema),
-            Some(Absent::Asked(since)) => *since,
-            _ => self.ask(id, now),
+            Some(Absent::Again { at, .. }) if now < *at => return Answer::Waiting,
+            Some(Absent::Again { missed, .. }) => {
+                let missed = Some(*missed);
+                self.ask(id, now, missed)
+            }
+            Some(Absent::Asked { since, .. }) => *since,
+            _ => self.ask(id, now, None),
         };
         let since = self.silent_since.map_or(asked, |silent| silent.min(asked));
         if now.saturating_duration_since(since) < self.patience {
@@ -145,32 +164,51 @@ impl Schemas {
         Answer::Refused(Invalid::RegistryUnavailable)
     }
 
-    fn ask(&mut self, id: u32, now: Instant) -> Instant {
+    fn ask(&mut self, id: u32, now: Instant, missed: Option<Instant>) -> Instant {
         // Where the queue is full it is asked the next time.
         if matches!(self.questions.try_send(id), Ok(()) | Err(TrySendError::Disconnected(_))) {
             self.make_room(now);
-            self.absent.insert(id, Absent::Asked(now));
+            self.absent.insert(id, Absent::Asked { since: now, missed });
         }
         now
     }
 
     fn hear(&mut self, now: Instant) {
         while let Ok(outcome) = self.outcomes.try_recv() {
+            if !matches!(outcome, Outcome::Unreached) {
+                self.silent_since = None;
+            }
             match outcome {
                 Outcome::Unreached => {
                     self.silent_since.get_or_insert(now);
                 }
-                Outcome::Absent(id) => {
-                    self.silent_since = None;
-                    self.absent.insert(id, Absent::Until(now + ABSENT_FOR));
-                }
+                Outcome::Absent(id, why) => self.hear_of_absence(id, &why, now),
+                Outcome::Never(id, why) => self.believe_absent(id, &why, now),
                 Outcome::Found(id, schema) => {
-                    self.silent_since = None;
                     self.absent.remove(&id);
                     self.keep(id, schema);
                 }
             }
         }
+    }
+
+    fn hear_of_absence(&mut self, id: u32, why: &str, now: Instant) {
+        let missed = match self.absent.get(&id) {
+            Some(Absent::Asked { missed: Some(missed), .. }) => *missed,
+            _ => now,
+        };
+        let is_vain = self.vain_until.is_some_and(|until| now < until);
+        if !is_vain && now.saturating_duration_since(missed) < MAY_COME {
+            self.absent.insert(id, Absent::Again { at: now + ASK_EVERY, missed });
+            return;
+        }
+        self.vain_until = Some(now + ABSENT_FOR);
+        self.believe_absent(id, why, now);
+    }
+
+    fn believe_absent(&mut self, id: u32, why: &str, now: Instant) {
+        tracing::warn!(id, why, "registry: no records can be read by this schema; they are counted as unknown_schema");
+        self.absent.insert(id, Absent::Until(now + ABSENT_FOR));
     }
 
     /// Keeps a schema, and lets go of those that were not used for longest.
@@ -195,9 +233,9 @@ impl Schemas {
         }
         self.absent.retain(|_, absent| match absent {
             Absent::Until(until) => now < *until,
-            Absent::Asked(_) => true,
+            Absent::Asked { .. } | Absent::Again { .. } => true,
         });
-        let is_answered = |absent: &Absent| matches!(absent, Absent::Until(_));
+        let is_answered = |absent: &Absent| !matches!(absent, Absent::Asked { .. });
         while self.absent.len() >= MAX_ABSENT
             && let Some((&id, _)) = self.absent.iter().find(|(_, absent)| is_answered(absent))
         {
@@ -251,14 +289,8 @@ impl Asking {
                 tracing::info!(id, kind = schema.kind().as_str(), "registry: a schema was read");
                 (Outcome::Found(id, schema), "found")
             }
-            Err(NoSchema::Never(why)) => {
-                tracing::warn!(
-                    id,
-                    why,
-                    "registry: no records can be read by this schema; they are counted as unknown_schema"
-                );
-                (Outcome::Absent(id), "absent")
-            }
+            Err(NoSchema::Absent(why)) => (Outcome::Absent(id, why), "absent"),
+            Err(NoSchema::Never(why)) => (Outcome::Never(id, why), "absent"),
             Err(NoSchema::Unreached(why)) => {
                 self.tell(&why);
                 (Outcome::Unreached, "unreached")

@@ -54,8 +54,10 @@ pub struct Unreached {
 /// Why there is no schema.
 #[derive(Debug)]
 pub(super) enum NoSchema {
-    /// The registry has said so, or what it has cannot be used.
+    /// What it has cannot be used.
     Never(String),
+    /// The registry has said so. It may have it soon: of several registries each learns of a new schema in its own time.
+    Absent(String),
     /// It may be there.
     Unreached(Unreached),
 }
@@ -125,7 +127,7 @@ impl Client {
         match self.ask("schemas/types") {
             Ok(kinds) => Ok(kinds),
             Err(NoSchema::Unreached(unreached)) => Err(unreached),
-            Err(NoSchema::Never(problem)) => Err(self.unreached(problem, WRONG_PATH)),
+            Err(NoSchema::Never(problem) | NoSchema::Absent(problem)) => Err(self.unreached(problem, WRONG_PATH)),
         }
     }
 
@@ -187,7 +189,7 @@ impl Client {
                 .map_err(|_| unreached("answers, but not as a schema registry".to_owned(), WRONG_PATH)),
             // A registry says by a code of its own that it has no such schema; anything else knows no such path.
             404 if serde_json::from_slice::<Refusal>(&body).is_ok_and(|refusal| refusal.error_code >= 40_400) => {
-                Err(NoSchema::Never(format!("{url} has no {path}")))
+                Err(NoSchema::Absent(format!("{url} has no {path}")))
             }
             404 => Err(unreached(format!("answers 404 to {path}"), WRONG_PATH)),
             401 | 403 => Err(unreached(format!("answers {status} to {path}"), CREDENTIALS)),

@@ -18,7 +18,7 @@ use protox::{
 };
 
 use super::{
-    row::{self, MAX_DEPTH, RowText},
+    row::{MAX_DEPTH, RowText},
     wire::message_indexes,
 };
 use crate::source::Invalid;
@@ -163,7 +163,7 @@ fn write_message(message: &DynamicMessage, row: &mut RowText<'_>, depth: u32) ->
         let is_always = !field.supports_presence() && !field.is_list() && !field.is_map();
         if is_always || message.has_field(&field) {
             row.comma(&mut is_first)?;
-            row.raw(&row::key(field.name()))?;
+            row.name(field.name())?;
             write_value(&message.get_field(&field), &field.kind(), row, depth)?;
         }
     }

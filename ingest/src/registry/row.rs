@@ -37,6 +37,15 @@ impl<'a> RowText<'a> {
         if std::mem::take(is_first) { Ok(()) } else { self.raw(",") }
     }
 
+    /// A key with its colon, of letters, digits and underscores.
+    #[inline]
+    pub(super) fn name(&mut self, name: &str) -> Result<(), Invalid> {
+        self.raw("\"")?;
+        self.raw(name)?;
+        self.raw("\":")
+    }
+
+    /// A number, or another word that is JSON as it is shown.
     pub(super) fn shown(&mut self, value: impl Display) -> Result<(), Invalid> {
         // Numbers and times: never long, and a text takes them all.
         let _ = write!(self.out, "{value}");
