@@ -46,6 +46,10 @@ fn qualm_toml_has_every_key_and_equals_the_defaults() {
             assert!(is_section || stands(&section, &key), "qualm.toml: [{section}] has no {key}");
         }
     }
+    for key in known("[[kafka]]\nregistry = { ? }") {
+        let is_there = TEXT.contains(&format!("{key} = ")) || TEXT.contains(&format!("`{key}`"));
+        assert!(is_there, "qualm.toml: no registry has {key}");
+    }
     for key in known("[[kafka]]\ntopics = [{ ? }]") {
         assert!(TEXT.contains(&format!("{key} = ")), "qualm.toml: no topic has {key}");
     }
