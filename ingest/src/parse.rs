@@ -77,6 +77,7 @@ pub struct Parser {
     marks: Marks,
     max_record_bytes: usize,
     arrival: Option<Timestamp>,
+    stored: Option<Timestamp>,
     refused: Vec<Rejection>,
     lost: u64,
     unvouched: u64,
@@ -101,6 +102,7 @@ impl Parser {
             marks: Marks::beside(format),
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
             arrival: None,
+            stored: None,
             refused: Vec::new(),
             lost: 0,
             unvouched: 0,
@@ -145,6 +147,11 @@ impl Parser {
     /// Says when the records that follow arrived. Without it (`backtest`) no time is too far ahead.
     pub fn arrive(&mut self, now: Timestamp) {
         self.arrival = Some(now);
+    }
+
+    /// Says when the topic stored the record that follows.
+    pub fn store(&mut self, stored: Option<Timestamp>) {
+        self.stored = stored;
     }
 
     /// A new file begins: what stood in the head of the one before is forgotten.
@@ -195,7 +202,7 @@ impl Parser {
         if !self.cluster.is_empty() {
             outer.origin.cluster = &self.cluster;
         }
-        let (arrival, marks) = (self.arrival, self.marks);
+        let (arrival, stored, marks) = (self.arrival, self.stored, self.marks);
         let mut reading = Reading {
             grammar: &mut self.grammar,
             refused: &mut self.refused,
@@ -204,6 +211,7 @@ impl Parser {
             builder,
             position,
             arrival,
+            stored,
             max_age: self.max_age,
             marks,
         };
@@ -240,6 +248,7 @@ struct Reading<'a> {
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
+    stored: Option<Timestamp>,
     max_age: Option<Span>,
     marks: Marks,
 }
@@ -248,7 +257,10 @@ impl Contents for Reading<'_> {
     #[inline]
     fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection> {
         let mut row =
-            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).written_at(*origin);
+            Row::new(self.builder, self.position, self.arrival)
+            .with_max_age(self.max_age)
+            .stored_at(self.stored)
+            .written_at(*origin);
         let outcome = self.grammar.parse(record, &mut row);
         *self.lost += row.lost();
         *self.unvouched += row.unvouched();
@@ -266,7 +278,9 @@ impl Contents for Reading<'_> {
         head: &str,
         origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
     ) -> Option<()> {
-        let mut row = Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age);
+        let mut row = Row::new(self.builder, self.position, self.arrival)
+            .with_max_age(self.max_age)
+            .stored_at(self.stored);
         let outcome = self.grammar.parse_escaped(head, &mut row, origin_after);
         *self.unvouched += row.unvouched();
         outcome

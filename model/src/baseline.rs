@@ -201,9 +201,9 @@ impl SourceBaseline {
     pub fn judge(&mut self, seen: &Observation, first: FirstTimes, tables: &[ETable], values: &mut EValues) -> f64 {
         let table = |question: Question| &tables[question as usize];
         values.set(Question::RareSource, self.rarity.e(table(Question::RareSource)));
-        values.set(Question::Rate1m, self.rate_1m.e(seen.more, table(Question::Rate1m)));
-        values.set(Question::Rate10m, self.rate_10m.e(seen.more, table(Question::Rate10m)));
-        values.set(Question::Rate1h, self.rate_1h.e(seen.more, table(Question::Rate1h)));
+        values.set(Question::Rate1m, self.rate_1m.e(seen, table(Question::Rate1m)));
+        values.set(Question::Rate10m, self.rate_10m.e(seen, table(Question::Rate10m)));
+        values.set(Question::Rate1h, self.rate_1h.e(seen, table(Question::Rate1h)));
         let contacts = if seen.first_contact { seen.more } else { 0.0 };
         values.set(Question::Spread10m, self.spread_10m.e(contacts, table(Question::Spread10m)));
         values.set(Question::Spread1h, self.spread_1h.e(contacts, table(Question::Spread1h)));
@@ -224,16 +224,16 @@ impl SourceBaseline {
         }
         ask(Question::Failing, self.failing.score_one(seen));
         ask(Question::Refused, self.refused.score_one(seen));
-        self.rate_1m.counts().trust(seen.more)
+        self.rate_1m.counts().trust(seen.made_within(60))
     }
 
     /// Learns the event, after [`turn`](Self::turn); `sample` as there.
     #[inline]
     pub fn learn(&mut self, seen: &Observation, first: FirstTimes, sample: &mut impl FnMut(Question, f64)) {
         self.rarity.learn_open(seen.weight * seen.more);
-        self.rate_1m.learn_open(seen.more);
-        self.rate_10m.learn_open(seen.more);
-        self.rate_1h.learn_open(seen.more);
+        self.rate_1m.learn_open(seen);
+        self.rate_10m.learn_open(seen);
+        self.rate_1h.learn_open(seen);
         if seen.first_contact {
             self.spread_10m.learn_open(seen.more);
             self.spread_1h.learn_open(seen.more);
@@ -345,7 +345,7 @@ impl EdgeBaseline {
     pub fn judge(&mut self, seen: &Observation, tables: &[ETable], values: &mut EValues) {
         let table = |question: Question| &tables[question as usize];
         values.set(Question::RarePeer, self.rarity.e(table(Question::RarePeer)));
-        values.set(Question::EdgeRate, self.rate.e(seen.more, table(Question::EdgeRate)));
+        values.set(Question::EdgeRate, self.rate.e(seen, table(Question::EdgeRate)));
         if let Some(deviation) = self.bigger.score_one(seen) {
             values.set(Question::Bigger, table(Question::Bigger).e(deviation.x));
         }
@@ -358,7 +358,7 @@ impl EdgeBaseline {
     #[inline]
     pub fn learn(&mut self, seen: &Observation, sample: &mut impl FnMut(Question, f64)) {
         self.rarity.learn_open(seen.weight * seen.more);
-        self.rate.learn_open(seen.more);
+        self.rate.learn_open(seen);
         if let Some(x) = self.bigger.learn_one(seen) {
             sample(Question::Bigger, x);
         }
@@ -378,6 +378,19 @@ impl EdgeBaseline {
     }
 }
 
+/// What was seen of one destination since the last summary.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Received {
+    /// Calls.
+    pub calls: f64,
+    /// Of these, those that were made within the minute before they were told of.
+    pub made: f64,
+    /// Trusted share of the calls, as a number of them.
+    pub weight: f64,
+    /// Callers that had not called before.
+    pub first_contacts: f64,
+}
+
 /// What is usual for one destination, whoever calls it. Lives in the mesh's summaries.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct DestinationBaseline {
@@ -387,20 +400,20 @@ pub struct DestinationBaseline {
 }
 
 impl DestinationBaseline {
-    /// Asks all questions about the destination, with `calls` and `first_contacts` of this shard since the last
-    /// summary, this event among them.
+    /// Asks all questions about the destination, with the calls `made` and the `first_contacts` of this shard since the
+    /// last summary, this event among them.
     #[inline]
     pub fn score(
         &self,
         seen: &Observation,
-        calls: f64,
+        made: f64,
         first_contacts: f64,
         answer: &mut impl FnMut(Question, Deviation),
     ) {
         if let Some(deviation) = self.rarity.score_one(seen) {
             answer(Question::RareDestination, deviation);
         }
-        if let Some(deviation) = self.rate.score_one(&Observation { more: calls, ..*seen }) {
+        if let Some(deviation) = self.rate.score_one(&Observation { more: made, duration_ns: None, ..*seen }) {
             answer(Question::DestinationRate, deviation);
         }
         let contacts = Observation { more: first_contacts, first_contact: true, ..*seen };
@@ -419,22 +432,16 @@ impl DestinationBaseline {
     /// The answers of [`score`](Self::score) as e-values, of a baseline as it stands now ([`turn`](Self::turn)), without
     /// the reasons.
     #[inline]
-    pub fn judge(&mut self, calls: f64, first_contacts: f64, tables: &[ETable], values: &mut EValues) {
+    pub fn judge(&mut self, made: f64, first_contacts: f64, tables: &[ETable], values: &mut EValues) {
         let table = |question: Question| &tables[question as usize];
         values.set(Question::RareDestination, self.rarity.e(table(Question::RareDestination)));
-        values.set(Question::DestinationRate, self.rate.e(calls, table(Question::DestinationRate)));
+        values.set(Question::DestinationRate, self.rate.e_of(made, table(Question::DestinationRate)));
         values.set(Question::FanIn, self.fan_in.e(first_contacts, table(Question::FanIn)));
     }
 
-    /// Learns what all shards saw since the last summary; `weight` is the trusted share of `calls`.
-    pub fn learn(
-        &mut self,
-        seen: &Observation,
-        calls: f64,
-        weight: f64,
-        first_contacts: f64,
-        sample: &mut impl FnMut(Question, f64),
-    ) {
+    /// Learns what all shards saw since the last summary.
+    pub fn learn(&mut self, seen: &Observation, received: Received, sample: &mut impl FnMut(Question, f64)) {
+        let Received { calls, made, weight, first_contacts } = received;
         let mut take = |question, closed: Option<f64>| {
             if let Some(x) = closed {
                 sample(question, x);
@@ -442,7 +449,7 @@ impl DestinationBaseline {
         };
         let share = if calls > 0.0 { weight / calls } else { 0.0 };
         take(Question::RareDestination, self.rarity.learn_one(&Observation { more: calls, weight: share, ..*seen }));
-        take(Question::DestinationRate, self.rate.learn_one(&Observation { more: calls, ..*seen }));
+        take(Question::DestinationRate, self.rate.learn_one(&Observation { more: made, ..*seen }));
         let contacts = Observation { more: first_contacts, first_contact: true, ..*seen };
         take(Question::FanIn, self.fan_in.learn_one(&contacts));
     }

@@ -60,6 +60,14 @@ impl Observation {
             more: 1.0,
         }
     }
+
+    /// How many calls it adds to a window of so many seconds: what has lasted for longer than that was made before the
+    /// window began, so that streams that end together are no flood of calls.
+    #[inline]
+    pub fn made_within(&self, seconds: i64) -> f64 {
+        let is_older = self.duration_ns.is_some_and(|lasted| lasted > Span::seconds(seconds).0);
+        if is_older { 0.0 } else { self.more }
+    }
 }
 
 /// What a detector has to say about one event.

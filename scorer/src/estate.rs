@@ -3,20 +3,23 @@
 
 mod addresses;
 mod reports;
+mod streams;
 mod witnesses;
 
 use std::sync::Arc;
 
 use qualm_model::{
     detector::Deviation,
-    event::{Event, Reporter},
+    event::{Activity, Event, Reporter},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::streams::{Part, Share};
 use self::{
     addresses::Addresses,
     reports::{Alone, Counted, Joined, Reports},
+    streams::Streams,
     witnesses::Witnesses,
 };
 
@@ -24,6 +27,7 @@ use self::{
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Estate {
     reports: Reports,
+    streams: Streams,
     addresses: Addresses,
     callers: Witnesses,
     called: Witnesses,
@@ -78,6 +82,24 @@ impl Estate {
         self.join(event, Counted::No).is_some()
     }
 
+    /// What the record is to the ones of its stream before it.
+    #[inline]
+    pub(crate) fn part(&mut self, event: Event<'_>) -> Part {
+        if event.activity() == Activity::Whole { Part::First(Share::whole(event)) } else { self.streams.part(event) }
+    }
+
+    /// Takes note that a stream's first record does not count, since the other end's do.
+    pub(crate) fn yield_to_other(&mut self, event: Event<'_>) {
+        self.streams.yield_to_other(event);
+    }
+
+    /// Of a long call that has ended, whether the other end's records of it have counted while it went on; `None` where
+    /// that told nothing.
+    #[inline]
+    pub(crate) fn other_side(&self, event: Event<'_>) -> Option<bool> {
+        self.streams.other_side(event)
+    }
+
     #[inline]
     fn join(&mut self, event: Event<'_>, counted: Counted) -> Option<Joined> {
         let joined = self.reports.join(event, counted, &mut self.alone)?;
@@ -123,7 +145,7 @@ impl Estate {
 
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.reports.bytes() + self.addresses.bytes() + self.callers.bytes() + self.called.bytes()
+        self.reports.bytes() + self.streams.bytes() + self.addresses.bytes() + self.callers.bytes() + self.called.bytes()
     }
 
     /// Learns whose addresses the record shows.

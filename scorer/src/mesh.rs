@@ -6,7 +6,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use qualm_model::{
-    baseline::{DestinationBaseline, SiblingRate},
+    baseline::{DestinationBaseline, Received, SiblingRate},
     detector::{Observation, Question},
     evidence::{Climb, EpisodeCurve, Pace, QUESTIONS, Rates},
     level::Level,
@@ -62,6 +62,8 @@ pub(crate) enum Called {
 pub(crate) struct DestinationDelta {
     pub(crate) called: Called,
     pub(crate) calls: f64,
+    /// Of these, those that did not begin long before.
+    pub(crate) made: f64,
     pub(crate) weight: f64,
     pub(crate) first_contacts: f64,
     pub(crate) reported: bool,
@@ -380,7 +382,9 @@ impl Mesh {
             destination.reported = seen.exposure.now;
         }
         let calibrations = &mut self.calibrations;
-        destination.baseline.learn(seen, change.calls, change.weight, change.first_contacts, &mut |question, x| {
+        let &DestinationDelta { calls, made, weight, first_contacts, .. } = change;
+        let received = Received { calls, made, weight, first_contacts };
+        destination.baseline.learn(seen, received, &mut |question, x| {
             calibrations[question as usize].add(x, 1.0);
         });
     }

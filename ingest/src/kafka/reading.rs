@@ -365,6 +365,8 @@ fn take(
         return gathering.reject(position, Invalid::Syntax.into());
     };
     let origin = origin(message.headers());
+    let stored = message.timestamp().to_millis().map(|millis| Timestamp(millis.saturating_mul(1_000_000)));
+    topic.parser.store(stored);
     if let Some(why) = gathering.record(&mut topic.parser, record, position, &origin) {
         dead_letters.send(topic, record, position, why);
     }

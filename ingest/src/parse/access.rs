@@ -6,7 +6,7 @@ mod names;
 mod tests;
 
 use qualm_model::{
-    event::{EventDraft, Kind, Outcome, Party, Reporter},
+    event::{Activity, EventDraft, Kind, Outcome, Party, Reporter},
     fold,
     identity::Provenance,
     time::{Span, Timestamp},
@@ -138,27 +138,30 @@ const WAYPOINT_CLUSTER: &str = "inbound-vip|";
 const OUR_POLICIES: &str = "qualm-";
 
 impl<'a> AccessEntry<'a> {
-    /// The event of a finished call. `operation` is where the folded operation is written.
+    /// The event of a call. `operation` is where the folded operation is written.
     ///
-    /// Entries of the begin and the middle of a stream are [`Rejection::Part`]: the entry of its end has the totals.
+    /// An entry of the begin or the middle of a stream that does not say yet where the call goes is [`Rejection::Part`]:
+    /// the entry of its end has the totals.
     pub fn draft<'b>(&self, operation: &'b mut String) -> Result<EventDraft<'b>, Rejection>
     where
         'a: 'b,
     {
-        if !is_final(self.access_log_type) {
-            return Err(Rejection::Part);
-        }
+        let activity = activity_of(self.access_log_type).ok_or(Rejection::Part)?;
         let kind = self.kind();
         operation.clear();
         if kind == Kind::Request {
             fold::operation(self.method, self.path, operation);
         }
         let outbound = self.is_outbound();
-        let outcome = self.outcome(kind);
+        if activity.goes_on() && !self.is_on_its_way(outbound) {
+            return Err(Rejection::Part);
+        }
+        let outcome = if activity.goes_on() { Outcome::Unknown } else { self.outcome(kind) };
         Ok(EventDraft {
             start: self.start,
             report: self.start + self.duration.unwrap_or_default(),
             kind,
+            activity,
             reporter: self.reporter(outbound),
             reporter_id: self.reporter_id(outbound),
             record_id: clip(first_present([self.request_id, self.stream_id])),
@@ -167,13 +170,13 @@ impl<'a> AccessEntry<'a> {
             destination: self.destination(outbound),
             hostname: self.hostname(),
             operation,
-            status: self.status.filter(|_| kind == Kind::Request),
+            status: self.status.filter(|_| kind == Kind::Request && !activity.goes_on()),
             grpc_status: self.grpc_status,
             outcome,
             denial_reason: if outcome == Outcome::Success { "" } else { self.reason() },
             bytes_in: self.bytes_received,
             bytes_out: self.bytes_sent,
-            duration_ns: self.duration.map(|duration| duration.0),
+            duration_ns: self.duration.map(|duration| duration.0).filter(|_| !activity.goes_on()),
             tls_version: clip(self.downstream_tls_version),
             ja3: clip(self.ja3),
             ja4: clip(self.ja4),
@@ -183,6 +186,11 @@ impl<'a> AccessEntry<'a> {
             auth_method: if self.downstream_peer_uri_san.is_empty() || outbound { "" } else { "mtls" },
             ..EventDraft::default()
         })
+    }
+
+    /// Whether an entry from before the end says already between whom the stream is.
+    fn is_on_its_way(&self, outbound: bool) -> bool {
+        !self.upstream_cluster.is_empty() && (!outbound || !self.upstream_host.is_empty())
     }
 
     fn kind(&self) -> Kind {
@@ -376,13 +384,16 @@ impl<'a> AccessEntry<'a> {
     }
 }
 
-/// Whether an entry of this type is the last of its stream or connection.
-fn is_final(access_log_type: &str) -> bool {
-    !(access_log_type.ends_with("Periodic")
-        || access_log_type.ends_with("Start")
-        || access_log_type.ends_with("Connected")
-        || access_log_type.ends_with("Ready")
-        || access_log_type.ends_with("Established"))
+/// Which part of its stream or connection an entry of this type tells of. `None` for the middle of what a proxy sends
+/// on: the entries of what it received say the same, and which of them belong together.
+fn activity_of(access_log_type: &str) -> Option<Activity> {
+    Some(match access_log_type {
+        "TcpConnectionEnd" | "DownstreamEnd" | "UdpSessionEnd" => Activity::Close,
+        _ if access_log_type.starts_with("Upstream") && access_log_type != "UpstreamEnd" => return None,
+        _ if access_log_type.ends_with("Periodic") => Activity::Traffic,
+        _ if ["Start", "Connected", "Established"].iter().any(|end| access_log_type.ends_with(end)) => Activity::Open,
+        _ => Activity::Whole,
+    })
 }
 
 fn optional_time(text: &str) -> Result<Option<Timestamp>, Invalid> {

@@ -8,7 +8,7 @@ use arrow::{
     datatypes::{ArrowPrimitiveType, Int32Type, TimestampNanosecondType},
 };
 
-use super::{Kind, Outcome, Position, Reporter, schema};
+use super::{Activity, Kind, Outcome, Position, Reporter, schema};
 use crate::{identity::Provenance, time::Timestamp};
 
 /// A dictionary-encoded text column: small keys, and the distinct texts behind them.
@@ -78,6 +78,7 @@ pub struct EventBatch {
     start: PrimitiveArray<TimestampNanosecondType>,
     report: PrimitiveArray<TimestampNanosecondType>,
     kind: UInt16Array,
+    activity: UInt8Array,
     reporter: UInt8Array,
     /// Who wrote the records.
     pub reporter_id: Names,
@@ -174,6 +175,7 @@ impl TryFrom<RecordBatch> for EventBatch {
             start: read.primitive(),
             report: read.primitive(),
             kind: read.primitive(),
+            activity: read.primitive(),
             reporter: read.primitive(),
             reporter_id: read.names(),
             record_id: read.string(),
@@ -333,6 +335,12 @@ impl<'a> Event<'a> {
             3002 => Kind::Authentication,
             _ => Kind::Request,
         }
+    }
+
+    /// Which part of the call the record tells of.
+    #[inline]
+    pub fn activity(self) -> Activity {
+        Activity::from_u8(self.batch.activity.value(self.row))
     }
 
     /// Which side wrote the record.

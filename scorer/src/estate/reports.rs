@@ -24,7 +24,7 @@ const GENERATION: Span = Span(5 * Span::MINUTE.0);
 /// records at least, whichever is less.
 const GENERATIONS: usize = 4;
 /// How long the two reports of a call may be apart.
-const APART: Span = Span::MINUTE;
+pub(super) const APART: Span = Span::MINUTE;
 /// Calls that wait for their other report; the oldest are forgotten first.
 const CALLS: usize = 1 << 16;
 /// Without a caller's report for so long the called's reports wait for none.
@@ -57,6 +57,8 @@ struct Half {
     at: Timestamp,
     /// Reports of one key that still wait: attempts of one request.
     count: u32,
+    /// Of a stream that goes on, of which the other end may tell much later: that it has not is no disagreement.
+    goes_on: bool,
     /// The caller, as the report names it.
     source: Arc<str>,
     destination: Arc<str>,
@@ -100,6 +102,7 @@ impl Half {
             counted,
             at: event.report(),
             count: 1,
+            goes_on: event.activity().goes_on(),
             source: Arc::from(source.principal()),
             destination: Arc::from(destination.principal()),
             places: [Arc::from(source.ip()), Arc::from(destination.ip())],
@@ -192,8 +195,8 @@ impl Reports {
                 && let Some(half) = self.open.remove(&call)
             {
                 // What was counted in place of the called's report has no other that could be missed.
-                let Half { by, counted, source, destination, places, .. } = half;
-                if by == Reporter::Destination || counted == Counted::No {
+                let Half { by, counted, source, destination, places, goes_on, .. } = half;
+                if !goes_on && (by == Reporter::Destination || counted == Counted::No) {
                     alone.push(Alone { by, source, destination, places });
                 }
             }
@@ -212,7 +215,7 @@ fn record_of(event: Event<'_>, id: &str) -> u64 {
 
 /// What both reports of a call have in common: the request id at the place where it was received, or else the two ends of
 /// the connection.
-fn call_of(event: Event<'_>) -> Option<u64> {
+pub(super) fn call_of(event: Event<'_>) -> Option<u64> {
     let (source, destination) = (event.source(), event.destination());
     let at = (destination.ip(), destination.port());
     let hash = |value: &dyn Fn(&mut foldhash::quality::FoldHasher<'_>)| {

@@ -18,7 +18,7 @@ use super::{
     Attribute, Changed, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, Link, OPERATIONS_AN_EDGE, OTHER, SOURCE_BYTES,
     Seen, Shard, Source, judging::Place,
 };
-use crate::{door::Ids, forgotten::Forgotten, mesh::Mesh, names::Names, scorer::Case};
+use crate::{door::Ids, estate::Share, forgotten::Forgotten, mesh::Mesh, names::Names, scorer::Case};
 
 /// A service of the mesh inherits from its siblings, and its edges may be adopted, once the mesh is this old;
 /// before, everything is new and everything is learned.
@@ -41,7 +41,7 @@ impl Shard {
         &'s mut self,
         mesh: &Mesh,
         (event, caller): (Event<'e>, &str),
-        ids: Ids,
+        (ids, share): (Ids, Share),
         exposure: Exposure,
     ) -> (Case<'e>, Place<'s>, usize) {
         let Self { names, sources, edges, known, links, forgotten, delta, touched, views, changed, .. } = self;
@@ -90,7 +90,8 @@ impl Shard {
             seen: Observation {
                 outcome: event.outcome(),
                 first_contact: first_contact && adopted.is_none(),
-                bytes: sum(event.bytes_in(), event.bytes_out()),
+                bytes: share.bytes,
+                more: share.calls,
                 duration_ns: event.duration_ns(),
                 ..Observation::at(exposure)
             },
@@ -174,13 +175,6 @@ impl Attributes<'_> {
         self.known.insert(attribute, Seen { last: now, count: 1, stamp: self.changed.epoch });
         self.changed.known.push(attribute);
         ((!returned).then_some(true), KNOWN_BYTES)
-    }
-}
-
-fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.saturating_add(b)),
-        (a, b) => a.or(b),
     }
 }
 

@@ -18,6 +18,9 @@ use crate::{
     standings::Standings,
 };
 
+/// Seconds over which the calls of a destination are counted.
+const MINUTE_S: i64 = 60;
+
 impl Shard {
     /// Asks every question about a case; returns how far it is to be learned. What is answered counts as far as
     /// [`Shard::blame`] lets it.
@@ -41,11 +44,12 @@ impl Shard {
             answer(Question::Bigger, deviation);
         }
         let link = self.links.get(&destination);
-        let (calls, contacts) = link.map_or((0.0, 0.0), |link| (link.calls, link.first_contacts));
+        let (made, contacts) = link.map_or((0.0, 0.0), |link| (link.made, link.first_contacts));
+        let made = made + case.seen.made_within(MINUTE_S);
         let contacts = contacts + f64::from(u8::from(case.seen.first_contact));
         let known = link.and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
         let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
-        baseline.score(&case.seen, calls + 1.0, contacts, answer);
+        baseline.score(&case.seen, made, contacts, answer);
         weight
     }
 
@@ -111,8 +115,8 @@ impl Place<'_> {
             values.set(Question::Bigger, mesh.e(Question::Bigger, deviation.x));
         }
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
-        let calls = link.calls + 1.0;
-        link.view(views, mesh, case.ids.destination, seen.exposure).judge(calls, contacts, tables, values);
+        let made = link.made + seen.made_within(MINUTE_S);
+        link.view(views, mesh, case.ids.destination, seen.exposure).judge(made, contacts, tables, values);
         if let Some(edge) = edge {
             edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
         }
@@ -143,16 +147,18 @@ impl Place<'_> {
             let seen = Observation { weight, ..case.edge_seen() };
             edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
         }
-        if !link.is_touched() {
+        if !link.is_touched() && seen.more > 0.0 {
             if touched.len() == TOUCHED {
                 return;
             }
             touched.push(case.ids.destination);
         }
-        link.calls += 1.0;
-        link.weight += weight;
+        link.calls += seen.more;
+        link.made += seen.made_within(MINUTE_S);
+        link.weight += weight * seen.more;
         link.first_contacts += f64::from(u8::from(seen.first_contact));
-        link.reported |= case.event.reporter().is_of_destination();
+        // What only goes on is no call of its own, and the summary need not hear of it.
+        link.reported |= seen.more > 0.0 && case.event.reporter().is_of_destination();
     }
 }
 
