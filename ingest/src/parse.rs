@@ -256,8 +256,7 @@ struct Reading<'a> {
 impl Contents for Reading<'_> {
     #[inline]
     fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection> {
-        let mut row =
-            Row::new(self.builder, self.position, self.arrival)
+        let mut row = Row::new(self.builder, self.position, self.arrival)
             .with_max_age(self.max_age)
             .stored_at(self.stored)
             .written_at(*origin);
@@ -278,9 +277,8 @@ impl Contents for Reading<'_> {
         head: &str,
         origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
     ) -> Option<()> {
-        let mut row = Row::new(self.builder, self.position, self.arrival)
-            .with_max_age(self.max_age)
-            .stored_at(self.stored);
+        let mut row =
+            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).stored_at(self.stored);
         let outcome = self.grammar.parse_escaped(head, &mut row, origin_after);
         *self.unvouched += row.unvouched();
         outcome

@@ -264,7 +264,8 @@ impl SourceBaseline {
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
         let counts = self.rate_10m.counts();
-        if counts.calm_mean() < Silence::LEAST_EXPECTED {
+        // What is told of long after it was made cannot be missed in time.
+        if counts.timely_mean() < Silence::LEAST_EXPECTED || counts.timely_mean() < 0.9 * counts.calm_mean() {
             return None;
         }
         Silence::from(counts.calm()).score_one(&ended)
@@ -293,7 +294,7 @@ impl SourceBaseline {
 
     /// Expected calls a minute, without any tide.
     pub fn calls_a_minute(&self) -> f64 {
-        self.rate_1m.counts().calm_mean()
+        self.rate_1m.counts().timely_mean()
     }
 }
 
@@ -450,6 +451,7 @@ impl DestinationBaseline {
         let share = if calls > 0.0 { weight / calls } else { 0.0 };
         take(Question::RareDestination, self.rarity.learn_one(&Observation { more: calls, weight: share, ..*seen }));
         take(Question::DestinationRate, self.rate.learn_one(&Observation { more: made, ..*seen }));
+        self.rate.learn_past((calls - made) * share);
         let contacts = Observation { more: first_contacts, first_contact: true, ..*seen };
         take(Question::FanIn, self.fan_in.learn_one(&contacts));
     }

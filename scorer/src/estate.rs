@@ -145,7 +145,11 @@ impl Estate {
 
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.reports.bytes() + self.streams.bytes() + self.addresses.bytes() + self.callers.bytes() + self.called.bytes()
+        self.reports.bytes()
+            + self.streams.bytes()
+            + self.addresses.bytes()
+            + self.callers.bytes()
+            + self.called.bytes()
     }
 
     /// Learns whose addresses the record shows.

@@ -357,13 +357,7 @@ impl Scorer {
     }
 
     /// Scores and decides on what comes late: it is not learned, and closes nothing.
-    fn judge_late(
-        &mut self,
-        case: &Case<'_>,
-        share: Share,
-        wall: Timestamp,
-        verdicts: &mut Vec<Verdict>,
-    ) -> Observed {
+    fn judge_late(&mut self, case: &Case<'_>, share: Share, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
         let mut values = EValues::default();
         let mesh = &self.mesh;
         let shard = &self.shards[usize::from(case.ids.shard)];

@@ -82,7 +82,9 @@ fn stream(place: u64, number: u64, (start, end): (Timestamp, Timestamp), told: T
         return vec![record(Activity::Whole, end)];
     }
     let mut records = vec![record(Activity::Open, start)];
-    records.extend((1..).map(|i| start + Span(i * PERIOD.0)).take_while(|at| *at < end).map(|at| record(Activity::Traffic, at)));
+    records.extend(
+        (1..).map(|i| start + Span(i * PERIOD.0)).take_while(|at| *at < end).map(|at| record(Activity::Traffic, at)),
+    );
     records.push(record(Activity::Close, end));
     records
 }
@@ -119,7 +121,10 @@ struct Reading {
 }
 
 fn config() -> ScorerConfig {
-    ScorerConfig { enforce: EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() }, ..ScorerConfig::default() }
+    ScorerConfig {
+        enforce: EnforceConfig { mode: Mode::Enforce, ..EnforceConfig::default() },
+        ..ScorerConfig::default()
+    }
 }
 
 impl Reading {
@@ -150,7 +155,9 @@ impl Reading {
     /// What was held against the worker or the broker since the restart.
     fn held_against_streams(&self) -> Vec<&Verdict> {
         let is_about = |verdict: &&Verdict| {
-            [WORKER, BROKER].contains(&&*verdict.identity) && verdict.cause == Cause::Evidence && verdict.time >= RESTART
+            [WORKER, BROKER].contains(&&*verdict.identity)
+                && verdict.cause == Cause::Evidence
+                && verdict.time >= RESTART
         };
         self.verdicts.iter().filter(is_about).collect()
     }
@@ -195,7 +202,11 @@ fn five_hundred_calls_made_at_once_where_there_were_streams_are_a_flood() {
     made.retain(|record| record.report < RESTART);
     made.extend((0..OPEN).map(|i| {
         let at = RESTART + Span(i as i64 * 4_000_000);
-        Record { activity: Activity::Whole, start: at, ..stream(i, 0, (at, at + Span(1_000_000)), Told::AtTheEnd).remove(0) }
+        Record {
+            activity: Activity::Whole,
+            start: at,
+            ..stream(i, 0, (at, at + Span(1_000_000)), Told::AtTheEnd).remove(0)
+        }
     }));
     let mut reading = Reading::of(Scorer::new(config()));
     reading.read(&made);
@@ -215,7 +226,11 @@ fn the_bytes_of_a_stream_count_once_however_often_it_is_told_of() {
     reading.read(&told);
     // Begin, three that go on, the end; all that came again adds nothing.
     assert_eq!(reading.scored(), 5);
-    assert!(reading.observed[5..].iter().all(|observed| matches!(observed, Observed::Duplicate)), "{:?}", reading.observed);
+    assert!(
+        reading.observed[5..].iter().all(|observed| matches!(observed, Observed::Duplicate)),
+        "{:?}",
+        reading.observed
+    );
 }
 
 #[test]

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Detector, Deviation, Observation, window};
 use crate::stats::{ETable, Exposure, WindowCount};
 
-/// Calls that were made in windows of `SECONDS`; one that has lasted longer was made before. See [`WindowCount`] for the formula.
+/// Calls that were made in windows of `SECONDS`; one that has lasted longer was made before, and is expected once it is
+/// known. See [`WindowCount`] for the formula.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rate<const SECONDS: i64>(WindowCount);
 
@@ -43,7 +44,17 @@ impl<const SECONDS: i64> Rate<SECONDS> {
     /// Learns what was seen, after [`turn`](Self::turn).
     #[inline]
     pub fn learn_open(&mut self, seen: &Observation) {
-        self.0.add_open(seen.made_within(SECONDS));
+        let made = seen.made_within(SECONDS);
+        self.0.add_open(made);
+        self.learn_past((seen.more - made) * seen.weight);
+    }
+
+    /// Learns calls that were made long before they were told of.
+    #[inline]
+    pub fn learn_past(&mut self, calls: f64) {
+        if calls > 0.0 {
+            self.0.learn_past(calls);
+        }
     }
 }
 
@@ -57,7 +68,10 @@ impl<const SECONDS: i64> Detector for Rate<SECONDS> {
 
     #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
-        self.0.add(seen.exposure, window(SECONDS), seen.made_within(SECONDS)).map(|s| 1.0 + s)
+        let made = seen.made_within(SECONDS);
+        let closed = self.0.add(seen.exposure, window(SECONDS), made).map(|s| 1.0 + s);
+        self.learn_past((seen.more - made) * seen.weight);
+        closed
     }
 }
 
