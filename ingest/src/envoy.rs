@@ -288,6 +288,7 @@ impl Source for EnvoySource {
             lag: None,
             lost: Vec::new(),
             unvouched: Vec::new(),
+            read: Vec::new(),
         }))
     }
 

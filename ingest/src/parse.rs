@@ -70,6 +70,7 @@ pub const DEFAULT_MAX_RECORD_BYTES: usize = 64 * 1024;
 /// several lines.
 #[derive(Debug)]
 pub struct Parser {
+    format: Format,
     grammar: Grammar,
     envelopes: Envelopes,
     setting: Envelope,
@@ -95,6 +96,7 @@ impl Parser {
         let grammar = Grammar::of(format, mapping)?;
         let setting = Envelope::default();
         Ok(Self {
+            format,
             grammar,
             envelopes: Envelopes::new(&setting, DEFAULT_MAX_RECORD_BYTES),
             setting,
@@ -226,6 +228,11 @@ impl Parser {
     /// Events of the record just read whose certificates are not believed: a proxy's log that no proxy wrote.
     pub fn unvouched(&self) -> u64 {
         self.unvouched
+    }
+
+    /// The format that the last record that was understood is of.
+    pub fn format(&self) -> Format {
+        if let Grammar::Auto(auto) = &self.grammar { auto.latest() } else { self.format }
     }
 
     /// The formats that records were of so far, most frequent first; empty where the format was named.

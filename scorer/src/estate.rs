@@ -2,6 +2,8 @@
 //! whose, and under which name a destination goes.
 
 mod addresses;
+mod clocks;
+mod left_out;
 mod reports;
 mod streams;
 mod witnesses;
@@ -10,7 +12,7 @@ use std::sync::Arc;
 
 use qualm_model::{
     detector::Deviation,
-    event::{Activity, Event, Reporter},
+    event::{Activity, Event, Filter, Position, Reporter},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -18,10 +20,13 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::streams::{Part, Share};
 use self::{
     addresses::Addresses,
+    clocks::Clocks,
+    left_out::Inputs,
     reports::{Alone, Counted, Joined, Reports},
     streams::Streams,
     witnesses::Witnesses,
 };
+pub use self::{clocks::WrongClock, left_out::LeftOut};
 
 /// Everything of it; saved with every snapshot.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -31,6 +36,9 @@ pub(crate) struct Estate {
     addresses: Addresses,
     callers: Witnesses,
     called: Witnesses,
+    inputs: Inputs,
+    #[serde(skip)]
+    clocks: Clocks,
     /// Calls of which only one end has told in time, not looked at yet.
     #[serde(skip)]
     alone: Vec<Alone>,
@@ -106,6 +114,10 @@ impl Estate {
         let ([source, destination], [from, to]) = (&joined.seen, &joined.places);
         self.callers.agree(source, from, event.report());
         self.called.agree(destination, to, event.report());
+        self.inputs.agree(event.position(), event.report());
+        if !event.activity().goes_on() {
+            self.clocks.compare(from, to, joined.later);
+        }
         if let Some((alias, name)) = &joined.alias {
             self.addresses.alias(alias, name, event.report());
         }
@@ -118,6 +130,13 @@ impl Estate {
         let is_blind = self.is_blind(now);
         let look = |call: Alone| {
             let [from, to] = &call.places;
+            let tells = match call.by {
+                Reporter::Destination => self.callers.tells(&call.source, from, now),
+                _ => self.called.tells(&call.destination, to, now),
+            };
+            if tells && !is_blind {
+                self.inputs.miss(call.position, now);
+            }
             let missing = match call.by {
                 Reporter::Destination => self.callers.miss(&call.source, from, now),
                 _ => self.called.miss(&call.destination, to, now),
@@ -143,9 +162,38 @@ impl Estate {
         self.lost.is_some_and(|last| end - last <= BLIND)
     }
 
+    /// Looks at what the input of a record leaves out.
+    #[inline]
+    pub(crate) fn note_input(&mut self, event: Event<'_>) {
+        self.inputs.note(event);
+    }
+
+    /// What the input of a record seems to leave out.
+    #[inline]
+    pub(crate) fn filter(&self, position: Position) -> Filter {
+        self.inputs.filter(position)
+    }
+
+    /// All inputs that seem to leave something out.
+    pub(crate) fn left_out(&self) -> Vec<LeftOut> {
+        self.inputs.found()
+    }
+
+    /// Reporters whose clocks are wrong, the worst first.
+    pub(crate) fn wrong_clocks(&self) -> Vec<WrongClock> {
+        self.clocks.wrong()
+    }
+
+    /// Gives the sources the numbers that they have now; those without one are let go.
+    pub(crate) fn renumber(&mut self, number: impl Fn(u16) -> Option<u16>) {
+        self.inputs.renumber(number);
+    }
+
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.reports.bytes()
+        self.inputs.bytes()
+            + self.clocks.bytes()
+            + self.reports.bytes()
             + self.streams.bytes()
             + self.addresses.bytes()
             + self.callers.bytes()

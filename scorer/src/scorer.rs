@@ -12,6 +12,8 @@ use qualm_model::{
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::estate::{LeftOut, WrongClock};
+
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
@@ -152,6 +154,17 @@ impl Scorer {
         self.filters = filters;
     }
 
+    /// What inputs of which nothing is said seem to leave out: questions that this makes meaningless are not asked.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        let is_said = |of: &LeftOut| self.filters.get(usize::from(of.source)).is_some_and(|said| *said != Filter::None);
+        self.estate.left_out().into_iter().filter(|of| !is_said(of)).collect()
+    }
+
+    /// Reporters whose clocks are wrong, by both ends' reports of the same calls; the worst first.
+    pub fn wrong_clocks(&self) -> Vec<WrongClock> {
+        self.estate.wrong_clocks()
+    }
+
     /// Takes note that so many records are missing from what was read: for a while nobody's silence means anything.
     pub fn lose(&mut self, records: u64) {
         self.tally.lost += records;
@@ -230,6 +243,7 @@ impl Scorer {
             return Observed::Duplicate;
         }
         self.estate.learn(event);
+        self.estate.note_input(event);
         let part = self.estate.part(event);
         let share = match part {
             Part::First(share) | Part::More(share) => share,

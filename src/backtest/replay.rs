@@ -166,6 +166,7 @@ impl Seen {
             Word::Scored(_) | Word::Rejected(_) => None,
             Word::OwnAction => Some("own_action"),
             Word::Duplicate => Some("duplicate"),
+            Word::Part => Some("part"),
             Word::NoSource => Some("missing_identity"),
         };
         match reason {

@@ -1,5 +1,6 @@
 //! What an entry of Envoy's access log means, in whatever form it comes: text, JSON or protobuf.
 
+mod activity;
 mod gateway;
 mod names;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
+use self::activity::activity_of;
 pub use self::names::host_and_port;
 use self::names::{cluster_host, first_san, instance_of, is_unmatched, server_name_host, service_of_host, workload_of};
 use super::{clip, time::rfc3339};
@@ -382,18 +384,6 @@ impl<'a> AccessEntry<'a> {
         }
         clip(policy.split_once('/').map_or(policy, |(_, decision)| if decision.is_empty() { policy } else { decision }))
     }
-}
-
-/// Which part of its stream or connection an entry of this type tells of. `None` for the middle of what a proxy sends
-/// on: the entries of what it received say the same, and which of them belong together.
-fn activity_of(access_log_type: &str) -> Option<Activity> {
-    Some(match access_log_type {
-        "TcpConnectionEnd" | "DownstreamEnd" | "UdpSessionEnd" => Activity::Close,
-        _ if access_log_type.starts_with("Upstream") && access_log_type != "UpstreamEnd" => return None,
-        _ if access_log_type.ends_with("Periodic") => Activity::Traffic,
-        _ if ["Start", "Connected", "Established"].iter().any(|end| access_log_type.ends_with(end)) => Activity::Open,
-        _ => Activity::Whole,
-    })
 }
 
 fn optional_time(text: &str) -> Result<Option<Timestamp>, Invalid> {

@@ -12,7 +12,7 @@ use std::{
 
 use foldhash::{fast, quality::FixedState};
 use qualm_model::{
-    event::{Event, Reporter},
+    event::{Event, Position, Reporter},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -40,6 +40,8 @@ pub(super) struct Joined {
     pub(super) places: [Arc<str>; 2],
     /// What the caller's proxy calls the destination, and who that is by the destination's certificate.
     pub(super) alias: Option<(Arc<str>, Arc<str>)>,
+    /// How much later the caller's proxy reported it than the called's.
+    pub(super) later: Span,
 }
 
 /// Whether a report was scored and learned, or is heard for what it confirms.
@@ -64,6 +66,7 @@ struct Half {
     destination: Arc<str>,
     /// Addresses of the two ends.
     places: [Arc<str>; 2],
+    position: Position,
 }
 
 /// A call of which only one end has told.
@@ -75,6 +78,8 @@ pub(crate) struct Alone {
     pub(crate) destination: Arc<str>,
     /// Where the caller was, and where the called.
     pub(crate) places: [Arc<str>; 2],
+    /// Where its record stood.
+    pub(crate) position: Position,
 }
 
 /// The records and calls of the last minutes.
@@ -106,6 +111,7 @@ impl Half {
             source: Arc::from(source.principal()),
             destination: Arc::from(destination.principal()),
             places: [Arc::from(source.ip()), Arc::from(destination.ip())],
+            position: event.position(),
         }
     }
 }
@@ -167,6 +173,7 @@ impl Reports {
             seen: [Arc::clone(&called.source), Arc::clone(&called.destination)],
             places: called.places.clone(),
             alias,
+            later: caller.at - called.at,
         };
         half.count -= 1;
         if half.count == 0 {
@@ -195,9 +202,9 @@ impl Reports {
                 && let Some(half) = self.open.remove(&call)
             {
                 // What was counted in place of the called's report has no other that could be missed.
-                let Half { by, counted, source, destination, places, goes_on, .. } = half;
+                let Half { by, counted, source, destination, places, goes_on, position, .. } = half;
                 if !goes_on && (by == Reporter::Destination || counted == Counted::No) {
-                    alone.push(Alone { by, source, destination, places });
+                    alone.push(Alone { by, source, destination, places, position });
                 }
             }
         }

@@ -28,6 +28,13 @@ pub(super) enum Command<'a> {
     Reload {
         config: &'a str,
     },
+    Format {
+        input: &'a str,
+        before: &'a str,
+        after: &'a str,
+        /// Event time of the first record, RFC 3339.
+        since: String,
+    },
     Report {
         report: &'a EnforcementReport,
         /// Earlier ones of the same node that have no record.
