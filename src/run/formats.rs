@@ -52,6 +52,7 @@ struct Input {
     told: Vec<Format>,
     /// Records and those of them that were not read, since the last change.
     since_change: (u64, u64),
+    /// When the first of a bucket that could not be read came, its records, and those that were not read.
     bucket: (Timestamp, u64, u64),
     /// Shares of the latest buckets.
     shares: VecDeque<f64>,
@@ -105,7 +106,7 @@ impl Input {
         if let Some((_, all, not_read)) = &mut self.unread_since {
             (*all, *not_read) = (*all + records, *not_read + unread);
         }
-        if self.bucket.1 == 0 {
+        if self.bucket.2 == 0 {
             self.bucket.0 = at;
         }
         (self.bucket.1, self.bucket.2) = (self.bucket.1 + records, self.bucket.2 + unread);
@@ -226,7 +227,7 @@ mod tests {
         assert_eq!(
             said,
             "topic mesh: istio_json until 1970-01-01 01:30Z, istio_text since 1970-01-01 01:31Z, \
-             invalid since 1970-01-01 01:30Z: 11 %"
+             invalid since 1970-01-01 01:31Z: 12 %"
         );
     }
 

@@ -7,7 +7,7 @@ mod names;
 mod tests;
 
 use qualm_model::{
-    event::{Activity, EventDraft, Kind, Outcome, Party, Reporter},
+    event::{EventDraft, Kind, Outcome, Party, Reporter},
     fold,
     identity::Provenance,
     time::{Span, Timestamp},

@@ -1,5 +1,7 @@
 //! What entries of Envoy's access log become.
 
+use qualm_model::event::Activity;
+
 use super::*;
 
 fn inbound() -> AccessEntry<'static> {
