@@ -347,9 +347,9 @@ mod tests {
                 let now = BEGUN + Span(hour * Span::HOUR.0);
                 (0..1000).for_each(|i| {
                     if i % 100 < missing {
-                        inputs.miss(Position::default(), now)
+                        inputs.miss(Position::default(), now);
                     } else {
-                        inputs.agree(Position::default(), now)
+                        inputs.agree(Position::default(), now);
                     }
                 });
             }
