@@ -2,13 +2,14 @@
 //! through the real source, beside the same bytes from memory. CPU time of this process alone: the broker is another.
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, clippy::disallowed_methods)]
 
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, hint::black_box, time::Duration};
 
 use prometheus::Registry;
-use qualm_datasets::{AccessLog, MeshConfig, Millis, Scenario, Traffic};
 use qualm_ingest::{
     config::{KafkaConfig, TopicConfig},
     counters::IngestCounters,
@@ -31,20 +32,6 @@ const LINES: usize = 400_000;
 const BATCH: usize = 4096;
 const ROUNDS: usize = 5;
 const TOPIC: &str = "mesh-access-log";
-
-fn lines() -> Vec<Vec<u8>> {
-    let config = MeshConfig { seed: 1, services: 60, calls_per_second: 4.0 };
-    let scenario = Arc::new(Scenario::quiet(config, Millis(1_790_000_000_000), 2.0).unwrap());
-    let log = AccessLog::new(scenario.mesh());
-    Traffic::new(Arc::clone(&scenario))
-        .take(LINES)
-        .map(|call| {
-            let mut line = Vec::with_capacity(1200);
-            log.push_inbound(&call, &mut line);
-            line
-        })
-        .collect()
-}
 
 /// Scores, or only reads.
 struct Judge {
@@ -128,7 +115,7 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let kafka = Kafka::start(folder.path());
     kafka.create_topic(TOPIC, 1);
-    let lines = lines();
+    let lines = lines::of_quiet_mesh(LINES);
     kafka.produce(TOPIC, Some(0), lines.iter().map(|line| ("", line.as_slice())));
     let bytes: usize = lines.iter().map(Vec::len).sum();
     println!("{LINES} lines of {} bytes; microseconds of CPU a line, the least of {ROUNDS} rounds", bytes / LINES);

@@ -1,13 +1,29 @@
 //! Envoy JSON lines of about 900 bytes: our whole parse (bytes to a pushed row) beside what the fastest safe typed
 //! JSON parsers need for the same lines alone; and the same lines in every envelope, of which the ratios to the bare
-//! lines matter.
-#![allow(missing_docs, clippy::unwrap_used)]
+//! lines matter; and their content in Avro and Protobuf behind a schema id. At the end a table of every format, by CPU
+//! time: what a record costs to parse, and what share that is of its way from bytes to a verdict.
+#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout)]
 
-use std::hint::black_box;
+#[path = "support/lines.rs"]
+mod lines;
+#[path = "../tests/support/measure.rs"]
+mod measure;
+#[path = "parse/records.rs"]
+mod records;
+
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use qualm_ingest::parse::{Format, Parser};
+use measure::process_cpu;
+use qualm_ingest::{
+    parse::{Format, Parser},
+    registry::Reading,
+};
 use qualm_model::event::{EventBuilder, Position};
+use qualm_scorer::{config::ScorerConfig, scorer::Scorer};
 use serde::Deserialize;
 
 const LINES: usize = 4096;
@@ -46,7 +62,7 @@ struct Line<'a> {
     x_forwarded_for: Option<&'a str>,
 }
 
-fn lines() -> Vec<String> {
+fn envoy_lines() -> Vec<String> {
     let services = ["cart", "orders", "payments", "catalog", "search", "users", "mail", "stock"];
     let line = |number: usize| {
         let (source, destination) = (services[number * 7 % 8], services[(number * 7 + 1 + number % 3) % 8]);
@@ -64,7 +80,7 @@ fn lines() -> Vec<String> {
 }
 
 fn parse(c: &mut Criterion) {
-    let lines = lines();
+    let lines = envoy_lines();
     let bytes: usize = lines.iter().map(String::len).sum();
     assert!((880..960).contains(&(bytes / LINES)), "{} bytes a line", bytes / LINES);
     let mut group = c.benchmark_group("envoy_json");
@@ -150,7 +166,7 @@ fn json(text: &str) -> String {
 }
 
 fn envelopes(c: &mut Criterion) {
-    let mut lines = lines();
+    let mut lines = envoy_lines();
     lines.truncate(READ_LINES);
     let mut group = c.benchmark_group("envelopes");
     for (name, wrap) in ENVELOPES {
@@ -170,5 +186,111 @@ fn envelopes(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, envelopes);
+/// Times that all records of a sample are read before the next measurement.
+const PASSES: usize = 64;
+/// Measurements, of which the median counts.
+const ROUNDS: usize = 15;
+/// Calls of the generated mesh that are judged, to say what a verdict costs.
+const JUDGED: usize = 50_000;
+
+fn median(mut measured: Vec<Duration>) -> f64 {
+    measured.sort();
+    measured[measured.len() / 2].as_secs_f64()
+}
+
+/// Seconds that the records of a format take to be read, and the events that they become.
+fn reading(format: Format, records: &[&str]) -> (f64, usize) {
+    let mut parser = Parser::for_format(format, None).unwrap();
+    let mut builder = EventBuilder::new();
+    let (mut offset, mut events, mut measured) = (0, 0, Vec::new());
+    for _ in 0..ROUNDS {
+        let begun = process_cpu();
+        for _ in 0..PASSES {
+            for record in records {
+                offset += 1;
+                let position = Position { offset, ..Position::default() };
+                let _ = black_box(parser.parse(record.as_bytes(), position, &mut builder));
+            }
+        }
+        events = builder.finish().len();
+        measured.push(process_cpu() - begun);
+    }
+    (median(measured), events)
+}
+
+/// Seconds that judging one event takes, of the generated mesh: a sample that is read again and again is a repetition,
+/// and those cost next to nothing.
+fn judging() -> f64 {
+    let lines = lines::of_quiet_mesh(JUDGED);
+    let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();
+    let mut builder = EventBuilder::new();
+    let (mut scorer, mut verdicts, mut measured) = (Scorer::new(ScorerConfig::default()), Vec::new(), Vec::new());
+    for (offset, line) in (1..).zip(&lines) {
+        parser.parse(line, Position { offset, ..Position::default() }, &mut builder).unwrap();
+        if builder.len() == 4096 {
+            let batch = builder.finish();
+            let begun = process_cpu();
+            scorer.open(&batch);
+            for event in batch.events() {
+                black_box(scorer.observe(event, event.report(), &mut verdicts));
+            }
+            measured.push(process_cpu() - begun);
+        }
+    }
+    median(measured) / 4096.0
+}
+
+/// The formats' own samples. Records that become no event (parts, foreign ones) are read too.
+fn formats(_: &mut Criterion) {
+    let verdict = judging();
+    println!("\njudging an event of the generated mesh: {:.0} ns", verdict * 1e9);
+    println!(
+        "format             bytes a record   events/records   ns a record    MB/s   parsing's share of bytes to verdict"
+    );
+    for &format in Format::ALL.iter().filter(|format| format.is_named()) {
+        let records: Vec<&str> = format.sample().lines().collect();
+        let bytes: usize = records.iter().map(|record| record.len()).sum();
+        let (seconds, events) = reading(format, &records);
+        let an_event = seconds / events as f64;
+        println!(
+            "{format:<18} {:>14} {:>9}/{:<6} {:>13.0} {:>7.0} {:>10.2}",
+            bytes / records.len(),
+            events / PASSES,
+            records.len(),
+            seconds * 1e9 / (PASSES * records.len()) as f64,
+            (PASSES * bytes) as f64 / 1e6 / seconds,
+            an_event / (an_event + verdict),
+        );
+    }
+}
+
+/// The same content as JSON, and as Avro and Protobuf behind a schema id: from bytes to a pushed row.
+fn registry(c: &mut Criterion) {
+    let mut lines = envoy_lines();
+    lines.truncate(READ_LINES);
+    let (mut rows, forms) = records::forms(&lines);
+    let mut group = c.benchmark_group("registry");
+    for (name, records) in forms {
+        group.throughput(Throughput::Elements(READ_LINES as u64));
+        group.bench_function(name, |b| {
+            let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();
+            let mut builder = EventBuilder::new();
+            b.iter(|| {
+                let now = Instant::now();
+                for (offset, record) in (0..).zip(&records) {
+                    let row = match rows.read(record, now) {
+                        Reading::Bare => record,
+                        Reading::Row(row) => row,
+                        other => panic!("{other:?}"),
+                    };
+                    parser.parse(row, Position { offset, ..Position::default() }, &mut builder).unwrap();
+                }
+                black_box(builder.finish());
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, parse, envelopes, registry, formats);
 criterion_main!(benches);

@@ -6,6 +6,8 @@
 //! - `json/*`: Envoy JSON lines, parsed alone, and parsed and judged
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "support/lines.rs"]
+mod lines;
 #[path = "../tests/support/measure.rs"]
 mod measure;
 
@@ -14,7 +16,6 @@ use std::{
     hint::black_box,
     io::Read,
     path::Path,
-    sync::Arc,
 };
 
 use criterion::{
@@ -22,7 +23,6 @@ use criterion::{
     measurement::{Measurement, ValueFormatter, WallTime},
 };
 use measure::process_cpu;
-use qualm_datasets::{AccessLog, MeshConfig, Scenario, Traffic};
 use qualm_ingest::parse::{Format, Parser};
 use qualm_model::event::{EventBatch, EventBuilder, Names, Position};
 use qualm_scorer::{config::ScorerConfig, scorer::Scorer, verdict::Verdict};
@@ -98,15 +98,10 @@ fn read(lines: &[String], mut each: impl FnMut(&EventBatch)) {
     each(&builder.finish());
 }
 
-fn scenario() -> Arc<Scenario> {
-    let config = MeshConfig { seed: 1, services: 60, calls_per_second: 4.0 };
-    Arc::new(Scenario::quiet(config, qualm_datasets::Millis(1_790_000_000_000), 2.0).unwrap())
-}
-
 /// The generator's calls as they are logged, reduced to who called whom and when.
 fn generated() -> Vec<String> {
     let mut rows = Vec::new();
-    parse(&lines(), |batch| {
+    parse(&lines::of_quiet_mesh(LINES), |batch| {
         rows.extend(batch.events().map(|event| {
             let time = jiff::Timestamp::from_nanosecond(event.report().0.into()).unwrap();
             let (source, destination) = (event.source().principal(), event.destination().principal());
@@ -199,19 +194,6 @@ impl Yardstick {
     }
 }
 
-fn lines() -> Vec<Vec<u8>> {
-    let scenario = scenario();
-    let log = AccessLog::new(scenario.mesh());
-    Traffic::new(Arc::clone(&scenario))
-        .take(LINES)
-        .map(|call| {
-            let mut line = Vec::with_capacity(1200);
-            log.push_inbound(&call, &mut line);
-            line
-        })
-        .collect()
-}
-
 fn parse(lines: &[Vec<u8>], mut each: impl FnMut(&EventBatch)) {
     let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();
     let mut builder = EventBuilder::new();
@@ -265,7 +247,7 @@ fn whole_job(criterion: &mut Criterion<CpuTime>) {
 }
 
 fn reading(criterion: &mut Criterion<CpuTime>) {
-    let lines = lines();
+    let lines = lines::of_quiet_mesh(LINES);
     let mut group = criterion.benchmark_group("json");
     group.sample_size(10).throughput(Throughput::Elements(lines.len() as u64));
     group.bench_function("parse", |bencher| {

@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand};
 use qualm_ingest::parse::Format;
 use qualm_model::level::Level;
 
-use crate::wire::{Namespace, Target};
+use crate::{
+    generate::args::GenerateArgs,
+    wire::{Namespace, Target},
+};
 
 /// Watches how every service identity in a mesh behaves, keeps the evidence against each in bits, and turns it into
 /// graduated, expiring trust downgrades at the enforcement points, within a false-alarm budget.
@@ -30,6 +33,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// Replay logs through the same scorer and write what it would have done.
     Backtest(BacktestArgs),
+    /// Generate a labelled mesh with attacks and honest changes: access logs and the issuers' logs, to files or to Kafka.
+    Generate(Box<GenerateArgs>),
     /// Look at a topic or a file and tell what is in it: formats, services, edges, delays, what can be asked of it and
     /// what to add. Needs no configuration, commits nothing, and ends by writing one that works.
     Look(LookArgs),
@@ -86,6 +91,21 @@ pub(crate) struct LookArgs {
     /// A property for librdkafka, as `security.protocol=ssl`; may be given several times.
     #[arg(long = "property", value_name = "NAME=VALUE")]
     pub(crate) properties: Vec<String>,
+    /// The schema registry of Avro and Protobuf records, as `https://registry:8081`.
+    #[arg(long, value_name = "URL", requires = "topic")]
+    pub(crate) registry: Option<String>,
+    /// User of the registry, with --registry-password-file.
+    #[arg(long, value_name = "NAME", requires = "registry")]
+    pub(crate) registry_user: Option<String>,
+    /// File with that user's password.
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(crate) registry_password_file: Option<PathBuf>,
+    /// File with a bearer token for the registry.
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(crate) registry_token_file: Option<PathBuf>,
+    /// PEM file with the roots of the registry's certificate; the system's otherwise.
+    #[arg(long, value_name = "FILE", requires = "registry")]
+    pub(crate) registry_ca_file: Option<PathBuf>,
     /// Format of the records; found out otherwise.
     #[arg(long, conflicts_with = "mapping")]
     pub(crate) format: Option<Format>,

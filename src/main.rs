@@ -9,6 +9,7 @@ mod demo;
 mod explain;
 mod finding;
 mod formats;
+mod generate;
 mod listen;
 mod look;
 mod observability;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Formats(args) => formats::run(&args),
+        Command::Generate(args) => generate::run(&args),
         Command::Look(args) => look::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Reload(args) => reload::run(&args),

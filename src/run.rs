@@ -9,6 +9,7 @@
 //! - [`connections`]: comings and goings of enforcement points, in few records
 //! - [`alerts`]: verdicts to findings to sinks
 //! - [`coverage`]: which of the proxies seen in telemetry enforce; [`laggards`]: when the log says who does not
+//! - [`pods`]: the clusters whose pods are watched
 //! - [`premises`]: what must hold before anything is opened
 //! - [`formats`]: which format each input has had since when; [`quirks`]: what inputs leave out, clocks that are wrong
 //! - [`understood`]: how much of each input was understood, and what is said of the rest
@@ -21,6 +22,7 @@ pub(crate) mod formats;
 pub(crate) mod inputs;
 pub(crate) mod laggards;
 pub(crate) mod pipeline;
+pub(crate) mod pods;
 pub(crate) mod premises;
 pub(crate) mod publish;
 pub(crate) mod quirks;
@@ -53,6 +55,7 @@ use tonic::service::{Routes, interceptor::InterceptedService};
 use self::{
     inputs::{Input, Inputs},
     pipeline::{Pipeline, Wires},
+    pods::Pods,
     publish::Publisher,
     understood::NothingUnderstood,
 };
@@ -151,6 +154,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let mut inputs = Inputs::start(config, &setup.clock, &registry, &state.member, unanswered)?;
     // What is fatal is told alone.
     premises::told(config, listener.as_ref(), setup.clock.now());
+    let pods = Pods::start(&config.kubernetes, &setup.clock, &registry).await?;
     let page = Observability::bind(&config.observe).await?;
     tracing::info!(address = %page.address(), "metrics, health and readiness");
     let (readiness, ready) = watch::channel(Readiness { reasons: vec!["starting".to_owned()], ..Readiness::default() });
@@ -178,7 +182,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         }
     }
     let publisher = Publisher::start(table, state.journal.clone());
-    let wires = Wires { inputs, report, publisher, coverage, readiness, metrics, registry: &registry, stopped };
+    let wires = Wires { inputs, pods, report, publisher, coverage, readiness, metrics, registry: &registry, stopped };
     Pipeline::new(setup, state, wires)?.run().await.map_err(|error| match error.is::<NothingUnderstood>() {
         // It is the input that is wrong.
         true => error,

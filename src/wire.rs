@@ -42,6 +42,8 @@ pub(crate) enum Target {
     FluentBit,
     /// Topics, rights and quotas.
     Kafka,
+    /// The right to see pods, and a token: for records that have but addresses.
+    Kubernetes,
 }
 
 /// Which way.
@@ -133,6 +135,8 @@ impl Target {
             (Self::FluentBit | Self::Linkerd, Way::Back) => include_str!("wire/fluent-bit-remove.sh"),
             (Self::Kafka, Way::In) => include_str!("wire/kafka.sh"),
             (Self::Kafka, Way::Back) => include_str!("wire/kafka-remove.sh"),
+            (Self::Kubernetes, Way::In) => include_str!("wire/kubernetes.yaml"),
+            (Self::Kubernetes, Way::Back) => include_str!("wire/kubernetes-remove.sh"),
         }
     }
 
@@ -174,6 +178,7 @@ impl Target {
             Self::Vector => "vector",
             Self::FluentBit => "fluent-bit",
             Self::Kafka => "kafka",
+            Self::Kubernetes => "kubernetes",
         }
     }
 }

@@ -20,7 +20,7 @@ const MAY_KNOW: [(&str, &[&str]); 6] = [
 
 /// What a pure crate cannot be built on: sockets, a runtime, and randomness it was not given. (`getrandom` is no sign:
 /// Arrow's hash tables ask it for a seed.)
-const IMPURE: [&str; 8] = ["async-std", "hyper", "mio", "rand", "rdkafka", "reqwest", "tokio", "tonic"];
+const IMPURE: [&str; 9] = ["async-std", "hyper", "mio", "rand", "rdkafka", "reqwest", "tokio", "tonic", "ureq"];
 
 /// Normal (not dev, not build) dependencies, as Cargo resolves them for this machine.
 struct Tree {

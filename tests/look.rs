@@ -111,6 +111,36 @@ fn what_cannot_be_understood_is_told_with_an_example_and_exits_with_2() {
 }
 
 #[test]
+fn columns_that_a_shipped_mapping_reads_are_told_and_configured_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let edge = |number: usize| format!("192.0.2.{},198.51.100.9,07/01/1998-08:{:02},-", number % 7, number % 60);
+    fs::write(folder.path().join("edges.csv"), (0..500).map(edge).collect::<Vec<_>>().join("\n")).unwrap();
+    let output = qualm(folder.path(), &["look", "edges.csv"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(told.contains("what the mapping datasets/mappings/darpa-edges.toml reads"), "{told}");
+    assert!(told.contains("500 records") && told.contains("7 identities call"), "{told}");
+    let check = said(&qualm(folder.path(), &["check", "--config", "qualm.toml"]));
+    assert!(!check.contains("fail "), "its mapping is written beside it: {check}");
+}
+
+#[test]
+fn columns_that_nothing_reads_end_in_the_skeleton_of_a_mapping() {
+    let folder = tempfile::tempdir().unwrap();
+    let row = |number: usize| format!("{};cart;orders;{}", 1_795_312_944 + number, 200 + number % 2);
+    let rows = (0..50).map(row).collect::<Vec<_>>().join("\n");
+    fs::write(folder.path().join("own.csv"), format!("when;client;server;state\n{rows}")).unwrap();
+    let output = qualm(folder.path(), &["look", "own.csv"]);
+    let told = said(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    for line in ["delimiter = \";\"", "time = { column = \"when\", format = \"epoch_s\" }", "source = \"{client}\""] {
+        assert!(told.contains(line), "`{line}` is missing in\n{told}");
+    }
+    let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(problem.contains("look again with --mapping"), "{problem}");
+}
+
+#[test]
 fn three_commands_lead_from_a_topic_to_a_running_instance() {
     if !present(&[Part::Kafka]) {
         return;

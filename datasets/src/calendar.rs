@@ -1,5 +1,5 @@
 //! Event time in whole milliseconds (the resolution of Envoy's `START_TIME`), and the little of the calendar that
-//! rhythm, monthly jobs and log lines need. UTC throughout.
+//! rhythm, monthly jobs and log lines need. UTC throughout, but for what follows people's clocks.
 
 use std::{
     fmt,
@@ -74,6 +74,44 @@ impl Millis {
     }
 }
 
+/// Whose clocks people and jobs follow.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Zone {
+    /// No daylight saving.
+    #[default]
+    Utc,
+    /// Central European time: an hour more from the last Sunday of March to that of October, from 01:00 UTC.
+    CentralEurope,
+}
+
+impl Zone {
+    /// What the clocks show more than UTC, milliseconds.
+    pub const fn offset(self, time: Millis) -> i64 {
+        match self {
+            Self::Utc => 0,
+            Self::CentralEurope if time.is_european_summer() => 2 * HOUR,
+            Self::CentralEurope => HOUR,
+        }
+    }
+}
+
+impl Millis {
+    const fn is_european_summer(self) -> bool {
+        // Shifted by the hour at which clocks change, the change is at midnight.
+        let shifted = Self(self.0 - HOUR);
+        let (_, month, day) = shifted.date();
+        // Both months have 31 days: the last Sunday is the one after the 24th.
+        let days_since_sunday = (shifted.weekday() + 1) % 7;
+        let after_last_sunday = day - days_since_sunday >= 25;
+        match month {
+            4..=9 => true,
+            3 => after_last_sunday,
+            10 => !after_last_sunday,
+            _ => false,
+        }
+    }
+}
+
 impl fmt::Display for Millis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = Vec::with_capacity(24);
@@ -121,6 +159,22 @@ mod tests {
             assert_eq!(Millis::from_seconds(seconds).to_string(), text);
         }
         assert_eq!(Millis(1_795_311_928_244).to_string(), "2026-11-22T01:45:28.244Z");
+    }
+
+    #[test]
+    fn clocks_change_at_one_on_the_last_sundays_of_march_and_october() {
+        for (seconds, hours) in [
+            (1_774_745_999, 1), // 2026-03-29T00:59:59Z
+            (1_774_746_000, 2), // 2026-03-29T01:00:00Z
+            (1_792_889_999, 2), // 2026-10-25T00:59:59Z
+            (1_792_890_000, 1), // 2026-10-25T01:00:00Z
+            (1_767_571_200, 1), // January
+            (1_782_864_000, 2), // July
+        ] {
+            let time = Millis::from_seconds(seconds);
+            assert_eq!(Zone::CentralEurope.offset(time), hours * HOUR, "{time}");
+            assert_eq!(Zone::Utc.offset(time), 0);
+        }
     }
 
     #[test]

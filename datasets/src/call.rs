@@ -14,8 +14,11 @@ pub struct Call {
     pub duration: u32,
     /// Status as HTTP has it, also for gRPC and TCP, whose own status follows from it.
     pub status: u16,
-    /// Unique within the traffic; request id, ports and the ids inside the path are derived from it.
+    /// Unique within the traffic; ports and the ids inside the path are derived from it.
     pub id: u64,
+    /// The request it is part of: its own id, or that of the user's request at the gateway. The request id is derived
+    /// from it.
+    pub request: u64,
     /// The caller.
     pub source: InstanceId,
     /// The called.

@@ -5,10 +5,13 @@
 //! measurement of the reader measures. All texts of a mesh are plain ASCII without quotes, so nothing is escaped.
 
 mod record;
+mod text;
 mod write;
 
-use self::record::{Record, Side};
-use crate::{call::Call, mesh::Mesh};
+use self::record::Record;
+pub use self::record::{Side, Stage};
+pub(crate) use self::write::push_bare_uuid;
+use crate::{call::Call, dirt::Report, mesh::Mesh};
 
 /// Istio's own 24 keys.
 pub const ISTIO_KEYS: [&str; 24] = [
@@ -92,6 +95,17 @@ impl<'a> AccessLog<'a> {
         self.record(call, Side::Inbound, Some(policy)).push(out);
     }
 
+    /// Appends a report as its proxy writes it.
+    pub fn push_report(&self, report: &Report, out: &mut Vec<u8>) {
+        let record = self.record(&report.call, report.side, None);
+        Record { stage: report.stage, ..record }.push(out);
+    }
+
+    /// Appends a report in Istio's default text format, which has no identities.
+    pub fn push_text(&self, report: &Report, out: &mut Vec<u8>) {
+        self.record(&report.call, report.side, None).push_text(out);
+    }
+
     fn record<'b>(&self, call: &'b Call, side: Side, policy: Option<&'b str>) -> Record<'b>
     where
         'a: 'b,
@@ -108,6 +122,7 @@ impl<'a> AccessLog<'a> {
             operation: mesh.operation(call.operation),
             validity: self.validity,
             policy,
+            stage: Stage::Only,
         }
     }
 }

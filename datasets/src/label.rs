@@ -17,10 +17,13 @@ pub struct Label {
     pub identities: Vec<String>,
     /// MITRE ATT&CK technique, for an attack.
     pub technique: Option<&'static str>,
+    /// Intensity and pace of an attack, 1 being usual.
+    pub strength: Option<(f64, f64)>,
 }
 
 impl Label {
-    /// Appends the label as one JSON line: `start end kind identities`, and `technique` for an attack.
+    /// Appends the label as one JSON line: `start end kind identities`, for an attack also
+    /// `technique intensity pace`.
     pub fn push_json(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"start\":\"");
         self.start.push_rfc3339(out);
@@ -39,6 +42,9 @@ impl Label {
             out.extend_from_slice(b",\"technique\":\"");
             out.extend_from_slice(technique.as_bytes());
             out.push(b'"');
+        }
+        if let Some((intensity, pace)) = self.strength {
+            out.extend_from_slice(format!(",\"intensity\":{intensity:.3},\"pace\":{pace:.3}").as_bytes());
         }
         out.extend_from_slice(b"}\n");
     }
@@ -70,6 +76,7 @@ mod tests {
             kind: "peer_scan",
             identities: vec!["spiffe://mesh.test/ns/shop/sa/cart".into(), "b".into()],
             technique: Some("T1046"),
+            strength: Some((0.5, 2.0)),
         };
         let mut out = Vec::new();
         write_labels(&[label], &mut out).unwrap();
@@ -79,6 +86,7 @@ mod tests {
         assert_eq!(value["kind"], "peer_scan");
         assert_eq!(value["identities"][1], "b");
         assert_eq!(value["technique"], "T1046");
+        assert_eq!((&value["intensity"], &value["pace"]), (&0.5.into(), &2.0.into()));
         assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1);
     }
 }

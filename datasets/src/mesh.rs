@@ -2,11 +2,13 @@
 
 mod names;
 mod operation;
+mod platform;
 mod topology;
+mod users;
 
 use std::net::Ipv4Addr;
 
-pub(crate) use names::FOREIGN;
+pub(crate) use names::{FOREIGN, other_runtime};
 pub use operation::{Operation, Protocol, Size};
 pub(crate) use operation::{Segment, WORDS, odd_operations};
 pub(crate) use topology::{instance, mix};
@@ -81,6 +83,12 @@ pub enum Kind {
     Broker,
     /// The on-call people's own identity; silent but for debugging.
     Person,
+    /// Keeps secrets; spoken to over HTTP.
+    Vault,
+    /// The Kubernetes API server.
+    Kubernetes,
+    /// Users outside, without identity.
+    Client,
 }
 
 /// One service: one SPIFFE ID, one service account, several replicas.
@@ -129,6 +137,8 @@ pub struct Instance {
     pub(crate) key: u64,
     /// Whether certificates are rotated, or one is held on to.
     pub(crate) holding: Holding,
+    /// When the issuer's key was replaced: within an hour from then on every certificate is a new one.
+    pub(crate) reissued: Option<Millis>,
 }
 
 /// How an instance comes by its certificates.
@@ -138,6 +148,18 @@ pub(crate) enum Holding {
     Rotating { period: i64, phase: i64 },
     /// One certificate, held on to.
     Fixed(Credential),
+    /// None: it speaks plain text.
+    Nothing,
+}
+
+impl Holding {
+    /// Rotation at a pace and a time of day of its own.
+    pub(crate) fn of(key: u64) -> Self {
+        Self::Rotating {
+            period: 12 * HOUR + (scramble(key ^ 1) % (12 * HOUR as u64)) as i64,
+            phase: (scramble(key ^ 2) % (24 * HOUR) as u64) as i64,
+        }
+    }
 }
 
 /// An X.509 SVID as a proxy reports it.
@@ -152,19 +174,41 @@ pub struct Credential {
 }
 
 impl Instance {
-    /// The certificate this instance presents at `time`.
+    /// The certificate this instance holds at `time`; of one that shows none, the one its pod was issued.
     pub fn credential(&self, time: Millis) -> Credential {
         match self.holding {
             Holding::Fixed(credential) => credential,
-            Holding::Rotating { period, phase } => {
-                let generation = (time.0 - phase).div_euclid(period);
-                let issued = phase + generation * period;
-                Credential {
-                    serial: scramble(self.key ^ generation as u64),
-                    not_before: Millis(issued - 2 * MINUTE),
-                    not_after: Millis(issued - 2 * MINUTE + 24 * HOUR),
-                }
+            Holding::Rotating { period, phase } => self.issued(period, phase, time),
+            Holding::Nothing => self.issued(24 * HOUR, 0, time),
+        }
+    }
+
+    /// Whether it shows a certificate at all.
+    pub fn shows_certificate(&self) -> bool {
+        self.holding != Holding::Nothing
+    }
+
+    /// Gives it the certificates that belong to `key`.
+    pub(crate) fn share_certificate(&mut self, key: u64) {
+        if let Holding::Rotating { .. } = self.holding {
+            (self.key, self.holding) = (key, Holding::of(key));
+        }
+    }
+
+    fn issued(&self, period: i64, phase: i64, time: Millis) -> Credential {
+        let generation = (time.0 - phase).div_euclid(period);
+        let mut issued = phase + generation * period;
+        let mut seed = self.key ^ generation as u64;
+        if let Some(reissued) = self.reissued {
+            let own = reissued.0 + (scramble(self.key ^ 3) % HOUR as u64) as i64;
+            if issued < own && own <= time.0 {
+                (issued, seed) = (own, scramble(seed));
             }
+        }
+        Credential {
+            serial: scramble(seed),
+            not_before: Millis(issued - 2 * MINUTE),
+            not_after: Millis(issued - 2 * MINUTE + 24 * HOUR),
         }
     }
 }
@@ -188,6 +232,14 @@ pub struct Edge {
     pub gone: Millis,
     /// The minor version of the source that brought it: older replicas do not make these calls.
     pub(crate) since_minor: u32,
+}
+
+impl Edge {
+    /// The operation at `draw`, uniform in [0, 1).
+    pub(crate) fn operation(&self, draw: f32) -> OperationId {
+        let drawn = self.mix.iter().find(|(share, _)| draw < *share).or(self.mix.last());
+        drawn.expect("an edge asks for something").1
+    }
 }
 
 /// When the calls of an edge come.
@@ -282,6 +334,12 @@ impl Mesh {
         &self.service_of(id).spiffe_id
     }
 
+    /// The node an instance runs on, of a dozen.
+    pub fn node_of(&self, id: InstanceId) -> u32 {
+        let address = u32::from(self.instance(id).address);
+        (scramble(u64::from(address)) % 12) as u32
+    }
+
     /// All services of one kind.
     pub fn of_kind(&self, kind: Kind) -> impl Iterator<Item = ServiceId> + '_ {
         self.ids().filter(move |&id| self.service(id).kind == kind)
@@ -295,6 +353,11 @@ impl Mesh {
     pub(crate) fn add_instance(&mut self, instance: Instance) -> InstanceId {
         self.instances.push(instance);
         InstanceId(self.instances.len() as u32 - 1)
+    }
+
+    pub(crate) fn add_service(&mut self, service: Service) -> ServiceId {
+        self.services.push(service);
+        ServiceId(self.services.len() as u32 - 1)
     }
 
     pub(crate) fn add_operation(&mut self, operation: Operation) -> OperationId {

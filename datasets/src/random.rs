@@ -113,6 +113,11 @@ pub(crate) enum Purpose {
     Change,
     Train,
     Schedule,
+    Platform,
+    Auth,
+    Accounts,
+    Users,
+    Chain,
 }
 
 /// Steele, Lea and Flood's SplitMix64 finaliser: a bijection of 64 bits without visible structure.

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::{
     attack::{Attack, AttackKind},
-    calendar::{DAY, HOUR, MINUTE, Millis},
+    calendar::{DAY, HOUR, MINUTE, Millis, Zone},
+    call::Call,
     change::{ChangeKind, HonestChange},
     label::Label,
     mesh::{InvalidMesh, Kind, Mesh, MeshConfig, ServiceId},
-    random::{Purpose, Stream},
+    random::{Purpose, Stream, scramble},
     traffic::Train,
 };
 
@@ -21,12 +22,32 @@ pub struct Scenario {
     trains: Vec<Train>,
     shifts: Vec<Shift>,
     moves: Vec<TimedMove>,
+    silences: Vec<Silence>,
     attacks: Vec<Label>,
     changes: Vec<Label>,
     /// Replicas handed out so far by service, beyond those at the start.
     replicas: BTreeMap<ServiceId, u32>,
     /// Streams handed out for schedules.
     schedules: u64,
+    /// Share of what gateways and APIs call that is caused by what is called of them.
+    chained: f64,
+    zone: Zone,
+}
+
+/// How strong random attacks are.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Strength {
+    /// Median factor on targets, calls or bytes.
+    pub intensity: f64,
+    /// Median factor on calls a second.
+    pub pace: f64,
+    /// Standard deviation of the logarithm of both.
+    pub spread: f64,
+}
+
+impl Strength {
+    /// As the table of attacks describes them.
+    pub const USUAL: Self = Self { intensity: 1.0, pace: 1.0, spread: 0.4 };
 }
 
 /// Something that holds for a while.
@@ -45,6 +66,24 @@ pub(crate) enum Effect {
     SourceRate(ServiceId, f64),
     /// Probability that calls to a service fail.
     Failing(ServiceId, f64),
+}
+
+/// A stretch of time in which something is not reported of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Silence {
+    pub(crate) service: ServiceId,
+    pub(crate) from: Millis,
+    pub(crate) until: Millis,
+    pub(crate) of: Witness,
+}
+
+/// Whose reports are missing in a silence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Witness {
+    /// Its own calls, and what is called of it: nothing is heard of the service at all.
+    Both,
+    /// Its own proxy, of the calls to it: the callers' proxies still tell of them.
+    Destination,
 }
 
 /// A change of a service's replicas.
@@ -78,11 +117,24 @@ impl Scenario {
             trains: Vec::new(),
             shifts: Vec::new(),
             moves: Vec::new(),
+            silences: Vec::new(),
             attacks: Vec::new(),
             changes: Vec::new(),
             replicas: BTreeMap::new(),
             schedules: 0,
+            chained: 0.0,
+            zone: Zone::Utc,
         })
+    }
+
+    /// The same with the platform around the mesh: Vault and the Kubernetes API, and those who call them.
+    ///
+    /// # Errors
+    /// The mesh cannot be generated.
+    pub fn estate(config: MeshConfig, start: Millis, days: f64) -> Result<Self, InvalidMesh> {
+        let mut scenario = Self::quiet(config, start, days)?;
+        scenario.mesh.add_platform();
+        Ok(scenario)
     }
 
     /// The demo: 40 services, eight quiet days with a little churn, then one hour in which a deployment and five
@@ -121,27 +173,96 @@ impl Scenario {
         Some(ServiceId(u32::try_from(most.0).ok()?))
     }
 
-    /// Spreads honest changes of all kinds over [`from`, `until`), `per_day` of them on average, most in working
-    /// hours (8 to 18 UTC, Monday to Friday).
-    pub fn churn(&mut self, per_day: f64, from: Millis, until: Millis) -> &mut Self {
-        let mut stream = self.schedule();
-        let bag: Vec<ChangeKind> =
-            ChangeKind::ALL.iter().flat_map(|&kind| std::iter::repeat_n(kind, kind.weight())).collect();
-        for at in spread(&mut stream, per_day, from, until, Hours::Working) {
-            let kind = *stream.pick(&bag).expect("every kind has a weight");
-            self.change(HonestChange::new(kind, at));
+    /// Adds users outside, whose requests at the ingress gateways are reported too. Call it before anything else.
+    pub fn add_users(&mut self) -> &mut Self {
+        self.mesh.add_users();
+        self
+    }
+
+    /// Lets `share` (0 to 0.95) of what gateways and APIs call be caused by what is called of them: same request id,
+    /// within its time. Rates stay as they are.
+    pub fn chain(&mut self, share: f64) -> &mut Self {
+        self.chained = share.clamp(0.0, 0.95);
+        self
+    }
+
+    /// Lets people's days and jobs follow the clocks of this zone.
+    pub fn clocks_of(&mut self, zone: Zone) -> &mut Self {
+        self.zone = zone;
+        self
+    }
+
+    pub(crate) fn chained(&self) -> f64 {
+        self.chained
+    }
+
+    pub(crate) fn zone(&self) -> Zone {
+        self.zone
+    }
+
+    /// Gives a share of the business services of each namespace one account, `sa/default`: several workloads under one
+    /// identity. Call it before anything else.
+    pub fn share_accounts(&mut self, share: f64) -> &mut Self {
+        let mut stream = Stream::new(self.mesh.config.seed, Purpose::Accounts, 0);
+        for service in &mut self.mesh.services {
+            if matches!(service.kind, Kind::Api | Kind::Worker | Kind::Cron) && stream.chance(share) {
+                service.spiffe_id =
+                    format!("spiffe://{}/ns/{}/sa/default", crate::mesh::TRUST_DOMAIN, service.namespace);
+            }
         }
         self
     }
 
-    /// Spreads attacks over [`from`, `until`), `per_day` of them on average, at any hour, the kinds in turn,
-    /// intensity and pace log-normal around 1.
-    pub fn attacks_at_random(&mut self, per_day: f64, from: Millis, until: Millis) -> &mut Self {
+    /// Lets all pods of a service on a node share one certificate, as SPIRE agents hand them out, from here on and of
+    /// all pods made so far. Call it last.
+    pub fn share_certificates(&mut self) -> &mut Self {
+        for number in 0..self.mesh.instances.len() {
+            let node = self.mesh.node_of(crate::mesh::InstanceId(number as u32));
+            let (seed, instance) = (self.mesh.config.seed, &mut self.mesh.instances[number]);
+            instance.share_certificate(scramble(seed ^ 0x6e6f_6465 ^ u64::from(instance.service.0 << 8 | node)));
+        }
+        self
+    }
+
+    /// Spreads honest changes of the [everyday](ChangeKind::EVERYDAY) kinds over [`from`, `until`), `per_day` of them
+    /// on average, most in working hours (8 to 18 UTC, Monday to Friday).
+    pub fn churn(&mut self, per_day: f64, from: Millis, until: Millis) -> &mut Self {
+        self.churn_of(&ChangeKind::EVERYDAY, per_day, from, until)
+    }
+
+    /// The same with these kinds, each as often as is usual beside the others.
+    pub fn churn_of(&mut self, kinds: &[ChangeKind], per_day: f64, from: Millis, until: Millis) -> &mut Self {
         let mut stream = self.schedule();
-        for (number, at) in spread(&mut stream, per_day, from, until, Hours::Any).into_iter().enumerate() {
-            let kind = AttackKind::ALL[number % AttackKind::ALL.len()];
-            let attack = Attack::new(kind, at);
-            self.attack(attack.intensity(stream.log_normal(1.0, 0.4)).pace(stream.log_normal(1.0, 0.4)));
+        let bag: Vec<ChangeKind> = kinds.iter().flat_map(|&kind| std::iter::repeat_n(kind, kind.weight())).collect();
+        for at in spread(&mut stream, per_day, from, until, Hours::Working) {
+            if let Some(&kind) = stream.pick(&bag) {
+                self.change(HonestChange::new(kind, at));
+            }
+        }
+        self
+    }
+
+    /// Spreads attacks of all kinds over [`from`, `until`), `per_day` of them on average, at any hour, the kinds in
+    /// turn, intensity and pace log-normal around 1.
+    pub fn attacks_at_random(&mut self, per_day: f64, from: Millis, until: Millis) -> &mut Self {
+        self.attacks_of(&AttackKind::ALL, Strength::USUAL, per_day, from, until)
+    }
+
+    /// The same with these kinds, of this strength.
+    pub fn attacks_of(
+        &mut self,
+        kinds: &[AttackKind],
+        strength: Strength,
+        per_day: f64,
+        from: Millis,
+        until: Millis,
+    ) -> &mut Self {
+        let mut stream = self.schedule();
+        let times = if kinds.is_empty() { Vec::new() } else { spread(&mut stream, per_day, from, until, Hours::Any) };
+        for (number, at) in times.into_iter().enumerate() {
+            let attack = Attack::new(kinds[number % kinds.len()], at);
+            let intensity = stream.log_normal(strength.intensity, strength.spread);
+            self.attack(attack.intensity(intensity).pace(stream.log_normal(strength.pace, strength.spread)));
         }
         self
     }
@@ -199,6 +320,24 @@ impl Scenario {
     pub(crate) fn push_move(&mut self, step: TimedMove) {
         let place = self.moves.partition_point(|other| other.at <= step.at);
         self.moves.insert(place, step);
+    }
+
+    /// Whether the destination's proxy does not tell of this call, because it is bypassed.
+    pub fn is_unwitnessed(&self, call: &Call) -> bool {
+        self.silences.iter().any(|silence| {
+            silence.of == Witness::Destination
+                && silence.from <= call.start
+                && call.start < silence.until
+                && self.mesh.instance(call.destination).service == silence.service
+        })
+    }
+
+    pub(crate) fn push_silence(&mut self, silence: Silence) {
+        self.silences.push(silence);
+    }
+
+    pub(crate) fn silences(&self) -> &[Silence] {
+        &self.silences
     }
 
     pub(crate) fn push_attack(&mut self, label: Label) -> Option<&Label> {

@@ -3,6 +3,7 @@
 //! Time goes in slots of at most a minute: every edge and every train draws the calls that begin in the slot, and
 //! what has been reported by its end is handed out in order. Memory is one slot's calls and those still running.
 
+mod chain;
 mod flow;
 mod train;
 
@@ -12,16 +13,18 @@ pub(crate) use flow::Factors;
 pub(crate) use train::{Answer, Origin, Step, Train};
 
 use self::{
+    chain::Chains,
     flow::{Ends, Flow},
     train::TrainRun,
 };
 use crate::{
     calendar::{MINUTE, Millis},
     call::Call,
+    dirt::is_long_connection,
     mesh::{InstanceId, Kind, ServiceId},
     random::{Purpose, Stream},
     rhythm::{Wander, rhythm},
-    scenario::{Effect, Move, Scenario},
+    scenario::{Effect, Move, Scenario, Witness},
 };
 
 /// Calls a slot should hold at most, on average.
@@ -45,6 +48,9 @@ pub struct Traffic {
     next_move: usize,
     next_train: usize,
     trains: Vec<TrainRun>,
+    /// Connections longer than this are announced when they begin.
+    announced_from: Option<i64>,
+    announced: Vec<Call>,
 }
 
 /// What holds in the present slot.
@@ -56,6 +62,8 @@ pub(crate) struct State {
     pub(crate) failing: Vec<f64>,
     /// Factor by service on the rate of its own calls: rhythm, wandering and changes.
     rates: Vec<f64>,
+    /// Which calls cause which.
+    chains: Chains,
 }
 
 impl Traffic {
@@ -67,7 +75,9 @@ impl Traffic {
         let slots = [1, 2, 3, 4, 6, 12, 20, 30, 60, 120, 600, 6_000];
         let parts = slots.into_iter().find(|&n| expected_per_minute / n as f64 <= SLOT_CALLS).unwrap_or(6_000);
         let start = scenario.start();
-        let flows = (0..mesh.edges.len()).map(|index| Flow::new(mesh, index, start)).collect();
+        let chains = Chains::new(mesh, scenario.chained());
+        let flow = |index| Flow::new(mesh, index, start, chains.own(index), scenario.zone());
+        let flows = (0..mesh.edges.len()).map(flow).collect();
         let wanders = mesh.ids().map(|id| {
             let mut stream = Stream::new(seed, Purpose::Service, u64::from(id.0));
             let wander = Wander::new(&mut stream, SERVICE_SIGMA);
@@ -84,10 +94,13 @@ impl Traffic {
                 live: mesh.services.iter().map(|service| service.replicas.clone()).collect(),
                 failing: vec![0.0; mesh.services.len()],
                 rates: vec![1.0; mesh.services.len()],
+                chains,
             },
             next_move: 0,
             next_train: 0,
             trains: Vec::new(),
+            announced_from: None,
+            announced: Vec::new(),
             scenario,
         }
     }
@@ -97,6 +110,16 @@ impl Traffic {
         &self.scenario
     }
 
+    /// Keeps connections that last longer than `least` milliseconds for [`Self::take_announced`].
+    pub(crate) fn announce_longer_than(&mut self, least: i64) {
+        self.announced_from = Some(least);
+    }
+
+    /// Long connections that have begun since.
+    pub(crate) fn take_announced(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.announced)
+    }
+
     /// Draws the slot that begins at the horizon and moves the horizon to its end.
     fn draw_slot(&mut self) {
         let scenario = Arc::clone(&self.scenario);
@@ -104,6 +127,7 @@ impl Traffic {
         let new_minute = (from - scenario.start()) % MINUTE == 0;
         self.ready.drain(..self.cursor);
         self.cursor = 0;
+        let before = self.ready.len();
         self.apply_moves(&scenario, until);
         if new_minute {
             self.begin_minute(&scenario, from);
@@ -112,11 +136,16 @@ impl Traffic {
         for (flow, edge) in self.flows.iter_mut().zip(&mesh.edges) {
             if edge.born < until && from < edge.gone {
                 let rate = self.state.rates[edge.source.0 as usize];
-                let ends = Ends { mesh, edge, state: &self.state };
+                let ends = Ends { mesh, edge, state: &self.state, zone: scenario.zone() };
                 flow.draw(&ends, rate, new_minute, from, until, &mut self.ready);
             }
         }
         self.draw_trains(&scenario, until);
+        if let Some(least) = self.announced_from {
+            let fresh = self.ready[before..].iter().filter(|call| is_long_connection(mesh, call, least));
+            self.announced.extend(fresh);
+        }
+        self.hush(&scenario, from, until);
         self.ready.sort_unstable_by_key(|call| (call.report(), call.start, call.id));
         self.horizon = until;
     }
@@ -143,13 +172,14 @@ impl Traffic {
 
     /// Rhythm, wandering and changes of the minute that begins.
     fn begin_minute(&mut self, scenario: &Scenario, now: Millis) {
-        let beats = |kind| rhythm(kind, now);
+        let local = now + scenario.zone().offset(now);
+        let beats = |kind| rhythm(kind, local);
         let (gateway, api, worker) = (beats(Kind::Gateway), beats(Kind::Api), beats(Kind::Worker));
         self.state.failing.fill(0.0);
         for (service, (stream, wander)) in self.wanders.iter_mut().enumerate() {
             wander.step(stream);
             let beat = match scenario.mesh().services[service].kind {
-                Kind::Gateway => gateway,
+                Kind::Gateway | Kind::Client => gateway,
                 Kind::Api => api,
                 Kind::Worker => worker,
                 _ => 1.0,
@@ -162,6 +192,22 @@ impl Traffic {
                 Effect::SourceRate(ServiceId(id), factor) => self.state.rates[id as usize] *= factor,
                 Effect::Failing(ServiceId(id), probability) => self.state.failing[id as usize] = probability,
             }
+        }
+    }
+
+    /// Takes away what nobody reports. The calls are drawn all the same, so that everything after is as it would be.
+    fn hush(&mut self, scenario: &Scenario, from: Millis, until: Millis) {
+        let mesh = scenario.mesh();
+        for silence in scenario
+            .silences()
+            .iter()
+            .filter(|silence| silence.of == Witness::Both && silence.from < until && from < silence.until)
+        {
+            let is_of = |instance| mesh.instance(instance).service == silence.service;
+            self.ready.retain(|call| {
+                let within = silence.from <= call.start && call.start < silence.until;
+                !(within && !call.is_attack() && (is_of(call.source) || is_of(call.destination)))
+            });
         }
     }
 

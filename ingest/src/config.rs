@@ -1,5 +1,7 @@
 //! The sections of the configuration that belong to the inputs: `[[kafka]]` and `[[file]]`.
 
+mod registry;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -8,6 +10,7 @@ use std::{
 use qualm_model::{event::Filter, level::Level};
 use serde::{Deserialize, Serialize};
 
+pub use self::registry::{InvalidRegistry, RegistryConfig};
 use crate::{
     envelope::Envelope,
     parse::{DEFAULT_MAX_RECORD_BYTES, Format, Parser, mapped::Mapping},
@@ -25,6 +28,8 @@ pub struct KafkaConfig {
     pub topics: Vec<TopicConfig>,
     /// Further properties, passed to librdkafka as they are: `security.protocol`, `sasl.*`, `ssl.*`, `fetch.*`.
     pub properties: BTreeMap<String, String>,
+    /// Where the schemas of Avro and Protobuf records are.
+    pub registry: RegistryConfig,
     /// Topic for samples of records that could not be read; empty for none.
     pub dead_letter_topic: String,
     /// Samples a minute; more are counted and dropped.
@@ -42,6 +47,7 @@ impl Default for KafkaConfig {
             group: "qualm".to_owned(),
             topics: Vec::new(),
             properties: BTreeMap::new(),
+            registry: RegistryConfig::default(),
             dead_letter_topic: String::new(),
             dead_letters_per_minute: 60,
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,

@@ -1,8 +1,11 @@
 //! What an input counts, for Prometheus. Nothing is dropped that is not counted here.
 
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use crate::source::{Batch, Invalid, Rejection};
+use crate::{
+    registry::RegistryCounters,
+    source::{Batch, Invalid, Rejection},
+};
 
 /// The counters of all inputs; one set a registry.
 #[derive(Debug, Clone)]
@@ -15,6 +18,8 @@ pub struct IngestCounters {
     dead_letters: IntCounterVec,
     dead_letters_suppressed: IntCounterVec,
     connection_errors: IntCounterVec,
+    waiting: IntGaugeVec,
+    registry: IntCounterVec,
 }
 
 impl IngestCounters {
@@ -26,6 +31,12 @@ impl IngestCounters {
             Ok::<_, prometheus::Error>(counter)
         };
         let source = &["source"];
+        let waiting = Opts::new(
+            "qualm_ingest_waiting_partitions",
+            "Partitions whose next record waits for its schema, since the schema registry does not answer.",
+        );
+        let waiting = IntGaugeVec::new(waiting, source)?;
+        registry.register(Box::new(waiting.clone()))?;
         Ok(Self {
             events: counter("qualm_ingest_events_total", "Records that became events.", source)?,
             rejected: counter(
@@ -55,7 +66,18 @@ impl IngestCounters {
                 "Times an origin could not be reached or answered with an error; it is tried again.",
                 source,
             )?,
+            waiting,
+            registry: counter(
+                "qualm_ingest_registry_requests_total",
+                "Questions for a schema, by what came of them: found, absent or unreached.",
+                &["outcome"],
+            )?,
         })
+    }
+
+    /// What asking schema registries is counted in.
+    pub fn registry(&self) -> RegistryCounters {
+        RegistryCounters::of(self.registry.clone())
     }
 
     /// The counters of one source.
@@ -70,6 +92,7 @@ impl IngestCounters {
             dead_letters: self.dead_letters.with_label_values(&[source]),
             dead_letters_suppressed: self.dead_letters_suppressed.with_label_values(&[source]),
             connection_errors: self.connection_errors.with_label_values(&[source]),
+            waiting: self.waiting.with_label_values(&[source]),
         }
     }
 }
@@ -92,6 +115,8 @@ pub struct SourceCounters {
     pub dead_letters_suppressed: IntCounter,
     /// Errors of the connection to the origin.
     pub connection_errors: IntCounter,
+    /// Partitions of which the next record waits for its schema.
+    pub waiting: IntGauge,
 }
 
 impl SourceCounters {

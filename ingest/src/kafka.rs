@@ -1,8 +1,11 @@
 //! Kafka: a consumer group over several topics, each with a format of its own.
 //!
 //! # Layout
-//! - this file: [`KafkaSource`], what the loop sees, and how a consumer is set up
+//! - this file: [`KafkaSource`], what the loop sees
+//! - `properties`: how a client is set up
+//! - `questions`: what is asked of the brokers without reading: whether topics are there
 //! - `reading`: the thread that polls; where partitions begin and end
+//! - `taking`: one message; `waiting`: those whose schema is not there yet
 //! - `context`: what librdkafka calls back
 //! - `dead_letter`: samples of what could not be read
 //!
@@ -11,59 +14,48 @@
 
 mod context;
 mod dead_letter;
+mod properties;
+mod questions;
 mod reading;
+mod taking;
+mod waiting;
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::thread;
 
 use qualm_model::{
     event::Positions,
     time::{Clock, Span, Timestamp},
 };
 use rdkafka::{
-    ClientConfig,
     config::FromClientConfigAndContext,
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode},
-    metadata::Metadata,
-    types::RDKafkaRespErr,
 };
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
 };
 
-pub use self::context::Lag;
-use self::{context::Context, dead_letter::DeadLetters, reading::Reading};
+use self::{
+    context::Context,
+    dead_letter::DeadLetters,
+    properties::{client_config, member_config, wrong_property},
+    questions::{PATIENCE, check_topics},
+    reading::Reading,
+};
+pub use self::{
+    context::Lag,
+    questions::{WrittenKeys, probe, probe_written},
+};
 use crate::{
     config::{self, KafkaConfig, TopicConfig},
     counters::{IngestCounters, SourceCounters},
     parse::Parser,
+    registry::Rows,
     source::{Incoming, Source, SourceError},
 };
 
 /// Batches read ahead of who asks.
 const READ_AHEAD: usize = 2;
-/// How long brokers may take to answer a question.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How long they may where reading may begin later: who asks for the trust table is not kept waiting.
-const SHORT_PATIENCE: Duration = Duration::from_secs(3);
-/// Errors that are looked at to find out why nobody answered.
-const ERRORS: usize = 64;
-/// The property that names a member.
-const INSTANCE: &str = "group.instance.id";
-/// What Qualm must decide itself; another value would lose or repeat records.
-const OWN_PROPERTIES: [&str; 5] =
-    ["bootstrap.servers", "group.id", "enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof"];
-/// What a configuration may change.
-const DEFAULTS: [(&str, &str); 6] = [
-    ("auto.offset.reset", "earliest"),
-    ("partition.assignment.strategy", "cooperative-sticky"),
-    ("queued.max.messages.kbytes", "65536"),
-    // A buffer a fetch: small ones are used again, large ones are mapped and cleared by the system each time.
-    ("fetch.message.max.bytes", "262144"),
-    ("statistics.interval.ms", "5000"),
-    ("client.id", "qualm"),
-];
 
 /// A consumer group member, read on a thread of its own.
 #[derive(Debug)]
@@ -83,6 +75,8 @@ struct Topic {
     source: u16,
     parser: Parser,
     counters: SourceCounters,
+    /// Once it was told that a schema registry is missing.
+    told_of_registry: Option<()>,
 }
 
 /// How far back records may lie.
@@ -137,6 +131,7 @@ impl KafkaSource {
             topics =
                 topics.into_iter().map(|topic| Topic { parser: topic.parser.with_max_age(max_age), ..topic }).collect();
         }
+        let rows = rows(config, counters)?;
         let client = client_config(config)?;
         let context = Context::new(topics.iter().map(|topic| topic.counters.connection_errors.clone()).collect());
         let lag = context.lag().clone();
@@ -150,7 +145,7 @@ impl KafkaSource {
             .map_err(|error| wrong_property(config, &error.to_string()))?;
         let (sender, incoming) = mpsc::channel(READ_AHEAD);
         let (commits, commands) = std::sync::mpsc::channel();
-        let reading = Reading::new(consumer, topics, dead_letters, sender, commands)
+        let reading = Reading::new(consumer, topics, dead_letters, rows, sender, commands)
             .with_batches_of(config.batch_records)
             .with_history_start(history.start);
         let (finish, finished) = oneshot::channel();
@@ -191,70 +186,6 @@ impl Source for KafkaSource {
     }
 }
 
-/// What `check` asks of one section: for each topic how many partitions it has, without joining the group. Blocks for
-/// `patience` a topic at most.
-pub fn probe(config: &KafkaConfig, patience: Duration) -> Vec<(String, Result<usize, SourceError>)> {
-    let consumer = client_config(config).and_then(|client| {
-        let context = Context::new(Vec::new());
-        BaseConsumer::<Context>::from_config_and_context(&consumer_config(&client, config), context)
-            .map_err(|error| wrong_property(config, &error.to_string()))
-    });
-    let consumer = match consumer {
-        Ok(consumer) => consumer,
-        Err(error) => return vec![(config.brokers.clone(), Err(error))],
-    };
-    let partitions = |topic: &TopicConfig| check_topic(&consumer, config, &topic.name, patience);
-    config.topics.iter().map(|topic| (topic.name.clone(), partitions(topic))).collect()
-}
-
-/// What `check` asks of a topic that is only written to: that it is there. `keys` are the configuration's names for
-/// brokers, properties and topic, for the remedy. Blocks for `patience` at most.
-///
-/// # Errors
-/// A property is wrong, no broker answers, or there is no such topic.
-pub fn probe_written(
-    brokers: &str,
-    properties: &BTreeMap<String, String>,
-    topic: &str,
-    keys: WrittenKeys<'_>,
-    patience: Duration,
-) -> Result<(), SourceError> {
-    let config = KafkaConfig { brokers: brokers.to_owned(), properties: properties.clone(), ..KafkaConfig::default() };
-    let wrong = |problem: String| SourceError {
-        origin: brokers.to_owned(),
-        problem,
-        remedy: format!("correct {}, see librdkafka's CONFIGURATION.md", keys.properties),
-    };
-    let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", brokers);
-    for (name, value) in properties {
-        client.set(name, value);
-    }
-    let consumer: BaseConsumer<Context> =
-        BaseConsumer::from_config_and_context(&consumer_config(&client, &config), Context::new(Vec::new()))
-            .map_err(|error| wrong(error.to_string()))?;
-    check_topic(&consumer, &config, topic, patience).map(drop).map_err(|error| {
-        let is_topic = error.origin != brokers;
-        let remedy = if is_topic {
-            format!("create it, correct {}, or grant WRITE and DESCRIBE to Qualm's principal", keys.topic)
-        } else {
-            format!("check {}, the network, and `security.protocol` in {}", keys.brokers, keys.properties)
-        };
-        SourceError { remedy, ..error }
-    })
-}
-
-/// What a configuration calls the parts of a topic that is written to.
-#[derive(Debug, Clone, Copy)]
-pub struct WrittenKeys<'a> {
-    /// Where its brokers are named.
-    pub brokers: &'a str,
-    /// Where its name is.
-    pub topic: &'a str,
-    /// Where librdkafka's properties are.
-    pub properties: &'a str,
-}
-
 fn topics(config: &KafkaConfig, first_source: u16, counters: &IngestCounters) -> Result<Vec<Topic>, SourceError> {
     if config.topics.is_empty() {
         return Err(SourceError {
@@ -287,152 +218,14 @@ fn open_topic(
         });
     }
     let parser = parser.with_envelope(topic.envelope.clone()).with_cluster(topic.cluster.clone());
-    Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name) })
+    Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name), told_of_registry: None })
 }
 
-/// What consumer and producer share.
-fn client_config(config: &KafkaConfig) -> Result<ClientConfig, SourceError> {
-    let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", &config.brokers);
-    for (name, value) in &config.properties {
-        if OWN_PROPERTIES.contains(&name.as_str()) {
-            return Err(wrong_property(config, &format!("`kafka.properties.\"{name}\"` is set by Qualm itself")));
-        }
-        client.set(name, value);
-    }
-    Ok(client)
-}
-
-fn consumer_config(client: &ClientConfig, config: &KafkaConfig) -> ClientConfig {
-    let mut consumer = client.clone();
-    for (name, value) in DEFAULTS {
-        if !config.properties.contains_key(name) {
-            consumer.set(name, value);
-        }
-    }
-    consumer.set("group.id", &config.group);
-    for switched_off in ["enable.auto.commit", "enable.auto.offset.store", "enable.partition.eof"] {
-        consumer.set(switched_off, "false");
-    }
-    consumer
-}
-
-/// With the member's name, unless the configuration has one.
-fn member_config(client: &ClientConfig, config: &KafkaConfig, instance: &str) -> ClientConfig {
-    let mut member = consumer_config(client, config);
-    if !instance.is_empty() && !config.properties.contains_key(INSTANCE) {
-        member.set(INSTANCE, instance);
-    }
-    member
-}
-
-fn wrong_property(config: &KafkaConfig, problem: &str) -> SourceError {
-    SourceError {
+/// Rows by the schemas of the cluster's registry.
+fn rows(config: &KafkaConfig, counters: &IngestCounters) -> Result<Rows, SourceError> {
+    Rows::new(&config.registry, config.max_record_bytes, counters.registry()).map_err(|error| SourceError {
         origin: config.brokers.clone(),
-        problem: problem.to_owned(),
-        remedy: "correct `kafka.properties`, see librdkafka's CONFIGURATION.md".to_owned(),
-    }
-}
-
-/// That every topic can be read; where it may wait for brokers, as far as they answer.
-fn check_topics(
-    consumer: &BaseConsumer<Context>,
-    config: &KafkaConfig,
-    topics: &[Topic],
-    unanswered: Unanswered,
-) -> Result<(), SourceError> {
-    let patience = if unanswered == Unanswered::Waits { SHORT_PATIENCE } else { PATIENCE };
-    for topic in topics {
-        match consumer.fetch_metadata(Some(&topic.name), patience) {
-            Err(error) if unanswered == Unanswered::Waits && is_away(consumer, &error) => {
-                tracing::warn!(
-                    brokers = config.brokers,
-                    %error,
-                    "kafka: no broker answers; it is tried on, and reading begins when one does"
-                );
-                return Ok(());
-            }
-            Err(error) => return Err(no_answer(config, &error)),
-            Ok(metadata) => partitions_of(&metadata, &topic.name)?,
-        };
-    }
-    Ok(())
-}
-
-/// Whether it was only that nobody answered: no broker has refused who asks.
-fn is_away(consumer: &BaseConsumer<Context>, error: &KafkaError) -> bool {
-    let code = error.rdkafka_error_code();
-    let is_silence = matches!(
-        code,
-        Some(
-            RDKafkaErrorCode::BrokerTransportFailure
-                | RDKafkaErrorCode::AllBrokersDown
-                | RDKafkaErrorCode::OperationTimedOut
-                | RDKafkaErrorCode::Resolve
-        )
-    );
-    // Nothing is subscribed to: only errors come, and the context notes them.
-    for _ in 0..ERRORS {
-        if consumer.poll(Duration::ZERO).is_none() {
-            break;
-        }
-    }
-    is_silence && !consumer.context().was_refused()
-}
-
-fn no_answer(config: &KafkaConfig, error: &KafkaError) -> SourceError {
-    SourceError {
-        origin: config.brokers.clone(),
-        problem: format!("no answer from the brokers: {error}"),
-        remedy: "check `kafka.brokers`, the network, and `security.protocol` in `kafka.properties`".to_owned(),
-    }
-}
-
-/// How many partitions a topic has.
-fn check_topic(
-    consumer: &BaseConsumer<Context>,
-    config: &KafkaConfig,
-    name: &str,
-    patience: Duration,
-) -> Result<usize, SourceError> {
-    let metadata = consumer.fetch_metadata(Some(name), patience).map_err(|error| no_answer(config, &error))?;
-    partitions_of(&metadata, name)
-}
-
-fn partitions_of(metadata: &Metadata, name: &str) -> Result<usize, SourceError> {
-    let topic = metadata.topics().iter().find(|topic| topic.name() == name);
-    match topic.map(|topic| (topic.error(), topic.partitions().len())) {
-        Some((None, partitions @ 1..)) => Ok(partitions),
-        Some((Some(error), _)) if error != RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART => {
-            Err(missing_topic(name, &format!("cannot be read: {}", RDKafkaErrorCode::from(error))))
-        }
-        _ => Err(missing_topic(name, "does not exist")),
-    }
-}
-
-fn missing_topic(name: &str, problem: &str) -> SourceError {
-    SourceError {
-        origin: format!("topic `{name}`"),
-        problem: problem.to_owned(),
-        remedy: "create it, correct its name in `kafka.topics`, or grant READ and DESCRIBE to Qualm's principal"
-            .to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_has_its_own_name_unless_the_operator_gives_it_another() {
-        let name = |config: &KafkaConfig, instance| {
-            let client = client_config(config).expect("nothing is wrong with it");
-            member_config(&client, config, instance).get(INSTANCE).map(str::to_owned)
-        };
-        let plain = KafkaConfig::default();
-        assert_eq!(name(&plain, "qualm-1").as_deref(), Some("qualm-1"));
-        assert_eq!(name(&plain, ""), None);
-        let given = KafkaConfig { properties: [(INSTANCE.to_owned(), "qualm-0".to_owned())].into(), ..plain };
-        assert_eq!(name(&given, "qualm-1").as_deref(), Some("qualm-0"));
-    }
+        problem: error.to_string(),
+        remedy: "correct it; `qualm check` asks the registry".to_owned(),
+    })
 }

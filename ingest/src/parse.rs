@@ -4,13 +4,14 @@
 //! - [`mod@format`]: the formats by name; [`row`]: where events go to, and what holds for every format
 //! - [`json`]: a pull lexer over one line; `typed`: JSON of low volume through serde; [`time`]: times in logs
 //! - [`access`]: what Envoy's access logs mean, in whatever form they come
-//! - [`auto`]: whichever format understands a record
+//! - [`auto`]: whichever format understands a record; `blame`: for which field one was refused
 //! - one format a file, in the table of [`mod@format`]; what two of them share beside them: `keycloak`, `issued`
 //!   (credentials from their issue to their use), `statement` (SQL as a name)
 
 pub mod access;
 pub mod auto;
 pub mod azure;
+mod blame;
 pub mod cloudtrail;
 pub mod consul;
 pub mod consul_audit;
@@ -238,6 +239,26 @@ impl Parser {
     /// The formats that records were of so far, most frequent first; empty where the format was named.
     pub fn found(&self) -> Vec<(Format, u64)> {
         if let Grammar::Auto(auto) = &self.grammar { auto.found() } else { Vec::new() }
+    }
+
+    /// The format that it was made for.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// For which field a record was refused, its keys joined by dots, where that can be found out: it is read again many
+    /// times, so only a sample should be asked about.
+    pub fn blame(&self, record: &[u8], why: Invalid) -> Option<String> {
+        let mapping = if let Grammar::Mapped(mapped) = &self.grammar { Some(mapped.mapping().clone()) } else { None };
+        let fresh = || Self {
+            grammar: Grammar::of(self.format, mapping.clone()).expect("as it was made before"),
+            envelopes: Envelopes::new(&self.setting, self.max_record_bytes),
+            setting: self.setting.clone(),
+            cluster: self.cluster.clone(),
+            refused: Vec::new(),
+            ..*self
+        };
+        blame::field(&fresh, self.format.sample(), record, why)
     }
 
     /// Why entries of the record just read became no events, and pieces of lines that were given up meanwhile.

@@ -127,6 +127,12 @@ pub enum Invalid {
     NotItsOwn,
     /// Pieces of a line whose end never came.
     Unfinished,
+    /// A schema id stands in front of it, and no schema registry is configured.
+    NoRegistry,
+    /// The registry has no schema of its id, or none that records can be read by.
+    UnknownSchema,
+    /// The registry has given no answer for longer than records wait.
+    RegistryUnavailable,
 }
 
 impl Invalid {
@@ -144,6 +150,28 @@ impl Invalid {
             Self::PastTime => "past_time",
             Self::NotItsOwn => "not_its_own",
             Self::Unfinished => "unfinished",
+            Self::NoRegistry => "no_registry",
+            Self::UnknownSchema => "unknown_schema",
+            Self::RegistryUnavailable => "registry_unavailable",
+        }
+    }
+
+    /// What to do about it, for whoever mends the records' origin.
+    pub const fn remedy(self) -> &'static str {
+        match self {
+            Self::Encoding => "write the log as UTF-8, or name the input's `format` if it is binary",
+            Self::TooLong => "raise `max_record_bytes`, or log shorter fields",
+            Self::Syntax => "look whether the shipper cuts lines off, or name the input's `format` and `envelope`",
+            Self::WrongType => "write the field as the format's sample in `qualm formats` has it",
+            Self::MissingField => "add the field to the log's format; `qualm wire` prints it for Envoy and Istio",
+            Self::MissingIdentity => {
+                "log who calls: a certificate's identity or the caller's address; `qualm wire` prints the lines"
+            }
+            Self::ImpossibleTime => "look at the clock and the time format of whoever writes the log",
+            Self::FutureTime => "set the clock of whoever writes the log: it is more than 5 minutes ahead",
+            Self::PastTime => "raise `[history] oldest`, or leave out such old records",
+            Self::NotItsOwn => "look who writes to this input: the reporter is no party to the call",
+            Self::Unfinished => "look why the shipper sends the begin of a line without its end",
         }
     }
 }

@@ -275,8 +275,7 @@ async fn what_cannot_be_read_is_counted_and_sampled_to_the_dead_letter_topic_at_
         let message = message.unwrap();
         letters.push(String::from_utf8(message.payload().unwrap().to_vec()).unwrap());
     }
-    let expected =
-        r#"{"reason":"syntax","topic":"mesh","partition":0,"offset":1,"bytes":15,"sample":"{\"start_time\":\""}"#;
+    let expected = r#"{"reason":"syntax","field":null,"remedy":"look whether the shipper cuts lines off, or name the input's `format` and `envelope`","topic":"mesh","partition":0,"offset":1,"format":"istio_json","bytes":15,"sample":"{\"start_time\":\""}"#;
     assert_eq!(letters[0], expected);
     let counted: Vec<_> = registry
         .gather()

@@ -148,3 +148,22 @@ fn data_stratosphere_conn_logs_are_read_by_column_numbers() {
     }
     assert!(rows > 16_064, "{rows}");
 }
+
+#[test]
+fn data_lanl_red_team_logins_are_authentications_by_second_of_the_collection() {
+    let Some(path) = data("extras/lanl_redteam.txt.gz") else { return };
+    let read = read("lanl-redteam.toml", path);
+    assert_eq!((read.rows, read.rejected, read.kinds), (749, BTreeMap::new(), vec![Kind::Authentication]));
+    assert_eq!(read.first, first(150_885_000_000_000, "U620@DOM1", "C1003", ""));
+}
+
+#[test]
+fn data_zeeks_ssh_log_is_logins() {
+    let Some(path) = data("ssh-auth/stratosphere_007_zeek_ssh.log.zst") else { return };
+    let read = read("ssh-zeek.toml", path);
+    assert_eq!((read.rows, read.rejected, read.kinds), (8_528, BTreeMap::new(), vec![Kind::Authentication]));
+    assert_eq!(
+        read.first.map(|(_, source, destination, _)| (source, destination)),
+        Some(("63.143.42.242".to_owned(), "192.168.1.194".to_owned()))
+    );
+}

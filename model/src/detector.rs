@@ -5,7 +5,10 @@
 //! and nothing else crosses the border, so that a new detector needs no re-tuning of the others.
 
 mod failing;
+mod hours;
+mod lone;
 mod novelty;
+mod oversized;
 mod rarity;
 mod rate;
 mod silence;
@@ -13,7 +16,10 @@ mod size;
 mod spread;
 
 pub use failing::{Failing, Refused};
+pub use hours::Hours;
+pub use lone::Lone;
 pub use novelty::Novelty;
+pub use oversized::Oversized;
 pub use rarity::Rarity;
 pub use rate::Rate;
 pub use silence::Silence;
@@ -43,6 +49,8 @@ pub struct Observation {
     pub duration_ns: Option<i64>,
     /// How often like this has been seen before, by the counts kept outside (trusted volume).
     pub more: f64,
+    /// Calls of its source that a minute has: among so many the most remarkable one is remarkable by chance.
+    pub crowd: f64,
 }
 
 impl Observation {
@@ -58,6 +66,7 @@ impl Observation {
             bytes: None,
             duration_ns: None,
             more: 1.0,
+            crowd: 1.0,
         }
     }
 
@@ -67,6 +76,13 @@ impl Observation {
     pub fn made_within(&self, seconds: i64) -> f64 {
         let is_older = self.duration_ns.is_some_and(|lasted| lasted > Span::seconds(seconds).0);
         if is_older { 0.0 } else { self.more }
+    }
+
+    /// What is left of the surprise of a single call among so many in a minute (Bonferroni): whoever calls a thousand
+    /// times a minute has a call among the biggest of a thousand in every one of them.
+    #[inline]
+    pub fn amid_crowd(&self, call: Deviation) -> Deviation {
+        Deviation { x: (call.x / self.crowd.max(1.0)).max(1.0), ..call }
     }
 }
 
@@ -107,10 +123,18 @@ pub enum Question {
     RareDestination,
     /// Does this caller use operations that it did not use before?
     NewOperation,
+    /// Is this operation rarely used by anybody?
+    RareOperation,
     /// Does it show a credential not seen before?
     NewCredential,
     /// Does it speak with a TLS stack not seen before?
     NewFingerprint,
+    /// Does it call from a network not seen before?
+    NewNetwork,
+    /// Does one replica alone do what is new, of several?
+    LoneReplica,
+    /// Does it call at an hour at which it never calls?
+    OffHours,
     /// Do its calls fail unlike before?
     Failing,
     /// Is it refused (401, 403) unlike before?
@@ -123,6 +147,8 @@ pub enum Question {
     Rate1h,
     /// Calls on this edge in ten minutes.
     EdgeRate,
+    /// Calls of this operation on this edge in ten minutes.
+    OperationRate,
     /// Calls of this destination in a minute.
     DestinationRate,
     /// New peers of this source in ten minutes.
@@ -133,6 +159,8 @@ pub enum Question {
     FanIn,
     /// Is the call bigger than usual on this edge?
     Bigger,
+    /// Are there more big calls than usual on this edge?
+    Oversized,
     /// Does it last longer than usual on this edge?
     Longer,
     /// Has this caller fallen silent?
@@ -143,24 +171,30 @@ pub enum Question {
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 26] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
         Self::NewOperation,
+        Self::RareOperation,
         Self::NewCredential,
         Self::NewFingerprint,
+        Self::NewNetwork,
+        Self::LoneReplica,
+        Self::OffHours,
         Self::Failing,
         Self::Refused,
         Self::Rate1m,
         Self::Rate10m,
         Self::Rate1h,
         Self::EdgeRate,
+        Self::OperationRate,
         Self::DestinationRate,
         Self::Spread10m,
         Self::Spread1h,
         Self::FanIn,
         Self::Bigger,
+        Self::Oversized,
         Self::Longer,
         Self::Silence,
         Self::Unwitnessed,
@@ -174,6 +208,8 @@ impl Question {
                 | Self::Rate10m
                 | Self::Rate1h
                 | Self::EdgeRate
+                | Self::OperationRate
+                | Self::Oversized
                 | Self::DestinationRate
                 | Self::Spread10m
                 | Self::Spread1h
@@ -188,19 +224,25 @@ impl Question {
             Self::RarePeer => "new-peer",
             Self::RareDestination => "rare-destination",
             Self::NewOperation => "new-operation",
+            Self::RareOperation => "rare-operation",
             Self::NewCredential => "new-credential",
             Self::NewFingerprint => "new-fingerprint",
+            Self::NewNetwork => "new-network",
+            Self::LoneReplica => "lone-replica",
+            Self::OffHours => "off-hours",
             Self::Failing => "failing",
             Self::Refused => "refused",
             Self::Rate1m => "rate-1m",
             Self::Rate10m => "rate-10m",
             Self::Rate1h => "rate-1h",
             Self::EdgeRate => "edge-rate",
+            Self::OperationRate => "operation-rate",
             Self::DestinationRate => "destination-rate",
             Self::Spread10m => "spread-10m",
             Self::Spread1h => "spread-1h",
             Self::FanIn => "fan-in",
             Self::Bigger => "bigger",
+            Self::Oversized => "oversized",
             Self::Longer => "longer",
             Self::Silence => "silence",
             Self::Unwitnessed => "unwitnessed",

@@ -6,8 +6,11 @@
 //! digits that pass Luhn's check) and `{text}` (percent-encoded or overlong text). Query, fragment and matrix
 //! parameters are dropped. Folding is idempotent and bounded: [`MAX_BYTES`] and [`MAX_SEGMENTS`], then `…`.
 
+mod sample;
 mod token;
 mod word;
+
+pub use self::sample::append_sample;
 
 /// No folded path is longer than this, in bytes.
 pub const MAX_BYTES: usize = 256;

@@ -2,6 +2,7 @@
 
 mod class;
 mod pod;
+mod tenancy;
 
 use std::{fmt, str::FromStr};
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use class::{Class, external, probe};
 pub use pod::workload_of_pod;
+pub use tenancy::{Tenancy, Tenant};
 
 /// How the identity of a party became known, best first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

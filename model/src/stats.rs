@@ -3,13 +3,15 @@
 mod bins;
 mod calibration;
 mod count;
+mod exposure;
 mod logarithm;
 mod step;
 mod tail;
 
 pub use bins::Bins;
 pub use calibration::{Calibration, ETable, e_value};
-pub use count::{Exposure, WindowCount};
+pub use count::WindowCount;
+pub use exposure::Exposure;
 pub use logarithm::log2;
 pub(crate) use step::Told;
 pub use tail::SizeTail;

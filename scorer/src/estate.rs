@@ -6,6 +6,7 @@ mod clocks;
 mod left_out;
 mod reports;
 mod streams;
+mod tenancies;
 mod witnesses;
 
 use std::sync::Arc;
@@ -17,7 +18,6 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::streams::{Part, Share};
 use self::{
     addresses::Addresses,
     clocks::Clocks,
@@ -26,7 +26,11 @@ use self::{
     streams::Streams,
     witnesses::Witnesses,
 };
-pub use self::{clocks::WrongClock, left_out::LeftOut};
+pub use self::{clocks::WrongClock, left_out::LeftOut, tenancies::PodAddresses};
+pub(crate) use self::{
+    streams::{Part, Share},
+    tenancies::Tenancies,
+};
 
 /// Everything of it; saved with every snapshot.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -206,10 +210,13 @@ impl Estate {
         self.addresses.learn(event);
     }
 
-    /// Who calls and who is called, as far as the stream itself has taught more than the record says.
+    /// Who calls and who is called, as far as the stream itself, or `tenancies`, have taught more than the record says.
     #[inline]
-    pub(crate) fn resolve(&mut self, event: Event<'_>) -> Resolved {
-        let mut resolve = |party| self.addresses.resolve(&party, event.report()).cloned();
+    pub(crate) fn resolve(&mut self, event: Event<'_>, tenancies: &mut Tenancies) -> Resolved {
+        let mut resolve = |party| {
+            let learned = self.addresses.resolve(&party, event.report()).cloned();
+            tenancies.resolve(&party, event.start(), learned)
+        };
         Resolved { source: resolve(event.source()), destination: resolve(event.destination()) }
     }
 }

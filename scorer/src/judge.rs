@@ -62,7 +62,7 @@ impl Source {
             self.episode = episode;
             self.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
         }
-        let place = self.instance(address, now);
+        let (place, _) = self.instance(address, now);
         self.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
     }
 

@@ -43,7 +43,11 @@ impl Scorer {
     /// What is not the sources' and counts towards the bound all the same.
     pub(crate) fn beside(&self) -> usize {
         let filters: usize = self.shards.iter().map(|shard| shard.forgotten.bytes()).sum();
-        filters + self.mesh.destination_bytes() + self.standings.len() * STANDING_BYTES + self.estate.bytes()
+        filters
+            + self.mesh.destination_bytes()
+            + self.standings.len() * STANDING_BYTES
+            + self.estate.bytes()
+            + self.tenancies.bytes()
     }
 
     /// Leaves to the sources what the rest does not take of the bound.

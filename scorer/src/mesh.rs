@@ -1,5 +1,16 @@
 //! What is known of the mesh as a whole: read by every shard from summaries that close every five seconds of event
 //! time, in every deployment alike, so that one process and ten give the same verdicts.
+//!
+//! # Layout
+//! - this file: the summaries, and what is read from them
+//! - `delta`: what one shard adds to the next
+//! - `operations`, `networks`: what everybody together uses, and from where
+//! - `context`: the evidence of neighbours
+
+mod context;
+mod delta;
+mod networks;
+mod operations;
 
 use std::sync::Arc;
 
@@ -8,16 +19,23 @@ use hashbrown::HashMap;
 use qualm_model::{
     baseline::{DestinationBaseline, Received, SiblingRate},
     detector::{Observation, Question},
-    evidence::{Climb, EpisodeCurve, Pace, QUESTIONS, Rates},
+    evidence::{EpisodeCurve, Pace, QUESTIONS, Rates},
     level::Level,
-    stats::{Bins, Calibration, ETable, Exposure, log2},
+    stats::{Calibration, ETable, Exposure, log2},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
 
+use self::context::Context;
+use self::operations::Operations;
+pub(crate) use self::operations::operation_key;
+pub(crate) use self::{
+    delta::{Called, Delta, DestinationDelta},
+    networks::{Arrival, FOREIGN, Networks},
+};
 use crate::{
     config::{Budget, arms_at},
-    tide::{Lap, Tide, lap},
+    tide::Tide,
 };
 
 /// A summary closes this often.
@@ -26,20 +44,8 @@ pub(crate) const SUMMARY: Span = Span::seconds(5);
 const LONGEST_GAP: Span = Span(3 * Span::DAY.0);
 /// Thresholds are read from the curve this often.
 const READ_CURVE: Span = Span(10 * Span::MINUTE.0);
-/// How much a minute of an identity that is at least watched weighs in the histogram of minutes: enough to adapt,
-/// too little for an attacker to raise the bar.
-const WATCHED_WEIGHT: f64 = 0.02;
-/// Neighbours' evidence counts for ten minutes and up to this many bits.
-const CONTEXT_MINUTES: i64 = 10;
-const CONTEXT_MOST: f64 = 8.0;
-
-/// Of each kind, what one shard adds to a summary at most: of a flood, a sample is enough.
-const SAMPLES: usize = 16_384;
-const MINUTES: usize = 1024;
 /// Destinations that one summary may add; the others are as new at the next.
 const NEW_DESTINATIONS: usize = 16_384;
-/// Sources whose evidence counts for their neighbours: far more than it takes for the most that counts.
-const CONTEXT_SOURCES: usize = 10_000;
 
 /// Bytes of one destination, its places in maps included; its name is a shard's.
 pub(crate) const DESTINATION_BYTES: usize = size_of::<Destination>() + 32 + 2 * 40;
@@ -49,89 +55,6 @@ const NAMESPACES: usize = 10_000;
 
 /// A source, whatever shard it lives in.
 pub(crate) type SourceKey = (u8, u32);
-
-/// A destination as a shard can name it: by where it stands in the mesh, or, where it is new, by its text.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) enum Called {
-    Known(u32),
-    New(Arc<str>),
-}
-
-/// What one shard saw of one destination since the last summary.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct DestinationDelta {
-    pub(crate) called: Called,
-    pub(crate) calls: f64,
-    /// Of these, those that did not begin long before.
-    pub(crate) made: f64,
-    pub(crate) weight: f64,
-    pub(crate) first_contacts: f64,
-    pub(crate) reported: bool,
-}
-
-/// What one shard adds to the next summary.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Delta {
-    samples: Vec<(Question, u16)>,
-    minutes: Vec<(f64, f64)>,
-    climbs: Vec<(Pace, Climb)>,
-    context: Vec<(SourceKey, i64, f64)>,
-    siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
-    laps: Vec<Lap>,
-    pub(crate) destinations: Vec<DestinationDelta>,
-    pub(crate) new_identities: u64,
-}
-
-impl Delta {
-    #[inline]
-    pub(crate) fn sample(&mut self, question: Question, x: f64) {
-        if self.samples.len() < SAMPLES {
-            self.samples.push((question, Bins::locate(x).0 as u16));
-        }
-    }
-
-    /// The best bits of an identity's minute; `watched` where its level is above *trusted*.
-    pub(crate) fn minute(&mut self, bits: f64, level: Level) {
-        if self.minutes.len() < MINUTES {
-            self.minutes.push((bits, if level >= Level::Watched { WATCHED_WEIGHT } else { 1.0 }));
-        }
-    }
-
-    pub(crate) fn climb(&mut self, pace: Pace, climb: Climb) {
-        if self.climbs.len() < MINUTES {
-            self.climbs.push((pace, climb));
-        }
-    }
-
-    pub(crate) fn context(&mut self, source: SourceKey, minute: i64, bits: f64) {
-        if self.context.len() < MINUTES {
-            self.context.push((source, minute, bits));
-        }
-    }
-
-    /// A closed minute of a source that is expected to call so often in one.
-    pub(crate) fn lap(&mut self, calls: f64, expected: f64) {
-        if self.laps.len() < MINUTES {
-            self.laps.extend(lap(calls, expected));
-        }
-    }
-
-    /// Whether there is nothing to add, as of most shards in a calm minute.
-    fn is_empty(&self) -> bool {
-        self.samples.is_empty()
-            && self.destinations.is_empty()
-            && self.minutes.is_empty()
-            && self.climbs.is_empty()
-            && self.context.is_empty()
-            && self.laps.is_empty()
-            && self.siblings.is_empty()
-            && self.new_identities == 0
-    }
-
-    pub(crate) fn siblings(&mut self, namespace: &Arc<str>) -> &mut SiblingRate {
-        self.siblings.entry(namespace.clone()).or_default()
-    }
-}
 
 /// Evidence that leads into a level, one number a clock; `None` where the level is not armed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -169,6 +92,8 @@ pub(crate) struct Mesh {
     read_at: Timestamp,
     thresholds: [Threshold; 4],
     identities: u64,
+    operations: Operations,
+    networks: Networks,
     context: Context,
     tide: Tide,
 }
@@ -191,6 +116,8 @@ impl Default for Mesh {
             read_at: Timestamp(i64::MIN),
             thresholds: Default::default(),
             identities: 0,
+            operations: Operations::default(),
+            networks: Networks::default(),
             context: Context::default(),
             tide: Tide::default(),
         }
@@ -271,6 +198,17 @@ impl Mesh {
 
     pub(crate) fn siblings(&self, namespace: &str) -> Option<&SiblingRate> {
         self.siblings.get(namespace)
+    }
+
+    /// Trusted calls of everybody with this operation; `None` where that is not known any more.
+    #[inline]
+    pub(crate) fn volume_of_operation(&self, operation: u64) -> Option<f64> {
+        self.operations.volume(operation)
+    }
+
+    /// The networks that are known.
+    pub(crate) fn networks(&self) -> &Networks {
+        &self.networks
     }
 
     /// Evidence on all *other* sources in the last ten minutes, at most eight bits.
@@ -356,6 +294,8 @@ impl Mesh {
             self.context.add(source, minute, bits);
         }
         delta.laps.drain(..).for_each(|lap| self.tide.add(lap));
+        delta.operations.drain(..).for_each(|(operation, weight)| self.operations.add(operation, weight));
+        delta.arrivals.drain(..).for_each(|arrival| self.networks.learn(arrival, seen.exposure.birth));
         // Even to drain an empty map costs.
         let siblings = (!delta.siblings.is_empty()).then(|| delta.siblings.drain());
         for (namespace, rate) in siblings.into_iter().flatten() {
@@ -458,54 +398,4 @@ impl Mesh {
     pub(crate) fn forget_identities(&mut self, count: u64) {
         self.identities = self.identities.saturating_sub(count);
     }
-}
-
-/// Best bits of every source in each of the last ten minutes.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Context {
-    best: HashMap<SourceKey, Vec<(i64, f64)>, FixedState>,
-    total: f64,
-    minute: i64,
-}
-
-impl Context {
-    fn add(&mut self, source: SourceKey, minute: i64, bits: f64) {
-        if self.best.len() >= CONTEXT_SOURCES && !self.best.contains_key(&source) {
-            return;
-        }
-        let minutes = self.best.entry(source).or_default();
-        match minutes.iter_mut().find(|(at, _)| *at == minute) {
-            Some((_, best)) => *best = best.max(bits),
-            None => minutes.push((minute, bits)),
-        }
-        self.minute = i64::MIN;
-    }
-
-    fn expire(&mut self, now: Timestamp) {
-        let minute = now.window(Span::MINUTE);
-        if minute == self.minute {
-            return;
-        }
-        self.minute = minute;
-        self.best.retain(|_, minutes| {
-            minutes.retain(|&(at, _)| at > minute - CONTEXT_MINUTES);
-            !minutes.is_empty()
-        });
-        // Summed in the order of size, so that the sum does not depend on the order of the map.
-        let mut all: Vec<f64> = self.best.values().map(|minutes| most(minutes)).collect();
-        all.sort_by(f64::total_cmp);
-        self.total = all.iter().sum();
-    }
-
-    fn of_others(&self, source: SourceKey, _now: Timestamp) -> f64 {
-        if self.total <= 0.0 {
-            return 0.0;
-        }
-        let own = self.best.get(&source).map_or(0.0, |minutes| most(minutes));
-        (self.total - own).clamp(0.0, CONTEXT_MOST)
-    }
-}
-
-fn most(minutes: &[(i64, f64)]) -> f64 {
-    minutes.iter().map(|&(_, bits)| bits).fold(0.0, f64::max)
 }

@@ -20,7 +20,7 @@ pub(crate) struct Pending {
 pub(crate) enum Taken {
     Source(u32, Vec<u8>),
     Edge((u32, u32), Vec<u8>),
-    Known(Attribute, Seen),
+    Known(Attribute, Vec<u8>),
 }
 
 /// What is to be removed.
@@ -77,12 +77,12 @@ impl Changed {
         }
     }
 
-    /// After an attribute has changed from `before`.
+    /// Before an attribute changes.
     #[inline]
-    pub(crate) fn touch_known(&mut self, attribute: Attribute, seen: &mut Seen, before: Seen) {
+    pub(crate) fn touch_known(&mut self, attribute: Attribute, seen: &mut Seen) {
         if seen.stamp != self.epoch {
             if self.is_pending(seen.stamp) {
-                self.pending.taken.push(Taken::Known(attribute, before));
+                self.pending.taken.push(Taken::Known(attribute, bytes(seen)));
             }
             seen.stamp = self.epoch;
             self.known.push(attribute);
@@ -114,7 +114,7 @@ impl Shard {
         {
             *left -= 1;
             let seen = self.known.get(&key).filter(|seen| seen.stamp != *epoch);
-            taken.extend(seen.map(|seen| Taken::Known(key, *seen)));
+            taken.extend(seen.map(|seen| Taken::Known(key, bytes(seen))));
         }
     }
 
@@ -133,8 +133,7 @@ impl Shard {
             self.changed.touch_edge(key, edge);
         }
         for (&attribute, seen) in &mut self.known {
-            let before = *seen;
-            self.changed.touch_known(attribute, seen, before);
+            self.changed.touch_known(attribute, seen);
         }
         (self.changed.names_from, self.changed.forgotten) = (0, true);
     }

@@ -12,12 +12,11 @@ use qualm_model::{
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::estate::{LeftOut, WrongClock};
-
+pub use crate::estate::{LeftOut, PodAddresses, WrongClock};
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
-    estate::{Estate, Part, Report, Share},
+    estate::{Estate, Part, Report, Share, Tenancies},
     judge::is_news,
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
@@ -98,6 +97,7 @@ pub struct Scorer {
     pub(crate) sweep_due: bool,
     pub(crate) order: Order,
     pub(crate) estate: Estate,
+    pub(crate) tenancies: Tenancies,
     door: Door,
 }
 
@@ -140,6 +140,7 @@ impl Scorer {
             sweep_due: false,
             order: Order::default(),
             estate: Estate::default(),
+            tenancies: Tenancies::default(),
             door: Door::default(),
         }
     }
@@ -253,7 +254,7 @@ impl Scorer {
                 return Observed::Part;
             }
         };
-        let resolved = self.estate.resolve(event);
+        let resolved = self.estate.resolve(event, &mut self.tenancies);
         let Some(ids) = self.door.ids(event, &resolved, &mut self.shards) else { return Observed::NoSource };
         let is_reported = share.calls > 0.0 && self.is_reported(event, ids);
         if self.estate.has_alone() {
@@ -452,7 +453,8 @@ fn strike(filter: Filter, source: &mut Source, now: Timestamp, values: &mut EVal
 }
 
 /// What may be asked of the later records of a call; who calls whom, how often and what for was asked at its first.
-const OF_LATER_RECORDS: [Question; 4] = [Question::Bigger, Question::Longer, Question::Failing, Question::Refused];
+const OF_LATER_RECORDS: [Question; 5] =
+    [Question::Bigger, Question::Oversized, Question::Longer, Question::Failing, Question::Refused];
 
 /// Takes back the answers that were given at the first record of the same call.
 #[inline]

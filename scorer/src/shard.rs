@@ -16,12 +16,18 @@ use crate::{
     names::Names,
     pending::{Gone, Pending},
     standing::Evidence,
+    tide::Round,
 };
 
 mod admitting;
 mod folding;
 mod judging;
+mod operation;
 mod release;
+mod users;
+
+pub(crate) use self::operation::Operation;
+use self::{release::is_shared, users::Users};
 
 /// Number of virtual shards: the unit of snapshot, memory and hand-over, independent of Kafka's partitions.
 pub(crate) const SHARDS: usize = 64;
@@ -31,6 +37,9 @@ const INSTANCES: usize = 64;
 const GRACE_EVERY: Span = Span(2 * Span::HOUR.0);
 /// Distinct operations kept for one edge; further ones are one operation.
 const OPERATIONS_AN_EDGE: u16 = 256;
+/// A service of the mesh inherits from its siblings, and its edges may be adopted, once the mesh is this old;
+/// before, everything is new and everything is learned.
+const SETTLED: Span = Span::DAY;
 /// Destinations that a shard tells the mesh of in one summary; what more are called is judged, and not learned.
 const TOUCHED: usize = 4096;
 /// The canonical id of what exceeds a cap.
@@ -78,6 +87,8 @@ pub(crate) struct Source {
     pub(crate) vouched: Option<Timestamp>,
     /// When it was last seen in an input that leaves something out.
     pub(crate) filtered: Option<Timestamp>,
+    /// Its minutes beside those expected, for the tide.
+    pub(crate) round: Round,
     /// When the last newcomers began to come.
     pub(crate) newcomers_since: Timestamp,
     #[serde(skip)]
@@ -88,10 +99,8 @@ pub(crate) struct Source {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Edge {
     pub(crate) baseline: EdgeBaseline,
-    pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
-    /// Instances that used it, by their place in the source's list.
-    pub(crate) users: u64,
+    pub(crate) users: Users,
     /// When it was recognised as a change of the service rather than of one replica.
     pub(crate) adopted: Option<Timestamp>,
     pub(crate) operations: u16,
@@ -108,11 +117,12 @@ pub(crate) enum Attribute {
     Fingerprint { source: u32, fingerprint: u32 },
 }
 
-/// When an attribute was seen, and how often.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+/// When an attribute was seen, and how often; of an operation, also what is usual.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Seen {
     pub(crate) last: Timestamp,
     pub(crate) count: u32,
+    pub(crate) operation: Option<Box<Operation>>,
     #[serde(skip)]
     pub(crate) stamp: u32,
 }
@@ -215,6 +225,7 @@ const NAME_BYTES: usize = 64 + 24 + 2 * (size_of::<u32>() + size_of::<Arc<str>>(
 pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 48 + 640 + 2 * NAME_BYTES;
 pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 48 + 208 + 2 * size_of::<Link>() + NAME_BYTES;
 pub(crate) const KNOWN_BYTES: usize = 2 * (size_of::<Attribute>() + size_of::<Seen>()) + NAME_BYTES;
+pub(crate) const OPERATION_BYTES: usize = size_of::<Operation>() + 16;
 pub(crate) const INSTANCE_BYTES: usize = 2 * size_of::<Instance>() + NAME_BYTES;
 
 impl Source {
@@ -233,11 +244,11 @@ impl Source {
         ordinal
     }
 
-    /// The place of an instance in the list, added where it is new.
-    pub(crate) fn instance(&mut self, address: u32, now: Timestamp) -> usize {
+    /// The place of an instance in the list, added where it is new, and whether it was.
+    pub(crate) fn instance(&mut self, address: u32, now: Timestamp) -> (usize, bool) {
         if let Some(place) = self.instances.iter().position(|instance| instance.address == address) {
             self.instances[place].last = self.instances[place].last.max(now);
-            return place;
+            return (place, false);
         }
         if now - self.newcomers_since > GRACE_EVERY {
             self.newcomers_since = now;
@@ -245,12 +256,12 @@ impl Source {
         let instance = Instance { address, first: now, last: now, odds: 0.0 };
         if self.instances.len() < INSTANCES {
             self.instances.push(instance);
-            return self.instances.len() - 1;
+            return (self.instances.len() - 1, true);
         }
         // The one not heard of for longest has gone; its place is free.
         let oldest = (0..INSTANCES).min_by_key(|&place| self.instances[place].last).unwrap_or_default();
         self.instances[oldest] = instance;
-        oldest
+        (oldest, true)
     }
 }
 

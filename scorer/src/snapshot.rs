@@ -185,6 +185,10 @@ impl Scorer {
             begin_shard(index as u8, shard, &mut puts);
         }
         let reach = std::mem::take(&mut self.reach);
+        // Where nobody tells of pods it never changes.
+        if std::mem::take(&mut self.tenancies.is_changed) || reach == Reach::Base {
+            puts.push(Put::Meta("tenancies", bytes(&self.tenancies)));
+        }
         self.collecting = Some(Changes { puts, reach, covered, first: None });
     }
 

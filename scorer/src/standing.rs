@@ -25,13 +25,14 @@ const CAUSES: usize = 8;
 const REPEATED: f64 = 0.5;
 
 /// Questions whose answer is a quantity of calls that are usual in kind.
-const MORE_OF_THE_SAME: [Question; 7] = [
+const MORE_OF_THE_SAME: [Question; 8] = [
     Question::Rate1m,
     Question::Rate10m,
     Question::Rate1h,
     Question::EdgeRate,
     Question::DestinationRate,
     Question::Bigger,
+    Question::Oversized,
     Question::Longer,
 ];
 

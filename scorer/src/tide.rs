@@ -6,12 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::mesh::SUMMARY;
 
-/// Bins of the ratio of a minute's calls to the expected ones, eight to a factor of `e`, from `e^−3` to `e^3`.
+/// Bins of the ratio of calls to the expected ones, eight to a factor of `e`, from `e^−3` to `e^3`.
 const PER_NAT: f64 = 8.0;
 const NATS: f64 = 3.0;
 const BINS: usize = 2 * (PER_NAT * NATS) as usize;
-/// A minute with fewer expected calls says nothing about a rise.
+/// Fewer expected calls say nothing about a rise: minutes of a calm source are taken together until there are so many.
 const LEAST_EXPECTED: f64 = 2.0;
+/// Minutes that are taken together at most: what was longer ago is no part of the present.
+const MOST_MINUTES: i64 = 30;
 /// Who calls much weighs no more than so many calls: the tide is what most do, not what the greatest do.
 const MOST_WEIGHT: f64 = 10.0;
 /// Weight that a median rests on: some three minutes of half a dozen lively sources or more of calmer ones.
@@ -38,16 +40,41 @@ impl Default for Tide {
     }
 }
 
-/// A minute of one source: what it weighs, and in which bin.
+/// Some minutes of one source: what they weigh, and in which bin.
 pub(crate) type Lap = (u16, f64);
 
-/// The calls of a closed minute beside those expected; `None` where they say nothing.
-pub(crate) fn lap(calls: f64, expected: f64) -> Option<Lap> {
-    if expected < LEAST_EXPECTED || calls <= 0.0 {
-        return None;
+/// The calls of one source beside those expected, from minute to minute until they say something.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Round {
+    /// The first minute that is not in it.
+    minute: i64,
+    minutes: i64,
+    calls: f64,
+    expected: f64,
+}
+
+impl Round {
+    /// Takes in the minute that was closed with so many `calls`, and the silent ones between it and `minute`, which is
+    /// open now; `usual` are the expected calls a minute. Returns what they say once enough was expected.
+    pub(crate) fn add(&mut self, minute: i64, calls: f64, usual: f64) -> Option<Lap> {
+        let elapsed = minute - self.minute;
+        if self.minutes + elapsed > MOST_MINUTES {
+            *self = Self { minute, ..Self::default() };
+            // A source that was silent for long begins anew; a lively one has its minute counted.
+            return if elapsed == 1 { self.add(minute, calls, usual) } else { None };
+        }
+        self.minute = minute;
+        self.minutes += elapsed.max(1);
+        self.calls += calls;
+        self.expected += usual * elapsed.max(1) as f64;
+        if self.expected < LEAST_EXPECTED {
+            return None;
+        }
+        let Self { calls, expected, .. } = std::mem::replace(self, Self { minute, ..Self::default() });
+        // Half a call more: a round without any is far below what is usual, not infinitely far.
+        let place = (libm::log((calls + 0.5) / (expected + 0.5)) + NATS) * PER_NAT;
+        Some((place.clamp(0.0, (BINS - 1) as f64) as u16, expected.min(MOST_WEIGHT)))
     }
-    let place = (libm::log(calls / expected) + NATS) * PER_NAT;
-    Some((place.clamp(0.0, (BINS - 1) as f64) as u16, expected.min(MOST_WEIGHT)))
 }
 
 impl Tide {
@@ -97,6 +124,10 @@ mod tests {
     const BIRTH: Timestamp = Timestamp(0);
     const LATER: Timestamp = Timestamp(Span::DAY.0 * 2);
 
+    fn lap(calls: f64, expected: f64) -> Option<Lap> {
+        Round::default().add(1, calls, expected)
+    }
+
     fn after(laps: impl IntoIterator<Item = (f64, f64)>) -> f64 {
         let mut tide = Tide::default();
         laps.into_iter().filter_map(|(calls, expected)| lap(calls, expected)).for_each(|lap| tide.add(lap));
@@ -127,6 +158,23 @@ mod tests {
         assert_eq!((at_once.height(), in_steps.height()), (1.0, 1.0));
         let total = |tide: &Tide| tide.bins.iter().sum::<f64>();
         assert!((total(&at_once) - total(&in_steps)).abs() < 1e-6, "{} {}", total(&at_once), total(&in_steps));
+    }
+
+    #[test]
+    fn minutes_of_a_calm_source_are_taken_together_silent_ones_among_them() {
+        let mut round = Round { minute: 10, ..Round::default() };
+        assert_eq!(round.add(11, 1.0, 0.5), None);
+        assert_eq!(round.add(12, 1.0, 0.5), None);
+        let (bin, weight) = round.add(14, 0.0, 0.5).expect("two calls were expected in four minutes");
+        assert_eq!((weight, i64::from(bin)), (2.0, (PER_NAT * NATS) as i64), "as many as expected");
+        assert_eq!(round, Round { minute: 14, ..Round::default() });
+    }
+
+    #[test]
+    fn what_came_after_a_long_silence_is_not_laid_beside_the_silence() {
+        let mut round = Round { minute: 10, ..Round::default() };
+        assert_eq!(round.add(500, 3.0, 1.0), None);
+        assert!(round.add(501, 3.0, 3.0).is_some());
     }
 
     #[test]

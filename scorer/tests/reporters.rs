@@ -306,7 +306,7 @@ fn a_restart_forgets_no_report() {
 }
 
 /// Who holds another's credential calls from elsewhere: what the called's proxies see, no caller's proxy tells of.
-const ELSEWHERE: &str = "10.9.9.9";
+const ELSEWHERE: &str = "10.0.9.9";
 
 /// The last hour, in which one call in twenty of one service is made with its credential somewhere else.
 fn borrowed(reports: &[Report]) -> Vec<Report> {

@@ -5,6 +5,8 @@ use std::path::Path;
 use qualm_ingest::{
     config::{self, FileConfig, KafkaConfig},
     kafka::{probe, probe_written},
+    kubernetes::{KubernetesConfig, KubernetesError, PodWatch},
+    registry::Client,
 };
 
 use super::Findings;
@@ -43,6 +45,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
         }
     }
     clusters(config, found);
+    pods(config, found);
     archives(config, found);
     alerts(config, found);
     written(config, found);
@@ -63,6 +66,38 @@ fn clusters(config: &Config, found: &mut Findings) {
             unnamed.join(", ")
         );
         found.warn("inputs", text);
+    }
+}
+
+/// Whether the clusters whose pods are to be watched let Qualm do so.
+fn pods(config: &Config, found: &mut Findings) {
+    if config.kubernetes.is_empty() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let Ok(runtime) = runtime else { return found.fail("pods", "no runtime to ask the Kubernetes API with") };
+    let asked = |section: &KubernetesConfig| {
+        runtime.block_on(async {
+            let watch = PodWatch::open(section).await?;
+            let answer = watch.probe().await;
+            answer.map(|()| watch)
+        })
+    };
+    for section in &config.kubernetes {
+        match asked(section) {
+            Ok(watch) if watch.is_verified() => found.ok("pods", format!("{} tells of its pods", watch.address())),
+            Ok(watch) => found.warn(
+                "pods",
+                format!(
+                    "{} tells of its pods, and need not prove who it is; give the kubeconfig its \
+                     certificate-authority in place of insecure-skip-tls-verify",
+                    watch.address()
+                ),
+            ),
+            // What needs mending keeps nothing else from running, but the section it is.
+            Err(error @ KubernetesError::Api { .. }) => found.warn("pods", error.to_string()),
+            Err(error) => found.fail("pods", error.to_string()),
+        }
     }
 }
 
@@ -89,6 +124,7 @@ fn topics(kafka: &KafkaConfig, found: &mut Findings) {
     if kafka.topics.is_empty() {
         return;
     }
+    registry(kafka, found);
     for (name, answer) in probe(kafka, PATIENCE) {
         match answer {
             Err(error) => found.fail("kafka", error.to_string()),
@@ -100,6 +136,21 @@ fn topics(kafka: &KafkaConfig, found: &mut Findings) {
                 found.ok("kafka", format!("{}: topic {name}, {partitions} partition{many}{what}", kafka.brokers));
             }
         }
+    }
+}
+
+/// Whether the schema registry of a cluster answers, also to what is shown to it.
+fn registry(kafka: &KafkaConfig, found: &mut Findings) {
+    if !kafka.registry.is_set() {
+        return;
+    }
+    let client = match Client::new(&kafka.registry) {
+        Ok(client) => client,
+        Err(error) => return found.fail("registry", error.to_string()),
+    };
+    match client.probe() {
+        Ok(kinds) => found.ok("registry", format!("{}: schemas of {}", kafka.registry.url, kinds.join(", "))),
+        Err(error) => found.fail("registry", error.to_string()),
     }
 }
 

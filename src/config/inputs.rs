@@ -14,6 +14,7 @@ use super::Config;
 pub(super) fn check(config: &Config) -> Result<(), String> {
     topics(config)?;
     files(config)?;
+    clusters(config)?;
     if config.history.format == Format::Mapped {
         return Err(
             "[history] format: archives cannot be `mapped`, there is no key for a mapping; name another format, \
@@ -39,6 +40,7 @@ fn topics(config: &Config) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for kafka in &config.kafka {
         bounded("kafka", kafka.max_record_bytes)?;
+        kafka.registry.check().map_err(|error| error.to_string())?;
         for topic in &kafka.topics {
             attainable(&format!("[[kafka]] topic {}", topic.name), topic.max_level)?;
             if !seen.insert((&kafka.brokers, &kafka.group, &topic.name)) {
@@ -70,6 +72,17 @@ fn files(config: &Config) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn clusters(config: &Config) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    match config.kubernetes.iter().find(|section| !seen.insert(&section.cluster)) {
+        Some(section) => Err(format!(
+            "[[kubernetes]] cluster = \"{}\": stands twice; give each cluster its name, as its records have it",
+            section.cluster
+        )),
+        None => Ok(()),
+    }
 }
 
 fn bounded(section: &str, max_record_bytes: usize) -> Result<(), String> {
@@ -108,6 +121,7 @@ mod tests {
                 "a stands twice for group qualm",
             ),
             ("[[kafka]]\nmax_record_bytes = 0\n", "[[kafka]] max_record_bytes"),
+            ("[[kubernetes]]\n[[kubernetes]]\n", "[[kubernetes]] cluster = \"\": stands twice"),
             ("[[file]]\nmax_record_bytes = 0\n", "[[file]] max_record_bytes"),
             ("[[file]]\nmax_level = \"revoked\"\n", "no behaviour leads to `revoked`"),
             ("[history]\nformat = \"mapped\"\n", "[history] format"),

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use qualm_ingest::parse::Format;
+use qualm_ingest::{config::RegistryConfig, parse::Format};
 use qualm_model::event::Filter;
 
 use super::topic::Where;
@@ -43,6 +43,7 @@ pub(super) fn text(looked: &Looked<'_>, (format, filter): (Format, Filter), mapp
                 let pairs: Vec<String> = place.properties.iter().map(pair).collect();
                 let _ = writeln!(text, "properties = {{ {} }}", pairs.join(", "));
             }
+            write_registry(&place.registry, &mut text);
         }
         Looked::Files(files) => {
             for file in *files {
@@ -56,6 +57,23 @@ pub(super) fn text(looked: &Looked<'_>, (format, filter): (Format, Filter), mapp
     text
 }
 
+fn write_registry(registry: &RegistryConfig, text: &mut String) {
+    if !registry.is_set() {
+        return;
+    }
+    let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+    let keys = [
+        ("url", registry.url.clone()),
+        ("user", registry.user.clone()),
+        ("password_file", file(&registry.password_file)),
+        ("token_file", file(&registry.token_file)),
+        ("ca_file", file(&registry.ca_file)),
+    ];
+    let set = keys.iter().filter(|(_, value)| !value.is_empty());
+    let set: Vec<String> = set.map(|(key, value)| format!("{key} = {}", quoted(value))).collect();
+    let _ = writeln!(text, "registry = {{ {} }}", set.join(", "));
+}
+
 /// Writes it, unless the file is there already.
 pub(super) fn write(path: &Path, text: &str) -> Result<()> {
     let file = OpenOptions::new().write(true).create_new(true).open(path);
@@ -66,6 +84,11 @@ pub(super) fn write(path: &Path, text: &str) -> Result<()> {
         file => file.with_context(|| format!("{}: cannot be written", path.display()))?,
     };
     file.write_all(text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))
+}
+
+/// Writes a mapping that comes with Qualm, unless it is there already.
+pub(super) fn write_mapping(path: &Path, text: &str) -> Result<()> {
+    if std::fs::read_to_string(path).is_ok_and(|there| there == text) { Ok(()) } else { write(path, text) }
 }
 
 fn quoted(text: &str) -> String {

@@ -35,14 +35,17 @@ struct Question {
     needs: fn(&Present) -> u64,
     /// What to call it where the format is not Envoy's.
     field: &'static str,
+    /// The keys of a mapping that hold it.
+    mapped: &'static [&'static str],
     envoy: &'static [&'static str],
 }
 
 const QUESTIONS: [Question; 9] = [
     Question {
-        text: "who calls, proven by a certificate (without it: watched at most)",
-        needs: |present| present.verified,
+        text: "who calls, proven by a certificate or vouched for by a mapping (without it: watched at most)",
+        needs: |present| present.vouched,
         field: "the verified peer identity",
+        mapped: &["source"],
         envoy: &[
             r#""downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%""#,
             r#""downstream_local_uri_san": "%DOWNSTREAM_LOCAL_URI_SAN%""#,
@@ -54,18 +57,21 @@ const QUESTIONS: [Question; 9] = [
         text: "which replica calls (without it a whole service is judged and denied)",
         needs: |present| present.address,
         field: "the caller's direct address",
+        mapped: &["source_ip"],
         envoy: &[r#""downstream_direct_remote_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%""#],
     },
     Question {
         text: "what is asked for: new operations",
         needs: |present| present.operation,
         field: "method and path, or another name of the operation",
+        mapped: &["operation"],
         envoy: &[r#""method": "%REQ(:METHOD)%""#, r#""path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%""#],
     },
     Question {
         text: "does it fail, is it refused, unlike before",
         needs: |present| present.outcome,
         field: "the status or outcome",
+        mapped: &["status", "outcome"],
         envoy: &[
             r#""response_code": "%RESPONSE_CODE%""#,
             r#""grpc_status_number": "%GRPC_STATUS_NUMBER%""#,
@@ -76,18 +82,21 @@ const QUESTIONS: [Question; 9] = [
         text: "is it bigger than usual",
         needs: |present| present.bytes,
         field: "bytes in both directions",
+        mapped: &["bytes_in", "bytes_out"],
         envoy: &[r#""bytes_received": "%BYTES_RECEIVED%""#, r#""bytes_sent": "%BYTES_SENT%""#],
     },
     Question {
         text: "does it last longer than usual",
         needs: |present| present.duration,
         field: "the duration",
+        mapped: &["duration_s"],
         envoy: &[r#""duration": "%DURATION%""#],
     },
     Question {
         text: "does it speak with another TLS stack",
         needs: |present| present.fingerprint,
         field: "a JA4 or JA3 fingerprint",
+        mapped: &[],
         envoy: &[
             r#""tls_ja4_fingerprint": "%TLS_JA4_FINGERPRINT%""#,
             r"(and the listener's tls_inspector with enable_ja4_fingerprinting: true)",
@@ -97,6 +106,7 @@ const QUESTIONS: [Question; 9] = [
         text: "does it show a new credential",
         needs: |present| present.credential,
         field: "the certificate's serial, or the id of the token",
+        mapped: &["credential"],
         envoy: &[
             r#""downstream_peer_serial": "%DOWNSTREAM_PEER_SERIAL%""#,
             r#""downstream_peer_cert_v_start": "%DOWNSTREAM_PEER_CERT_V_START%""#,
@@ -107,6 +117,7 @@ const QUESTIONS: [Question; 9] = [
         text: "is it one call that both proxies report, is it a repetition",
         needs: |present| present.record_id,
         field: "a request id",
+        mapped: &["record_id"],
         envoy: &[r#""request_id": "%REQ(X-REQUEST-ID)%""#],
     },
 ];
@@ -136,7 +147,12 @@ fn lines(question: &Question, format: Option<Format>) -> Vec<String> {
             lines.extend(question.envoy.iter().map(|&line| line.to_owned()));
             lines
         }
-        Some(Format::Mapped) => vec![format!("in the mapping, under [fields]: {}", question.field)],
+        Some(Format::Mapped) if question.mapped.is_empty() => vec![format!("{}: no mapping reads it", question.field)],
+        Some(Format::Mapped) => {
+            let key = |key: &&str| format!("{key} = \"{{column}}\"");
+            let keys: Vec<String> = question.mapped.iter().map(key).collect();
+            vec![format!("to the mapping, under [fields], where there is such a column: {}", keys.join(", "))]
+        }
         Some(other) => vec![format!("{}, which {other} records do not carry here", question.field)],
         None => Vec::new(),
     }

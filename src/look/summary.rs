@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{
     Reading,
     questions::{self, Asked},
+    schemas::Schema,
     survey::{Survey, Tally},
 };
 
@@ -43,6 +44,8 @@ pub(super) struct Summary {
     pub(super) events: u64,
     pub(super) parts: u64,
     pub(super) formats: Vec<Share>,
+    /// The shipped mapping that reads it.
+    pub(super) mapping: Option<String>,
     pub(super) foreign: Refused,
     pub(super) invalid: BTreeMap<&'static str, Refused>,
     pub(super) first: Option<String>,
@@ -74,6 +77,8 @@ pub(super) struct Stored {
     pub(super) records: u64,
     /// From its oldest to its newest record.
     pub(super) history_s: Option<f64>,
+    /// The schemas whose ids stand in front of its records.
+    pub(super) schemas: Vec<Schema>,
 }
 
 /// A share of the records.
@@ -125,6 +130,7 @@ impl Summary {
             partitions: topic.partitions,
             records: topic.records,
             history_s: topic.oldest.zip(topic.newest).map(|(oldest, newest)| (newest - oldest).as_seconds()),
+            schemas: topic.schemas.clone(),
         });
         let history = stored.as_ref().and_then(|stored| stored.history_s).unwrap_or(span.as_seconds());
         Self {
@@ -141,6 +147,7 @@ impl Summary {
                 .into_iter()
                 .map(|(format, count)| Share { name: format.to_string(), share: share(count) })
                 .collect(),
+            mapping: reading.shipped.map(|shipped| format!("datasets/mappings/{}", shipped.file())),
             foreign: refused(&survey.foreign),
             invalid: survey.invalid.iter().map(|(&why, tally)| (why, refused(tally))).collect(),
             first: survey.span.and_then(|(first, _)| rfc3339(first)),

@@ -7,7 +7,8 @@ use std::{
 
 use qualm_ingest::{
     parse::{Format, Parser},
-    source::Rejection,
+    registry::schema_id,
+    source::{Invalid, Rejection},
 };
 use qualm_model::{
     event::{Event, EventBatch, EventBuilder, Kind, Outcome, Position, Reporter},
@@ -24,6 +25,10 @@ const CALLS: usize = 500_000;
 const SAMPLES: usize = 20_000;
 /// Bytes shown of an example.
 const EXAMPLE: usize = 200;
+/// Records kept as they came, to find out what they are.
+pub(super) const KEPT: usize = 256;
+/// And no more bytes of them.
+const KEPT_BYTES: u64 = 1 << 20;
 /// Records between two looks at what was understood.
 const BATCH: usize = 4096;
 
@@ -46,6 +51,8 @@ pub(super) struct Identity {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Present {
     pub(super) verified: u64,
+    /// By a certificate, or by whoever wrote the mapping.
+    pub(super) vouched: u64,
     pub(super) operation: u64,
     pub(super) outcome: u64,
     pub(super) bytes: u64,
@@ -80,6 +87,7 @@ pub(super) struct Survey {
     builder: EventBuilder,
     arrivals: Vec<Option<Timestamp>>,
     salt: RandomState,
+    kept: Vec<Vec<u8>>,
     pub(super) records: u64,
     pub(super) bytes: u64,
     pub(super) events: u64,
@@ -137,6 +145,7 @@ impl Survey {
             builder: EventBuilder::new(),
             arrivals: Vec::new(),
             salt: RandomState::new(),
+            kept: Vec::new(),
             records: 0,
             bytes: 0,
             events: 0,
@@ -165,6 +174,23 @@ impl Survey {
         &mut self.parser
     }
 
+    /// The first records, as they came.
+    pub(super) fn kept(&self) -> &[Vec<u8>] {
+        &self.kept
+    }
+
+    /// The records that were kept, read by another parser.
+    pub(super) fn again(self, parser: Parser) -> Self {
+        let mut again = Self::new(parser, Format::Mapped);
+        for record in &self.kept {
+            if again.parser.is_record(record).unwrap_or(true) {
+                again.take(record, None);
+            }
+        }
+        again.finish();
+        again
+    }
+
     /// The formats that were found, most frequent first.
     pub(super) fn formats(&self) -> Vec<(Format, u64)> {
         match self.named {
@@ -178,6 +204,9 @@ impl Survey {
     pub(super) fn take(&mut self, record: &[u8], arrived: Option<Timestamp>) {
         self.records += 1;
         self.bytes += record.len() as u64;
+        if self.kept.len() < KEPT && self.bytes <= KEPT_BYTES {
+            self.kept.push(record.to_vec());
+        }
         let before = self.builder.len();
         if let Err(why) = self.parser.parse(record, Position::default(), &mut self.builder) {
             self.reject(record, why);
@@ -185,6 +214,19 @@ impl Survey {
         self.arrivals.resize(self.arrivals.len() + self.builder.len() - before, arrived);
         if self.builder.len() >= BATCH {
             self.finish();
+        }
+    }
+
+    /// Takes in a record behind a schema id that cannot be read. What is in it is not shown: nobody knows what of it is
+    /// a secret.
+    pub(super) fn refuse(&mut self, record: &[u8], why: Invalid) {
+        self.records += 1;
+        self.bytes += record.len() as u64;
+        let tally = self.invalid.entry(why.as_str()).or_default();
+        tally.count += 1;
+        if tally.example.is_empty() {
+            let id = schema_id(record).map_or_else(String::new, |id| format!(" of schema {id}"));
+            tally.example = format!("{} bytes{id}", record.len());
         }
     }
 
@@ -239,6 +281,7 @@ impl Survey {
         let (source, present) = (event.source(), &mut self.present);
         let note = |count: &mut u64, is_there: bool| *count += u64::from(is_there);
         note(&mut present.verified, source.provenance() == Provenance::Certificate);
+        note(&mut present.vouched, matches!(source.provenance(), Provenance::Certificate | Provenance::Declared));
         note(&mut present.operation, !event.operation().is_empty() || event.kind() == Kind::Connection);
         note(&mut present.outcome, event.outcome() != Outcome::Unknown);
         note(&mut present.bytes, event.bytes_in().or(event.bytes_out()).is_some());
@@ -351,7 +394,7 @@ fn place_for<'a>(identities: &'a mut HashMap<String, Identity>, name: &str) -> O
 fn example(record: &[u8]) -> String {
     let text = String::from_utf8_lossy(&record[..record.len().min(4 * EXAMPLE)]);
     let mut folded = String::new();
-    fold::append_text(&text, &mut folded);
+    fold::append_sample(&text, &mut folded);
     let end = folded.floor_char_boundary(EXAMPLE.min(folded.len()));
     let cut = if end < folded.len() || record.len() > 4 * EXAMPLE { " …" } else { "" };
     let printable = folded[..end].chars().map(|c| if c.is_control() { ' ' } else { c });

@@ -6,13 +6,18 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use qualm_ingest::config::RegistryConfig;
 use qualm_model::time::Timestamp;
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
 };
 
-use super::{survey::Survey, words::Progress};
+use super::{
+    schemas::{Schema, Schemas},
+    survey::Survey,
+    words::Progress,
+};
 
 /// How long a broker may take to answer one question.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -30,6 +35,8 @@ pub(super) struct Topic {
     /// When its oldest and its newest record arrived.
     pub(super) oldest: Option<Timestamp>,
     pub(super) newest: Option<Timestamp>,
+    /// The schemas whose ids stand in front of its records.
+    pub(super) schemas: Vec<Schema>,
 }
 
 /// Where to look.
@@ -37,11 +44,13 @@ pub(super) struct Where<'a> {
     pub(super) brokers: &'a str,
     pub(super) topic: &'a str,
     pub(super) properties: &'a BTreeMap<String, String>,
+    pub(super) registry: RegistryConfig,
 }
 
 /// Reads the latest `most` records, for `patience` at most.
 pub(super) fn read(place: &Where<'_>, most: u64, patience: Duration, survey: &mut Survey) -> Result<Topic> {
     let consumer = connect(place)?;
+    let mut schemas = Schemas::new(&place.registry, survey.parser().max_record_bytes())?;
     let ends = ends(&consumer, place)?;
     let mut topic = Topic {
         partitions: ends.len(),
@@ -65,10 +74,15 @@ pub(super) fn read(place: &Where<'_>, most: u64, patience: Duration, survey: &mu
         left -= 1;
         let arrived = message.timestamp().to_millis().map(|millis| Timestamp(millis.saturating_mul(1_000_000)));
         topic.newest = topic.newest.max(arrived);
-        survey.take(message.payload().unwrap_or_default(), arrived);
+        let record = message.payload().unwrap_or_default();
+        match schemas.read(record) {
+            Ok(row) => survey.take(row, arrived),
+            Err(why) => survey.refuse(record, why),
+        }
         progress.reached(total - left);
     }
     survey.finish();
+    topic.schemas = schemas.told();
     Ok(topic)
 }
 

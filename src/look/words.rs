@@ -10,6 +10,7 @@ use qualm_model::identity::Hierarchy;
 
 use super::{
     questions::Answer,
+    schemas::Schema,
     summary::{Edge, Refused, Summary},
 };
 
@@ -50,6 +51,14 @@ pub(super) fn say(text: &str) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 
+/// Writes the skeleton of a mapping.
+pub(super) fn say_skeleton(skeleton: &str) -> io::Result<()> {
+    say(
+        "\nThese look like columns, or keys, of somebody's own. A mapping tells which is what; of this one, complete what has a `?`:\n\n",
+    )?;
+    say(&skeleton.lines().fold(String::new(), |text, line| text + "    " + line + "\n"))
+}
+
 /// The whole answer.
 pub(super) fn told(summary: &Summary) -> String {
     let mut text = String::new();
@@ -87,9 +96,30 @@ fn head(text: &mut String, summary: &Summary) {
     for format in &summary.formats {
         let _ = writeln!(text, "  {:<16} {:>6.2} %", format.name, 100.0 * format.share);
     }
+    if let Some(mapping) = &summary.mapping {
+        let _ =
+            writeln!(text, "  This is what the mapping {mapping} reads; its head says what each column is taken for.");
+    }
     refused(text, "foreign", "no access logs: counted apart, never an error", &summary.foreign);
     for (why, tally) in &summary.invalid {
         refused(text, &format!("invalid: {why}"), "cannot be read", tally);
+    }
+    if let Some(topic) = &summary.topic {
+        schemas(text, &topic.schemas);
+    }
+}
+
+fn schemas(text: &mut String, schemas: &[Schema]) {
+    for schema in schemas {
+        let known = if schema.is_known { "" } else { ", by the looks of them" };
+        let Schema { id, records, kind, .. } = schema;
+        let _ = writeln!(text, "  schema {id:<9} {records:>8} records have its id in front: {kind}{known}");
+    }
+    if schemas.iter().any(|schema| !schema.is_known && !schema.is_asked && schema.kind != "JSON") {
+        text.push_str(
+            "  They can be read with the schema registry. Look again with --registry URL, and add to [[kafka]]:\n    \
+             registry = { url = \"https://REGISTRY:8081\" }\n",
+        );
     }
 }
 
@@ -103,10 +133,10 @@ fn refused(text: &mut String, name: &str, meaning: &str, tally: &Refused) {
 fn mesh(text: &mut String, summary: &Summary) {
     let _ = writeln!(
         text,
-        "\nMesh\n  {} identities call {} destinations over {} edges; {} of them are proven by a certificate ({:.0} % of the calls).",
-        summary.identities,
-        summary.destinations,
-        summary.edges,
+        "\nMesh\n  {} call {} over {}; {} of them are proven by a certificate ({:.0} % of the calls).",
+        counted(summary.identities, "identity", "identities"),
+        counted(summary.destinations, "destination", "destinations"),
+        counted(summary.edges, "edge", "edges"),
         summary.verified_identities,
         100.0 * summary.verified_share
     );
@@ -124,13 +154,16 @@ fn mesh(text: &mut String, summary: &Summary) {
     let _ = writeln!(text, "  Rarest: {}", rarest.collect::<Vec<_>>().join(", "));
     if !summary.clusters_named {
         text.push_str(
-            "  No cluster is named. With more than one cluster, set `cluster` at the topic: the same principal in two \
+            "  No cluster is named. With more than one cluster, set `cluster` at the topic or file: the same principal in two \
              clusters is two identities.\n",
         );
     }
 }
 
 fn arrow(edge: &Edge) -> String {
+    if edge.destination.is_empty() {
+        return format!("{} (to nobody named)", short(&edge.source));
+    }
     format!("{} ──▶ {}", short(&edge.source), short(&edge.destination))
 }
 
@@ -160,6 +193,12 @@ fn reporting(text: &mut String, summary: &Summary) {
 fn time(text: &mut String, summary: &Summary) {
     if let (Some(first), Some(last)) = (&summary.first, &summary.last) {
         let _ = writeln!(text, "\nTime\n  from {first} to {last} ({})", length(summary.span_s));
+        // Where the years of records without one begin.
+        if first.starts_with("1972") {
+            text.push_str(
+                "  the records name no year: 1972 and the next stand in; a shipper's envelope would tell it\n",
+            );
+        }
     }
     if let Some(delay) = &summary.delay_s {
         let _ = writeln!(
@@ -192,6 +231,10 @@ fn asked(text: &mut String, summary: &Summary) {
             rest.iter().for_each(|line| text.push_str(&format!("             {line}\n")));
         }
     }
+}
+
+fn counted(count: usize, one: &str, several: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { several })
 }
 
 /// A length of time, as people say it.

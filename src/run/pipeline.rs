@@ -3,11 +3,13 @@
 //! # Layout
 //! - [`act`]: what was decided is told
 //! - [`journal`]: what is journalled, and how much of it is kept
+//! - [`pods`]: what is told of pods
 //! - [`save`](mod@save): snapshots, from the first key to the commit
 //! - [`show`]: metrics, readiness, coverage
 
 mod act;
 mod journal;
+mod pods;
 mod save;
 mod show;
 #[cfg(test)]
@@ -42,6 +44,7 @@ use super::{
     formats::Formats,
     inputs::{Archives, Inputs, Said},
     laggards::Laggards,
+    pods::Pods,
     publish::Publisher,
     quirks::{Quirks, Shown},
     state::State,
@@ -59,6 +62,7 @@ const TICK: Duration = Duration::from_millis(200);
 /// What the loop is wired to.
 pub(crate) struct Wires<'a> {
     pub(crate) inputs: Inputs,
+    pub(crate) pods: Pods,
     pub(crate) report: mpsc::Receiver<EnforcementReport>,
     pub(crate) publisher: Publisher,
     pub(crate) coverage: watch::Sender<Coverage>,
@@ -73,6 +77,7 @@ pub(crate) struct Pipeline {
     setup: Setup,
     state: State,
     inputs: Inputs,
+    pods: Pods,
     report: mpsc::Receiver<EnforcementReport>,
     publisher: Publisher,
     coverage: watch::Sender<Coverage>,
@@ -140,6 +145,7 @@ impl Pipeline {
             quirks: Quirks::default(),
             shown: Shown::default(),
             inputs: wires.inputs,
+            pods: wires.pods,
             report: wires.report,
             publisher: wires.publisher,
             coverage: wires.coverage,
@@ -200,6 +206,7 @@ impl Pipeline {
                 () = until(self.unpublished.as_ref().map(|of| of.due)) => self.publish_if_due(),
                 _ = tick.tick() => self.tick(),
                 _ = hangup.recv() => self.reload(),
+                Some(news) = self.pods.news.recv() => self.hear_of_pods(news),
                 archived = next(&mut self.archives) => ended = self.take_archived(archived),
                 Some(said) = self.inputs.said.recv(), if self.waiting.is_none() => ended = self.hear(said),
             }

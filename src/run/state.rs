@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use qualm_model::time::Timestamp;
+use qualm_model::{identity::Tenancy, time::Timestamp};
 use qualm_scorer::{
     journal::{Journal, JournalLimits, Kind, Seq, read_from},
     notify::{Finding, Outstanding},
@@ -145,6 +145,10 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
                 if let Some(then) = command.sinks {
                     owed_to = of(&sinks, &then);
                 }
+                // What the snapshot does not know of is told again by nobody, where the pods have ended since.
+                if record.seq.0 >= covered.journal {
+                    scorer.take_tenancies(command.pods);
+                }
             }
             Kind::Checkpoint => {
                 let read = reading.take(&record).context("a checkpoint of the journal")?;
@@ -180,10 +184,12 @@ fn of<'a>(sinks: &[&'a str], then: &[String]) -> Vec<&'a str> {
     sinks.iter().copied().filter(|sink| then.iter().any(|name| name == sink)).collect()
 }
 
-/// What a command says of sinks.
+/// What a command says of sinks, and of pods.
 #[derive(Deserialize)]
 struct Told {
     sinks: Option<Vec<String>>,
+    #[serde(default)]
+    pods: Vec<Tenancy>,
 }
 
 /// So that `qualm reload` knows whom to signal.

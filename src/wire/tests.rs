@@ -98,6 +98,15 @@ fn the_lines_for_qualm_s_own_configuration_are_valid() {
     assert!(config.listen.address.is_some() && config.listen.enforcement_points.len() == 1);
 }
 
+#[test]
+fn the_lines_for_the_watch_of_pods_are_valid() {
+    let text = Target::Kubernetes.text(Way::In, &namespace("qualm"));
+    let from = text.find("#   [[kubernetes]]").expect("it says what to configure");
+    let lines = text[from..].lines().map_while(|line| line.strip_prefix("#   "));
+    let config = Config::parse(&lines.collect::<Vec<_>>().join("\n")).expect("it is valid");
+    assert_eq!(config.kubernetes.len(), 1);
+}
+
 /// The configuration in `deploy/kubernetes.yaml`.
 fn deployed() -> String {
     let text = include_str!("../../deploy/kubernetes.yaml");

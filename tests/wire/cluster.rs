@@ -172,3 +172,35 @@ fn taking_istio_s_wiring_back_leaves_the_deployment_as_it_was() {
     assert!(!left.to_string().contains("istio"), "{left}");
     assert_eq!(left["spec"]["volumes"].as_array().unwrap().len(), 3);
 }
+
+#[test]
+fn the_right_to_see_pods_is_accepted_beside_the_deployment_and_taken_back_whole() {
+    if !present(&[Part::KubeApiserver]) || etcd().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let kubernetes = Kubernetes::start(folder.path(), &Authority::new());
+    for document in documents(DEPLOYMENT) {
+        kubernetes.apply(document, Apply::ForReal, "qualm");
+    }
+    let printed = wire(&["kubernetes"]);
+    for document in documents(&printed) {
+        let applied = kubernetes.apply(document, Apply::ForReal, "qualm-pods");
+        assert_eq!(applied.warnings, [""; 0], "{}", applied.object["metadata"]["name"]);
+    }
+    let path = "/apis/apps/v1/namespaces/qualm/statefulsets/qualm";
+    let pod = |object: &Value| object["spec"]["template"]["spec"].clone();
+    let given = pod(&kubernetes.get(path).unwrap());
+    assert!(given.to_string().contains("serviceAccountToken"), "{given}");
+    assert_eq!(given["automountServiceAccountToken"], false);
+
+    let removal = wire(&["kubernetes", "--remove"]);
+    let (_, rest) = removal.split_once("<<'YAML'\n").unwrap();
+    let (document, _) = rest.split_once("\nYAML\n").unwrap();
+    let left = pod(&kubernetes.apply(document, Apply::ForReal, "qualm-pods").object);
+    assert!(!left.to_string().contains("serviceAccountToken"), "{left}");
+    assert_eq!(left["volumes"].as_array().unwrap().len(), 3);
+    for kind in ["networkpolicy", "clusterrolebinding", "clusterrole"] {
+        assert!(removal.contains(&format!("kubectl delete {kind} qualm-pods")), "{kind}");
+    }
+}

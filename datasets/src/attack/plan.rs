@@ -1,16 +1,14 @@
 //! From an attack to the calls it makes.
 
-use super::{Attack, AttackKind};
+use super::{Attack, AttackKind, credential::Papers};
 use crate::{
+    auth::{AuthLog, name_at},
     calendar::{HOUR, MINUTE, SECOND},
     call::Cause,
     label::Label,
-    mesh::{
-        Credential, FOREIGN, Holding, Kind, Mesh, Operation, OperationId, Pattern, Protocol, ServiceId, instance,
-        odd_operations,
-    },
-    random::{Purpose, Stream, scramble},
-    scenario::Scenario,
+    mesh::{Kind, Mesh, Operation, Pattern, Protocol, ServiceId},
+    random::{Purpose, Stream},
+    scenario::{Scenario, Silence, Witness},
     traffic::{Answer, Factors, Origin, Step, Train},
 };
 
@@ -22,17 +20,46 @@ impl Scenario {
         let mut stream = Stream::new(self.mesh().config.seed, Purpose::Attack, number);
         let actor = attack.actor.or_else(|| self.draw_actor(attack, &mut stream))?;
         let mut plan = Plan { mesh: self.mesh_mut(), attack, actor, stream };
-        let mut train = plan.train()?;
-        train.cause = Cause::Attack(number as u32);
-        let label = Label {
-            start: train.start,
-            end: train.end(),
-            kind: attack.kind.name(),
-            identities: vec![self.mesh().service(actor).spiffe_id.clone()],
-            technique: Some(attack.kind.technique()),
+        let (end, trains) = if matches!(attack.kind, AttackKind::Silenced | AttackKind::BypassedProxy) {
+            (attack.at + (2.0 * HOUR as f64 * attack.intensity) as i64, Vec::new())
+        } else {
+            let trains = plan.trains()?;
+            (trains.iter().map(Train::end).max()?, trains)
         };
-        self.push_train(train);
+        let label = Label {
+            start: trains.iter().map(|train| train.start).min().unwrap_or(attack.at),
+            end,
+            kind: attack.kind.name(),
+            identities: self.names_in(attack.kind, actor),
+            technique: Some(attack.kind.technique()),
+            strength: Some((attack.intensity, attack.pace)),
+        };
+        if trains.is_empty() {
+            let of = if attack.kind == AttackKind::Silenced { Witness::Both } else { Witness::Destination };
+            self.push_silence(Silence { service: actor, from: attack.at, until: end, of });
+        }
+        for (place, mut train) in trains.into_iter().enumerate() {
+            (train.cause, train.salt) = (Cause::Attack(number as u32), place as u64);
+            self.push_train(train);
+        }
         self.push_attack(label)
+    }
+
+    /// The names under which the actor is known where the attack can be seen.
+    fn names_in(&self, kind: AttackKind, actor: ServiceId) -> Vec<String> {
+        let log = match kind {
+            AttackKind::SecretsHarvest | AttackKind::RevokedToken => Some(AuthLog::Vault),
+            AttackKind::PrivilegeEnumeration
+            | AttackKind::StolenToken
+            | AttackKind::ExpiredToken
+            | AttackKind::ForgedToken => Some(AuthLog::Kubernetes),
+            AttackKind::CredentialBruteForce | AttackKind::PasswordSpraying | AttackKind::RoleChain => {
+                Some(AuthLog::Keycloak)
+            }
+            _ => None,
+        };
+        let elsewhere = log.map(|log| name_at(log, self.mesh(), actor));
+        std::iter::once(self.mesh().service(actor).spiffe_id.clone()).chain(elsewhere).collect()
     }
 
     /// A service the attack suits: one with peers of its own that the attack can use or avoid; where that can be
@@ -41,9 +68,20 @@ impl Scenario {
         let mesh = self.mesh();
         let suits = |&id: &ServiceId| {
             let knows = |kind| mesh.peers(id).any(|peer| mesh.service(peer).kind == kind);
-            matches!(mesh.service(id).kind, Kind::Api | Kind::Worker)
-                && knows(Kind::Api)
-                && (kind != AttackKind::CredentialBruteForce || knows(Kind::Issuer))
+            let knows_what_it_needs = match kind {
+                AttackKind::CredentialBruteForce | AttackKind::PasswordSpraying | AttackKind::RoleChain => {
+                    knows(Kind::Issuer)
+                }
+                AttackKind::SecretsHarvest | AttackKind::RevokedToken => knows(Kind::Vault),
+                AttackKind::PrivilegeEnumeration
+                | AttackKind::StolenToken
+                | AttackKind::ExpiredToken
+                | AttackKind::ForgedToken => knows(Kind::Kubernetes),
+                AttackKind::BypassedProxy => return mesh.service(id).kind == Kind::Api,
+                AttackKind::OffHours => return mesh.service(id).kind == Kind::Cron && knows(Kind::Api),
+                _ => true,
+            };
+            matches!(mesh.service(id).kind, Kind::Api | Kind::Worker) && knows(Kind::Api) && knows_what_it_needs
         };
         let suited: Vec<_> = mesh.ids().filter(suits).collect();
         let busy = |id: &ServiceId| {
@@ -70,16 +108,17 @@ impl Mesh {
 }
 
 /// An attack, its actor, and the mesh in which it finds its targets.
-struct Plan<'a> {
-    mesh: &'a mut Mesh,
-    attack: Attack,
-    actor: ServiceId,
-    stream: Stream,
+pub(super) struct Plan<'a> {
+    pub(super) mesh: &'a mut Mesh,
+    pub(super) attack: Attack,
+    pub(super) actor: ServiceId,
+    pub(super) stream: Stream,
 }
 
 impl Plan<'_> {
-    fn train(&mut self) -> Option<Train> {
-        match self.attack.kind {
+    /// The calls of the attack.
+    fn trains(&mut self) -> Option<Vec<Train>> {
+        let one = match self.attack.kind {
             AttackKind::LateralMove => self.lateral_move(),
             AttackKind::PeerScan => self.scan(25.0, 600, 0.9),
             AttackKind::SlowScan => self.scan(20.0, 10 * MINUTE, 0.5),
@@ -93,7 +132,34 @@ impl Plan<'_> {
             AttackKind::RefusedBurst => self.refused_burst(),
             AttackKind::DataPull => self.data_pull(),
             AttackKind::Destruction => self.destruction(),
-        }
+            AttackKind::SlowExfiltration => self.slow_exfiltration(),
+            AttackKind::OffHours => return self.off_hours(),
+            AttackKind::SlowBoil => return self.slow_boil(),
+            AttackKind::UnusualSequence => self.unusual_sequence(),
+            AttackKind::ObjectEnumeration => self.object_enumeration(),
+            AttackKind::Tunnelling => self.tunnelling(),
+            AttackKind::Cryptomining => self.cryptomining(),
+            AttackKind::NightBeacon => self.night_beacon(),
+            AttackKind::SecretsHarvest => self.secrets_harvest(),
+            AttackKind::PrivilegeEnumeration => self.privilege_enumeration(),
+            AttackKind::RoleChain => self.role_chain(),
+            AttackKind::InternalProxy => self.internal_proxy(),
+            AttackKind::EncryptionBurst => self.encryption_burst(),
+            AttackKind::ForeignQueue => self.foreign_queue(),
+            AttackKind::PasswordSpraying => return self.password_spraying(),
+            AttackKind::ExpiredCertificate => self.own_pod(Papers::Expired),
+            AttackKind::PrematureCertificate => self.own_pod(Papers::Premature),
+            AttackKind::ForgedCertificate => self.own_pod(Papers::Forged),
+            AttackKind::PlainText => self.own_pod(Papers::None),
+            AttackKind::RogueReplica => self.rogue_replica(),
+            AttackKind::StolenToken | AttackKind::ExpiredToken | AttackKind::ForgedToken => {
+                self.with_token(Kind::Kubernetes)
+            }
+            AttackKind::RevokedToken => self.with_token(Kind::Vault),
+            // Made of no calls: see `Scenario::attack`.
+            AttackKind::Silenced | AttackKind::BypassedProxy => return Some(Vec::new()),
+        };
+        one.map(|train| vec![train])
     }
 
     fn lateral_move(&mut self) -> Option<Train> {
@@ -141,14 +207,7 @@ impl Plan<'_> {
 
     fn flood(&mut self) -> Option<Train> {
         let step = self.known_operation()?;
-        let usual: f64 = self
-            .mesh
-            .edges
-            .iter()
-            .filter(|edge| edge.source == self.actor)
-            .map(|edge| if let Pattern::Steady { rate } = edge.pattern { rate } else { 0.0 })
-            .sum();
-        let rate = (20.0 * usual).max(20.0) * self.attack.intensity * self.attack.pace;
+        let rate = (20.0 * self.usual_rate()).max(20.0) * self.attack.intensity * self.attack.pace;
         let mut train = self.calls(1.0, SECOND, vec![step]);
         // Whole milliseconds between calls: above a thousand a second the rate is what the clock can express.
         train.gap = ((1_000.0 / rate) as i64).max(1);
@@ -165,69 +224,8 @@ impl Plan<'_> {
         Some(Train { jitter: 0.03, ..train })
     }
 
-    /// The actor's identity in other hands; with `credential` where that was stolen, else with a fresh one.
-    fn foreign(&mut self, credential: Option<Credential>) -> Option<Train> {
-        let minor = self.mesh.service(self.actor).minor;
-        // Number 1000 and up are never handed to replicas.
-        let mut thief = instance(self.mesh, self.actor, minor, 1_000 + self.stream.below(20) as u32);
-        let (agent, ja4) = *self.stream.pick(&FOREIGN)?;
-        let at = self.attack.at;
-        thief.ja4 = ja4;
-        thief.user_agent = agent.to_owned();
-        thief.address = (0x0ac8_0000_u32 | (self.stream.bits() as u32 & 0xffff)).into();
-        thief.holding = Holding::Fixed(credential.unwrap_or(Credential {
-            serial: scramble(self.stream.bits()),
-            not_before: at + -HOUR,
-            not_after: at + 23 * HOUR,
-        }));
-        let thief = self.mesh.add_instance(thief);
-        let mut steps = vec![self.known_operation()?, self.known_operation()?];
-        let destination = self.known_api()?;
-        let odd = odd_operations(destination).swap_remove(self.stream.below(6));
-        steps.push(Step { destination, operation: self.mesh.add_operation(odd) });
-        Some(Train { origin: Origin::Instance(thief), ..self.calls(80.0, 2 * SECOND, steps) })
-    }
-
-    fn replay(&mut self) -> Option<Train> {
-        let victim = *self.mesh.service(self.actor).replicas.first()?;
-        let credential = self.mesh.instance(victim).credential(self.attack.at);
-        self.foreign(Some(credential))
-    }
-
-    fn brute_force(&mut self) -> Option<Train> {
-        let issuer = self.mesh.of_kind(Kind::Issuer).next()?;
-        let operation = *self.mesh.service(issuer).operations.first()?;
-        let train = self.calls(200.0, 500, vec![Step { destination: issuer, operation }]);
-        Some(Train { answer: Answer::Mostly(401, 0.01), ..train })
-    }
-
-    fn refused_burst(&mut self) -> Option<Train> {
-        let destination = self.known_api()?;
-        let steps: Vec<_> = odd_operations(destination)
-            .into_iter()
-            .map(|operation| Step { destination, operation: self.mesh.add_operation(operation) })
-            .collect();
-        Some(Train { answer: Answer::Mostly(403, 0.0), ..self.calls(60.0, SECOND, steps) })
-    }
-
-    fn data_pull(&mut self) -> Option<Train> {
-        let stores = self.mesh.strangers(self.actor, Kind::Database);
-        let destination = *self.stream.pick(&stores)?;
-        let operation = *self.mesh.service(destination).operations.first()?;
-        let mut train = self.calls(12.0, 10 * SECOND, vec![Step { destination, operation }]);
-        train.factors = Factors { bytes_out: 500.0 * self.attack.intensity, duration: 5.0, ..Factors::default() };
-        Some(train)
-    }
-
-    fn destruction(&mut self) -> Option<Train> {
-        let destination = self.known_api()?;
-        let name = self.mesh.service(destination).name.clone();
-        let operation = self.mesh.add_operation(Operation::http(destination, "DELETE", &format!("/v1/{name}/{{n}}")));
-        Some(self.calls(40.0, SECOND, vec![Step { destination, operation }]))
-    }
-
     /// About `count` calls through the steps by one replica of the actor.
-    fn calls(&mut self, count: f64, gap: i64, steps: Vec<Step>) -> Train {
+    pub(super) fn calls(&mut self, count: f64, gap: i64, steps: Vec<Step>) -> Train {
         Train {
             start: self.attack.at,
             count: (count * self.attack.intensity).ceil().max(1.0) as u32,
@@ -238,26 +236,36 @@ impl Plan<'_> {
             answer: Answer::Usual,
             factors: Factors::default(),
             cause: Cause::Routine,
+            salt: 0,
         }
     }
 
+    /// What the actor calls on an average day, in calls a second.
+    pub(super) fn usual_rate(&self) -> f64 {
+        let own = self.mesh.edges.iter().filter(|edge| edge.source == self.actor);
+        own.map(|edge| if let Pattern::Steady { rate } = edge.pattern { rate } else { 0.0 }).sum()
+    }
+
     /// An API the actor calls every day.
-    fn known_api(&mut self) -> Option<ServiceId> {
+    pub(super) fn known_api(&mut self) -> Option<ServiceId> {
         let known: Vec<_> = self.mesh.peers(self.actor).filter(|&id| self.mesh.service(id).kind == Kind::Api).collect();
         self.stream.pick(&known).copied()
     }
 
     /// A call the actor makes every day to an API.
-    fn known_operation(&mut self) -> Option<Step> {
+    pub(super) fn known_operation(&mut self) -> Option<Step> {
         let destination = self.known_api()?;
-        let known: Vec<OperationId> = self
-            .mesh
-            .edges
-            .iter()
-            .filter(|edge| edge.source == self.actor && edge.destination == destination)
-            .flat_map(|edge| edge.mix.iter().map(|&(_, operation)| operation))
+        let known = self.known_operations(destination);
+        self.stream.pick(&known).copied()
+    }
+
+    /// What the actor asks `destination` on an ordinary day, connections aside, the most frequent first.
+    pub(super) fn known_operations(&self, destination: ServiceId) -> Vec<Step> {
+        let own = self.mesh.edges.iter().filter(|edge| edge.source == self.actor && edge.destination == destination);
+        let asked = own.flat_map(|edge| edge.mix.iter().map(|&(_, operation)| operation));
+        asked
             .filter(|&operation| self.mesh.operation(operation).protocol != Protocol::Tcp)
-            .collect();
-        Some(Step { destination, operation: *self.stream.pick(&known)? })
+            .map(|operation| Step { destination, operation })
+            .collect()
     }
 }

@@ -27,17 +27,19 @@ impl Scenario {
             others: Vec::new(),
         };
         let end = plan.carry_out(change.kind)?;
-        let others = plan.others;
-        let ids = std::iter::once(service).chain(others);
-        let identities = ids.map(|id| self.mesh().service(id).spiffe_id.clone()).collect();
-        self.push_change(Label { start: change.at, end, kind: change.kind.name(), identities, technique: None })
+        let ids: Vec<_> = std::iter::once(plan.service).chain(plan.others).collect();
+        let identities = ids.into_iter().map(|id| self.mesh().service(id).spiffe_id.clone()).collect();
+        let kind = change.kind.name();
+        self.push_change(Label { start: change.at, end, kind, identities, technique: None, strength: None })
     }
 
     fn draw_changing(&self, kind: ChangeKind, stream: &mut Stream) -> Option<ServiceId> {
         let kinds: &[Kind] = match kind {
             ChangeKind::CampaignPeak => &[Kind::Gateway],
-            ChangeKind::Debugging => &[Kind::Person],
-            ChangeKind::MonthlyJob => &[Kind::Cron],
+            ChangeKind::Debugging | ChangeKind::Inventory => &[Kind::Person],
+            ChangeKind::MonthlyJob | ChangeKind::Backup | ChangeKind::JobRerun => &[Kind::Cron],
+            ChangeKind::IssuerRotation => &[Kind::Issuer],
+            ChangeKind::ServiceBorn | ChangeKind::ServiceRetired => &[Kind::Api],
             ChangeKind::DependencyOutage => &[Kind::Api, Kind::Database],
             _ => &[Kind::Api, Kind::Worker],
         };
@@ -46,14 +48,15 @@ impl Scenario {
     }
 }
 
-struct Plan<'a> {
-    scenario: &'a mut Scenario,
-    at: Millis,
-    service: ServiceId,
-    stream: Stream,
-    cause: Cause,
+/// A change, who changes, and the scenario it is put into.
+pub(super) struct Plan<'a> {
+    pub(super) scenario: &'a mut Scenario,
+    pub(super) at: Millis,
+    pub(super) service: ServiceId,
+    pub(super) stream: Stream,
+    pub(super) cause: Cause,
     /// Further identities that behave otherwise for it.
-    others: Vec<ServiceId>,
+    pub(super) others: Vec<ServiceId>,
 }
 
 impl Plan<'_> {
@@ -80,6 +83,27 @@ impl Plan<'_> {
                 self.replace(slot, minor, self.at);
                 Some(self.at + MINUTE)
             }
+            ChangeKind::Canary => self.canary(),
+            ChangeKind::BlueGreen => self.blue_green(),
+            ChangeKind::KeepAlive => self.keep_alive(),
+            ChangeKind::LibraryUpdate => Some(self.library_update()),
+            ChangeKind::ServiceBorn => self.service_born(),
+            ChangeKind::ServiceRetired => Some(self.service_retired()),
+            ChangeKind::IssuerRotation => Some(self.issuer_rotation()),
+            ChangeKind::SecretRotation => self.secret_rotation(),
+            ChangeKind::StaleSecret => self.stale_secret(),
+            ChangeKind::MissingGrant => self.missing_grant(),
+            ChangeKind::Backup => self.backup(),
+            ChangeKind::CleanUp => self.clean_up(),
+            ChangeKind::Migration => self.migration(),
+            ChangeKind::LongExport => self.long_export(),
+            ChangeKind::Growth => self.growth(),
+            ChangeKind::JobRerun => self.job_rerun(),
+            ChangeKind::NewVendor => self.new_vendor(),
+            ChangeKind::LongStream => self.long_stream(),
+            ChangeKind::Inventory => self.inventory(),
+            ChangeKind::LoadTest => Some(self.shift(20 * MINUTE, Effect::SourceRate(self.service, 6.0))),
+            ChangeKind::Maintenance => Some(self.maintenance()),
         }
     }
 
@@ -191,40 +215,40 @@ impl Plan<'_> {
             .collect()
     }
 
-    fn train(&mut self, origin: Origin, count: u32, gap: i64, steps: Vec<Step>) -> Millis {
+    pub(super) fn train(&mut self, origin: Origin, count: u32, gap: i64, steps: Vec<Step>) -> Millis {
         let (start, cause) = (self.at, self.cause);
         let factors = Factors::default();
-        let train = Train { start, count, gap, jitter: 1.0, origin, steps, answer: Answer::Usual, factors, cause };
+        let train =
+            Train { start, count, gap, jitter: 1.0, origin, steps, answer: Answer::Usual, factors, cause, salt: 0 };
         let end = train.end();
         self.scenario.push_train(train);
         end
     }
 
-    fn shift(&mut self, span: i64, effect: Effect) -> Millis {
+    pub(super) fn shift(&mut self, span: i64, effect: Effect) -> Millis {
         let until = self.at + span;
-        self.scenario.push_shift(Shift { from: self.at, until, effect });
+        self.shift_within(self.at, until, effect);
         until
     }
 
-    fn replace(&mut self, slot: usize, minor: u32, at: Millis) {
-        let replica = self.new_instance(minor);
-        self.scenario.push_move(TimedMove { at, service: self.service, action: Move::Replace(slot, replica) });
+    pub(super) fn shift_within(&mut self, from: Millis, until: Millis, effect: Effect) {
+        self.scenario.push_shift(Shift { from, until, effect });
     }
 
-    fn new_instance(&mut self, minor: u32) -> crate::mesh::InstanceId {
+    pub(super) fn new_instance(&mut self, minor: u32) -> crate::mesh::InstanceId {
         let number = self.scenario.next_replica(self.service);
         let replica = instance(self.scenario.mesh(), self.service, minor, number);
         self.scenario.mesh_mut().add_instance(replica)
     }
 
     /// An API the service does not call so far.
-    fn stranger(&mut self) -> Option<ServiceId> {
+    pub(super) fn stranger(&mut self) -> Option<ServiceId> {
         let strangers = self.scenario.mesh().strangers(self.service, Kind::Api);
         self.stream.pick(&strangers).copied()
     }
 
     /// A new edge from all replicas of `since_minor` and later.
-    fn born(&mut self, peer: ServiceId, at: Millis, since_minor: u32) {
+    pub(super) fn born(&mut self, peer: ServiceId, at: Millis, since_minor: u32) {
         let operations = self.scenario.mesh().service(peer).operations.clone();
         let count = 1 + self.stream.below(3);
         let chosen = self.stream.sample(&operations, count);
@@ -246,7 +270,7 @@ impl Plan<'_> {
         self.scenario.mesh_mut().edges.push(edge);
     }
 
-    fn replicas(&self) -> usize {
+    pub(super) fn replicas(&self) -> usize {
         self.scenario.mesh().service(self.service).replicas.len()
     }
 }

@@ -15,10 +15,27 @@ use crate::{
 
 /// The side whose proxy writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Side {
+pub enum Side {
+    /// The destination's.
     Inbound,
+    /// The source's.
     Outbound,
 }
+
+/// Which of a call's records a line is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// The only one, as by default: nothing is said of it.
+    #[default]
+    Only,
+    /// An interim one of a connection that is open.
+    Open,
+    /// The last one, where there are interim ones.
+    Ended,
+}
+
+/// The name under which users reach the gateways.
+const PUBLIC_HOST: &str = "shop.example";
 
 /// Everything a line is made of.
 pub(super) struct Record<'a> {
@@ -33,12 +50,24 @@ pub(super) struct Record<'a> {
     pub(super) validity: Validity,
     /// The policy that refused the call, where one did.
     pub(super) policy: Option<&'a str>,
+    /// Which record of the call it is.
+    pub(super) stage: Stage,
 }
 
 impl Record<'_> {
     /// Appends the line.
     pub(super) fn push(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"authority\":");
+        out.push(b'{');
+        if self.stage != Stage::Only {
+            out.extend_from_slice(b"\"access_log_type\":\"");
+            out.extend_from_slice(match (self.stage, self.is_tcp()) {
+                (Stage::Open, _) => b"TcpPeriodic",
+                (_, true) => b"TcpConnectionEnd",
+                (_, false) => b"DownstreamEnd",
+            });
+            out.extend_from_slice(b"\",");
+        }
+        out.extend_from_slice(b"\"authority\":");
         if self.is_tcp() {
             out.extend_from_slice(b"null");
         } else {
@@ -96,7 +125,17 @@ impl Record<'_> {
             Side::Inbound => {
                 let port = u64::from(self.called.port);
                 address(out, "downstream_local_address", self.destination.address, port);
-                text(out, "downstream_local_uri_san", &self.called.spiffe_id);
+                if self.is_of_user() {
+                    // The certificate of a public host names no workload.
+                    null(out, "downstream_local_uri_san");
+                } else {
+                    text(out, "downstream_local_uri_san", &self.called.spiffe_id);
+                }
+                if !self.source.shows_certificate() {
+                    null(out, "downstream_peer_serial");
+                    null(out, "downstream_peer_uri_san");
+                    return self.push_remote(out, caller_port);
+                }
                 let credential = self.source.credential(self.call.start);
                 if self.validity == Validity::Written {
                     time(out, "downstream_peer_cert_v_end", credential.not_after);
@@ -113,14 +152,18 @@ impl Record<'_> {
                 }
             }
         }
+        self.push_remote(out, caller_port);
+    }
+
+    fn push_remote(&self, out: &mut Vec<u8>, caller_port: u64) {
         match self.client() {
             // Envoy takes this one from x-forwarded-for; the pod is in the direct remote address.
             Some(client) => address(out, "downstream_remote_address", client, 0),
             None => address(out, "downstream_remote_address", self.source.address, caller_port),
         }
         match self.side {
-            Side::Inbound => text(out, "downstream_tls_version", "TLSv1.3"),
-            Side::Outbound => null(out, "downstream_tls_version"),
+            Side::Inbound if self.is_tls() => text(out, "downstream_tls_version", "TLSv1.3"),
+            _ => null(out, "downstream_tls_version"),
         }
     }
 
@@ -142,10 +185,11 @@ impl Record<'_> {
             push_path(out, self.operation, self.call.id);
             text(out, "protocol", if self.operation.protocol == Protocol::Grpc { "HTTP/2" } else { "HTTP/1.1" });
             key(out, "request_id");
-            push_uuid(out, self.call.id);
+            push_uuid(out, self.call.request);
         }
         match self.side {
-            Side::Inbound => {
+            Side::Inbound if self.is_of_user() => text(out, "requested_server_name", PUBLIC_HOST),
+            Side::Inbound if self.is_tls() => {
                 key(out, "requested_server_name");
                 out.extend_from_slice(b"\"outbound_.");
                 push_number(out, u64::from(self.called.port));
@@ -153,7 +197,7 @@ impl Record<'_> {
                 self.push_host(out);
                 out.push(b'"');
             }
-            Side::Outbound => null(out, "requested_server_name"),
+            _ => null(out, "requested_server_name"),
         }
     }
 
@@ -186,9 +230,13 @@ impl Record<'_> {
             text(out, "route_name", "default");
         }
         time(out, "start_time", self.call.start);
+        if self.stage != Stage::Only {
+            key(out, "stream_id");
+            push_uuid(out, self.call.id);
+        }
         match self.side {
-            Side::Inbound => text(out, "tls_ja4_fingerprint", self.source.ja4),
-            Side::Outbound => null(out, "tls_ja4_fingerprint"),
+            Side::Inbound if self.is_tls() => text(out, "tls_ja4_fingerprint", self.source.ja4),
+            _ => null(out, "tls_ja4_fingerprint"),
         }
     }
 
@@ -235,7 +283,11 @@ impl Record<'_> {
     }
 
     /// Host under which the destination is called, with the port where it is a service of the mesh.
-    fn push_authority(&self, out: &mut Vec<u8>) {
+    pub(super) fn push_authority(&self, out: &mut Vec<u8>) {
+        if self.is_of_user() {
+            out.extend_from_slice(PUBLIC_HOST.as_bytes());
+            return;
+        }
         if self.operation.host.is_some() {
             return self.push_host(out);
         }
@@ -246,7 +298,7 @@ impl Record<'_> {
         push_number(out, u64::from(self.called.port));
     }
 
-    fn push_host(&self, out: &mut Vec<u8>) {
+    pub(super) fn push_host(&self, out: &mut Vec<u8>) {
         if let Some(host) = &self.operation.host {
             out.extend_from_slice(host.as_bytes());
             return;
@@ -258,7 +310,7 @@ impl Record<'_> {
     }
 
     /// Where the proxy sent the call on to; a host outside has an address of its own in 198.51.100.0/24.
-    fn upstream(&self) -> Ipv4Addr {
+    pub(super) fn upstream(&self) -> Ipv4Addr {
         match &self.operation.host {
             Some(host) => {
                 let last = host.bytes().fold(7_u8, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte));
@@ -269,18 +321,28 @@ impl Record<'_> {
     }
 
     /// The user's address, which a gateway passes on in x-forwarded-for.
-    fn client(&self) -> Option<Ipv4Addr> {
-        let last = (scramble(self.call.id) >> 56) as u8;
-        (self.caller.kind == Kind::Gateway && !self.is_tcp()).then_some(Ipv4Addr::new(203, 0, 113, last))
+    pub(super) fn client(&self) -> Option<Ipv4Addr> {
+        let last = (scramble(self.call.request) >> 56) as u8;
+        (matches!(self.caller.kind, Kind::Gateway | Kind::Client) && !self.is_tcp())
+            .then_some(Ipv4Addr::new(203, 0, 113, last))
     }
 
-    fn wire_status(&self) -> u16 {
+    pub(super) fn wire_status(&self) -> u16 {
         match (self.operation.protocol, self.policy) {
             (Protocol::Tcp, _) => 0,
             (_, Some(_)) => 403,
             (Protocol::Grpc, None) => 200,
             (Protocol::Http, None) => self.call.status,
         }
+    }
+
+    fn is_of_user(&self) -> bool {
+        self.caller.kind == Kind::Client
+    }
+
+    /// Whether the connection is encrypted; users show no certificate on theirs.
+    fn is_tls(&self) -> bool {
+        self.source.shows_certificate() || self.is_of_user()
     }
 
     fn is_tcp(&self) -> bool {

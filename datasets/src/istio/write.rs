@@ -67,7 +67,8 @@ pub(super) fn push_path(out: &mut Vec<u8>, operation: &Operation, id: u64) {
     out.push(b'"');
 }
 
-fn push_bare_uuid(out: &mut Vec<u8>, id: u64) {
+/// A version 4 UUID without quotes.
+pub(crate) fn push_bare_uuid(out: &mut Vec<u8>, id: u64) {
     let low = scramble(id);
     push_hex(out, id >> 32, 8);
     out.push(b'-');

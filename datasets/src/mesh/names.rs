@@ -87,3 +87,9 @@ pub(crate) const FOREIGN: [(&str, &str); 3] = [
     ("python-requests/2.32", "t13d4312h1_c7886603b240_c7a9d3d0b1f4"),
     ("Go-http-client/1.1", "t13d190900_9dc949149365_97f8aa674fd9"),
 ];
+
+/// User agent and JA4 of the runtime after `runtime`.
+pub(crate) fn other_runtime(runtime: usize) -> (String, &'static str) {
+    let (agent, ja4) = RUNTIMES[(runtime + 1) % RUNTIMES.len()];
+    (agent.to_owned(), ja4)
+}

@@ -51,10 +51,8 @@ pub(crate) fn instance(mesh: &Mesh, service: ServiceId, minor: u32, number: u32)
         user_agent: format!("{}/1.{minor}.0 {runtime}", owner.name),
         ja4,
         key,
-        holding: Holding::Rotating {
-            period: 12 * HOUR + (scramble(key ^ 1) % (12 * HOUR as u64)) as i64,
-            phase: (scramble(key ^ 2) % DAY as u64) as i64,
-        },
+        holding: Holding::of(key),
+        reissued: None,
     }
 }
 

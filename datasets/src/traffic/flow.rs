@@ -1,11 +1,11 @@
 //! The everyday calls of one edge.
 
-use super::State;
+use super::{State, chain::fan_out};
 use crate::{
-    calendar::{DAY, HOUR, MINUTE, Millis},
+    calendar::{DAY, HOUR, MINUTE, Millis, Zone},
     call::{Call, Cause},
-    mesh::{Edge, InstanceId, Mesh, Operation, OperationId, Pattern, Protocol, Schedule},
-    random::{Purpose, Stream},
+    mesh::{Edge, InstanceId, Kind, Mesh, Operation, OperationId, Pattern, Protocol, Schedule},
+    random::{Purpose, Stream, scramble},
     rhythm::Wander,
 };
 
@@ -22,6 +22,10 @@ const RETRY: (f64, u32) = (0.6, 2);
 #[derive(Debug)]
 pub(super) struct Flow {
     stream: Stream,
+    /// What calls cause in others is drawn from a stream of its own.
+    chain: Stream,
+    /// Share of the calls that no other call causes.
+    own: f64,
     wander: Wander,
     /// Calls a second in this minute, for a steady edge.
     rate: f64,
@@ -34,10 +38,11 @@ pub(super) struct Ends<'a> {
     pub(super) mesh: &'a Mesh,
     pub(super) edge: &'a Edge,
     pub(super) state: &'a State,
+    pub(super) zone: Zone,
 }
 
 impl Flow {
-    pub(super) fn new(mesh: &Mesh, index: usize, start: Millis) -> Self {
+    pub(super) fn new(mesh: &Mesh, index: usize, start: Millis, own: f64, zone: Zone) -> Self {
         let mut stream = Stream::new(mesh.config.seed, Purpose::Edge, index as u64);
         let wander = Wander::new(&mut stream, EDGE_SIGMA);
         let edge = &mesh.edges[index];
@@ -45,9 +50,10 @@ impl Flow {
         let next = match edge.pattern {
             Pattern::Steady { .. } => begin,
             Pattern::Periodic { period } => begin + stream.below(period as usize) as i64,
-            Pattern::Job { schedule, .. } => next_run(schedule, begin),
+            Pattern::Job { schedule, .. } => next_run(schedule, begin, zone),
         };
-        Self { stream, wander, rate: 0.0, next }
+        let chain = Stream::new(mesh.config.seed, Purpose::Chain, index as u64);
+        Self { stream, chain, own, wander, rate: 0.0, next }
     }
 
     /// Draws the calls that begin in [`from`, `until`). `rate` is the factor on the caller's rates.
@@ -64,7 +70,7 @@ impl Flow {
             Pattern::Steady { rate: mean } => {
                 if new_minute {
                     self.wander.step(&mut self.stream);
-                    self.rate = mean * rate * libm::exp(self.wander.log_factor());
+                    self.rate = mean * self.own * rate * libm::exp(self.wander.log_factor());
                 }
                 self.scatter(ends, self.rate, from.max(ends.edge.born), until.min(ends.edge.gone), out);
             }
@@ -83,7 +89,7 @@ impl Flow {
                 self.scatter(ends, rate, from.max(self.next), until.min(self.next + span), out);
                 if self.next + span <= until {
                     let late = self.stream.below(2 * MINUTE as usize) as i64;
-                    self.next = next_run(schedule, self.next + MINUTE * 5) + late;
+                    self.next = next_run(schedule, self.next + MINUTE * 5, ends.zone) + late;
                 }
             }
         }
@@ -103,10 +109,9 @@ impl Flow {
 
     /// One call and what retries it causes.
     fn call(&mut self, ends: &Ends<'_>, mut start: Millis, out: &mut Vec<Call>) {
-        let Ends { mesh, edge, state } = *ends;
+        let Ends { mesh, edge, state, .. } = *ends;
         let draw = self.stream.uniform() as f32;
-        let operation = edge.mix.iter().find(|(share, _)| draw < *share).or(edge.mix.last());
-        let Some(&(_, operation)) = operation else { return };
+        let operation = edge.operation(draw);
         let replica = |stream: &mut Stream, live: &[InstanceId]| live[stream.below(live.len())];
         let source = replica(&mut self.stream, &state.live[edge.source.0 as usize]);
         if mesh.instance(source).minor < edge.since_minor {
@@ -115,33 +120,45 @@ impl Flow {
         let failure = edge.failure + state.failing[edge.destination.0 as usize];
         for attempt in 0..=RETRY.1 {
             let destination = replica(&mut self.stream, &state.live[edge.destination.0 as usize]);
-            let status = self.status(mesh.operation(operation), failure);
+            let status = status(&mut self.stream, mesh.operation(operation), failure);
             let factors = Factors { failed: status >= 500, ..Factors::default() };
-            let call = compose(&mut self.stream, mesh, (source, destination, operation), start, status, factors);
+            let mut call = compose(&mut self.stream, mesh, (source, destination, operation), start, status, factors);
+            if mesh.service(edge.source).kind == Kind::Client {
+                call.source = user(&state.live[edge.source.0 as usize], call.id);
+            }
             out.push(call);
+            if status < 500 {
+                fan_out(&mut self.chain, mesh, state, out.len() - 1, 1, out);
+            }
             if status < 500 || attempt == RETRY.1 || !self.stream.chance(RETRY.0) {
                 return;
             }
             start = call.report() + 25 + self.stream.below(100 << attempt) as i64;
         }
     }
+}
 
-    fn status(&mut self, operation: &Operation, failure: f64) -> u16 {
-        let draw = self.stream.uniform();
-        if draw < failure {
-            return [503, 503, 500, 504][(self.stream.bits() >> 62) as usize];
-        }
-        let draw = (draw - failure) / (1.0 - failure).max(1e-9);
-        if operation.protocol == Protocol::Tcp {
-            200
-        } else if draw < REFUSED {
-            if draw < REFUSED / 2.0 { 401 } else { 403 }
-        } else if draw < REFUSED + NOT_FOUND && operation.names_an_id() {
-            404
-        } else {
-            operation.success()
-        }
+/// The status of an everyday call that fails with probability `failure`.
+pub(super) fn status(stream: &mut Stream, operation: &Operation, failure: f64) -> u16 {
+    let draw = stream.uniform();
+    if draw < failure {
+        return [503, 503, 500, 504][(stream.bits() >> 62) as usize];
     }
+    let draw = (draw - failure) / (1.0 - failure).max(1e-9);
+    if operation.protocol == Protocol::Tcp {
+        200
+    } else if draw < REFUSED {
+        if draw < REFUSED / 2.0 { 401 } else { 403 }
+    } else if draw < REFUSED + NOT_FOUND && operation.names_an_id() {
+        404
+    } else {
+        operation.success()
+    }
+}
+
+/// The user whose request it is: the one whose address the gateway passes on.
+fn user(users: &[InstanceId], id: u64) -> InstanceId {
+    users[(scramble(id) >> 56) as usize % users.len()]
 }
 
 /// How a call differs from the usual of its operation.
@@ -188,11 +205,28 @@ pub(super) fn compose(
     } else if status == 204 {
         bytes_out = 0;
     }
-    Call { start, duration, status, id, source, destination, operation, bytes_in, bytes_out, cause: Cause::Routine }
+    Call {
+        start,
+        duration,
+        status,
+        id,
+        request: id,
+        source,
+        destination,
+        operation,
+        bytes_in,
+        bytes_out,
+        cause: Cause::Routine,
+    }
 }
 
 /// The first run at or after `time`.
-fn next_run(schedule: Schedule, time: Millis) -> Millis {
+fn next_run(schedule: Schedule, time: Millis, zone: Zone) -> Millis {
+    let offset = zone.offset(time);
+    next_local_run(schedule, time + offset) + -offset
+}
+
+fn next_local_run(schedule: Schedule, time: Millis) -> Millis {
     let every = |period: i64, offset: i64| Millis(time.0 + (offset - time.0).rem_euclid(period));
     match schedule {
         Schedule::Hourly(offset) => every(HOUR, offset),
@@ -216,7 +250,7 @@ mod tests {
     #[test]
     fn jobs_run_when_their_schedule_says() {
         let noon = Millis::from_seconds(1_795_348_800); // 2026-11-22T12:00:00Z, a Sunday
-        let run = |schedule| next_run(schedule, noon).to_string();
+        let run = |schedule| next_run(schedule, noon, Zone::Utc).to_string();
         assert_eq!(run(Schedule::Hourly(MINUTE)), "2026-11-22T12:01:00.000Z");
         assert_eq!(run(Schedule::Daily(2 * HOUR)), "2026-11-23T02:00:00.000Z");
         assert_eq!(run(Schedule::Weekly(DAY)), "2026-11-24T00:00:00.000Z");

@@ -8,7 +8,7 @@ use crate::{
     calendar::Millis,
     call::{Call, Cause},
     mesh::{InstanceId, OperationId, ServiceId},
-    random::{Purpose, Stream},
+    random::{Purpose, Stream, scramble},
     scenario::Scenario,
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct Train {
     pub(crate) factors: Factors,
     /// Which attack or change it belongs to.
     pub(crate) cause: Cause,
+    /// Which of its attack's trains it is; those after the first have streams of their own.
+    pub(crate) salt: u64,
 }
 
 /// Who makes the calls of a train.
@@ -62,6 +64,8 @@ pub(crate) enum Answer {
     Mostly(u16, f64),
     /// With one of two statuses, the second with the given share, and 3 % successes.
     Either(u16, u16, f64),
+    /// So many of the first calls with this status, the others as usual.
+    Until(u32, u16),
 }
 
 impl Train {
@@ -84,7 +88,12 @@ impl TrainRun {
     pub(super) fn new(seed: u64, index: usize, train: &Train) -> Self {
         // Keyed by what the train is, not by its place, so that another train does not change it.
         let key = train.start.0 as u64 ^ u64::from(train.count) << 44 ^ (train.steps.len() as u64) << 56;
-        Self { index, stream: Stream::new(seed, Purpose::Train, key), done: 0, next: train.start }
+        Self {
+            index,
+            stream: Stream::new(seed, Purpose::Train, key ^ scramble(train.salt) ^ scramble(0)),
+            done: 0,
+            next: train.start,
+        }
     }
 
     /// Draws the calls that begin before `until`; false when the last one has been made.
@@ -119,6 +128,13 @@ impl TrainRun {
         let draw = self.stream.uniform();
         match answer {
             Answer::Usual => success,
+            Answer::Until(first, status) => {
+                if self.done < first {
+                    status
+                } else {
+                    success
+                }
+            }
             Answer::Mostly(status, share) => {
                 if draw < share {
                     success

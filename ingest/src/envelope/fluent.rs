@@ -12,6 +12,10 @@ pub(super) fn key(path: &[u8]) -> Option<Key> {
         b"partial_message" => Key::Unfinished,
         b"partial_last" => Key::Last,
         b"docker" | b"container_id" => Key::Sign,
+        // What `Path_Key` and the tag's key are called most.
+        b"tag" | b"path" | b"filename" | b"filepath" | b"file_path" | b"log_path" | b"tailed_path" => {
+            Key::ContainerFile
+        }
         b"container_name" => Key::Place(Place::Container),
         b"kubernetes.pod_name" => Key::Place(Place::Pod),
         b"kubernetes.namespace_name" => Key::Place(Place::Namespace),

@@ -5,7 +5,7 @@ mod reading;
 use qualm_model::time::Timestamp;
 
 pub(super) use self::reading::Reading;
-use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, vector};
+use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, path, vector};
 use crate::{
     parse::{
         Origin,
@@ -28,6 +28,8 @@ pub(super) enum Key {
     Time,
     /// The file that it was read from.
     File,
+    /// The same, where it is a path or tag of a container's log; anybody has keys of this name.
+    ContainerFile,
     /// `P` where the line goes on.
     Tag,
     /// True where the line goes on.
@@ -290,6 +292,7 @@ impl Object {
             }
             Key::Time => self.time = self.time.or(Some(value)),
             Key::File => self.file = value,
+            Key::ContainerFile if path::is_of_container(value.of(text)) => self.file = value,
             Key::Tag => {
                 self.is_tagged = matches!(value.of(text), "F" | "P");
                 self.goes_on |= value.of(text) == "P";
@@ -297,7 +300,7 @@ impl Object {
             Key::Unfinished | Key::Last => self.set_flag(key, value.of(text) == "true"),
             Key::Sign => self.is_signed = true,
             Key::Place(place) => self.put(place, value),
-            Key::Record | Key::Nested | Key::Metadata | Key::Within | Key::Otlp => {}
+            Key::Record | Key::Nested | Key::Metadata | Key::Within | Key::Otlp | Key::ContainerFile => {}
         }
     }
 
@@ -346,12 +349,15 @@ impl Object {
             version: of(Place::Version),
             time,
         };
+        let file = self.file.of(text);
+        // Keys beside a line that was parsed may be its writer's.
+        let own = if self.record.is_some() && !file.is_empty() { path::fill(own, file) } else { own };
         // The time next to the line is nearest to its writing.
         let origin = Origin { time: time.or(outer.origin.time), ..outer.origin.or(&own) };
         Wrapping {
             origin,
             partition: outer.partition,
-            file: or(outer.file, self.file.of(text)),
+            file: or(outer.file, file),
             stream: or(outer.stream, self.stream.of(text)),
         }
     }

@@ -22,9 +22,13 @@ const SAMPLE_BYTES: usize = 1024;
 #[derive(Debug, Serialize)]
 struct DeadLetter<'a> {
     reason: &'a str,
+    /// The field that is wrong or missing, where one is to blame.
+    field: Option<&'a str>,
+    remedy: &'a str,
     topic: &'a str,
     partition: i32,
     offset: i64,
+    format: &'a str,
     bytes: usize,
     /// The beginning of the record, with all that could be a secret folded.
     sample: &'a str,
@@ -81,24 +85,52 @@ impl DeadLetters {
 
     /// Sends a sample of an invalid record, if the rate allows.
     pub(super) fn send(&mut self, topic: &Topic, record: &[u8], position: Position, why: Rejection) {
-        let (Some(producer), Rejection::Invalid(_)) = (&self.producer, why) else { return };
+        if !self.is_wanted(topic, why) {
+            return;
+        }
+        let mut sample = std::mem::take(&mut self.sample);
+        write_sample(record, &mut sample);
+        let field = if let Rejection::Invalid(invalid) = why { topic.parser.blame(record, invalid) } else { None };
+        let told = Told { sample: &sample, bytes: record.len(), field: field.as_deref() };
+        self.write(topic, told, position, why);
+        self.sample = sample;
+    }
+
+    /// Sends what is said of an invalid record of so many bytes, in place of a sample.
+    pub(super) fn send_shown(&mut self, topic: &Topic, shown: (&str, usize), position: Position, why: Rejection) {
+        if self.is_wanted(topic, why) {
+            let (sample, bytes) = shown;
+            self.write(topic, Told { sample, bytes, field: None }, position, why);
+        }
+    }
+
+    /// Whether a letter is to be sent, which then counts.
+    fn is_wanted(&mut self, topic: &Topic, why: Rejection) -> bool {
+        let (Some(_), Rejection::Invalid(_)) = (&self.producer, why) else { return false };
         let minute = self.clock.now().window(Span::MINUTE);
         if minute != self.minute {
             (self.minute, self.sent) = (minute, 0);
         }
         if self.sent >= self.per_minute {
             topic.counters.dead_letters_suppressed.inc();
-            return;
+            return false;
         }
         self.sent += 1;
-        write_sample(record, &mut self.sample);
+        true
+    }
+
+    fn write(&self, topic: &Topic, told: Told<'_>, position: Position, why: Rejection) {
+        let (Some(producer), Rejection::Invalid(invalid)) = (&self.producer, why) else { return };
         let letter = DeadLetter {
             reason: reason(why),
+            field: told.field,
+            remedy: invalid.remedy(),
             topic: &topic.name,
             partition: position.partition,
             offset: position.offset,
-            bytes: record.len(),
-            sample: &self.sample,
+            format: topic.parser.format().as_str(),
+            bytes: told.bytes,
+            sample: told.sample,
         };
         let payload = serde_json::to_vec(&letter).unwrap_or_default();
         match producer.send(BaseRecord::<(), _>::to(&self.topic).payload(&payload)) {
@@ -106,6 +138,14 @@ impl DeadLetters {
             Err(_) => topic.counters.dead_letters_suppressed.inc(),
         }
     }
+}
+
+/// What is told of a record.
+#[derive(Debug, Clone, Copy)]
+struct Told<'a> {
+    sample: &'a str,
+    bytes: usize,
+    field: Option<&'a str>,
 }
 
 /// The beginning of a record, folded. A word that the cut goes through is dropped: half a secret looks like a name.
@@ -117,7 +157,7 @@ fn write_sample(record: &[u8], sample: &mut String) {
         let end = shown.rfind(|c: char| c.is_whitespace() || "\",".contains(c)).unwrap_or(0);
         shown = &shown[..end];
     }
-    fold::append_text(shown, sample);
+    fold::append_sample(shown, sample);
 }
 
 #[cfg(test)]
@@ -130,6 +170,10 @@ mod tests {
         let mut sample = String::new();
         write_sample(format!(r#"{{"path":"/u/bob@example.org?key={token}","t":"{token}"}}"#).as_bytes(), &mut sample);
         assert_eq!(sample, r#"{"path":"/u/{email}?{text}","t":"{token}"}"#);
+        let numbers =
+            r#"{"response_code":"OK","bytes_sent":104857,"pin":4711,"downstream_remote_address":"10.0.0.7:32830"}"#;
+        write_sample(numbers.as_bytes(), &mut sample);
+        assert!(sample.contains("104857") && sample.contains(":32830") && !sample.contains("4711"), "{sample}");
         let cut = format!("{} {}{token}", "x y".repeat(330), "z".repeat(20));
         write_sample(cut.as_bytes(), &mut sample);
         assert!(!sample.contains("hvs") && sample.len() <= SAMPLE_BYTES, "{sample}");

@@ -7,14 +7,13 @@ use std::{
 };
 
 use qualm_model::{
-    event::{Position, Positions},
+    event::Positions,
     time::{Clock, Timestamp},
 };
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
-    message::Headers,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -22,20 +21,19 @@ use super::{
     PATIENCE, Topic,
     context::{Context, Rebalance, let_go, take_over},
     dead_letter::DeadLetters,
+    taking::{Taken, Taking},
+    waiting::Waiting,
 };
 use crate::{
-    envelope,
     gathering::Gathering,
-    parse::Origin,
-    source::{Batch, Incoming, Invalid, SourceError},
+    registry::Rows,
+    source::{Batch, Incoming, SourceError},
 };
 
 /// How long to wait for a message before looking at commits and at whether anyone listens.
 const IDLE: Duration = Duration::from_millis(50);
 /// Trouble with the brokers is counted each time and told this often: librdkafka reports it many times a second.
 const TELL_EVERY: Duration = Duration::from_secs(10);
-/// Longer headers name no origin.
-const MAX_HEADER_BYTES: usize = 256;
 /// A group that takes longer to assign partitions has something to wait for.
 const SLOW_GROUP: Duration = Duration::from_secs(5);
 const DEFAULT_BATCH_RECORDS: usize = 4096;
@@ -51,6 +49,8 @@ pub(super) struct Reading {
     /// The next offset of each partition, to notice what the brokers no longer have.
     expected: BTreeMap<(u16, i32), i64>,
     dead_letters: DeadLetters,
+    rows: Rows,
+    waiting: Waiting,
     sender: mpsc::Sender<Result<Incoming, SourceError>>,
     commits: commands::Receiver<Positions>,
     /// The partitions at hand, each with where its reading began: nothing before that is committed.
@@ -60,7 +60,7 @@ pub(super) struct Reading {
     batch_records: usize,
     history_start: Option<Timestamp>,
     /// Since when the group has assigned nothing; `None` once it has, or once it was told.
-    waiting: Option<Instant>,
+    unassigned: Option<Instant>,
     /// When trouble with the brokers was told of last.
     told: Option<Instant>,
     consumer: Polled,
@@ -80,17 +80,20 @@ impl Reading {
         consumer: BaseConsumer<Context>,
         topics: Vec<Topic>,
         dead_letters: DeadLetters,
+        rows: Rows,
         sender: mpsc::Sender<Result<Incoming, SourceError>>,
         commits: commands::Receiver<Positions>,
     ) -> Self {
         Self {
-            waiting: Some(Instant::now()),
+            unassigned: Some(Instant::now()),
             told: None,
             consumer: Polled(consumer),
             topics,
             gathering: Gathering::default(),
             expected: BTreeMap::new(),
             dead_letters,
+            rows,
+            waiting: Waiting::default(),
             sender,
             commits,
             owned: Positions::new(),
@@ -142,8 +145,8 @@ impl Reading {
     /// Once, where the group is slow to assign anything; who does not reach it is told of that instead.
     fn tell_of_waiting(&mut self) {
         let is_reached = self.consumer.0.context().lag().unreachable_since().is_none();
-        if is_reached && self.waiting.is_some_and(|since| since.elapsed() >= SLOW_GROUP) {
-            self.waiting = None;
+        if is_reached && self.unassigned.is_some_and(|since| since.elapsed() >= SLOW_GROUP) {
+            self.unassigned = None;
             tracing::info!(
                 "kafka: waiting for the group; a member that died is missed after its `session.timeout.ms`, 45 s unless set"
             );
@@ -152,12 +155,18 @@ impl Reading {
 
     /// Takes what librdkafka has at hand, up to a batch; waits only for the first message.
     fn gather(&mut self) -> Result<(), Closed> {
-        let Self { consumer, topics, gathering, expected, dead_letters, told, .. } = self;
-        while gathering.records() < self.batch_records {
-            let patience = if gathering.records() == 0 { IDLE } else { Duration::ZERO };
+        let Self { consumer, topics, gathering, expected, dead_letters, rows, waiting, told, .. } = self;
+        let mut taking = Taking { topics, gathering, expected, dead_letters, rows, now: Instant::now() };
+        waiting.retry(&consumer.0, &mut taking);
+        while taking.gathering.records() < self.batch_records {
+            let patience = if taking.gathering.records() == 0 { IDLE } else { Duration::ZERO };
             match consumer.0.poll(patience) {
                 None => break,
-                Some(Ok(message)) => take(&message, topics, gathering, expected, dead_letters),
+                Some(Ok(message)) => {
+                    if waiting.is_held(&message) || taking.take(&message) == Taken::Waiting {
+                        waiting.hold(&consumer.0, message.detach(), taking.topics);
+                    }
+                }
                 Some(Err(error)) => {
                     consumer.0.context().count_connection_error();
                     if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
@@ -212,7 +221,7 @@ impl Reading {
 
     /// Asks the loop where to begin. Nothing is read from the partitions before it has answered.
     fn assign(&mut self, mut partitions: TopicPartitionList) -> Result<(), Closed> {
-        self.waiting = None;
+        self.unassigned = None;
         let keys = self.keys_of(&partitions);
         let known = if keys.is_empty() { Positions::new() } else { self.ask(keys)? };
         if let Err(error) = self.set_starts(&mut partitions, &known) {
@@ -230,6 +239,8 @@ impl Reading {
         if let Err(error) = take_over(&self.consumer.0, &partitions) {
             return self.fail(&error);
         }
+        // A partition that was held back when it was let go may still be.
+        let _ = self.consumer.0.resume(&partitions);
         Ok(())
     }
 
@@ -284,6 +295,7 @@ impl Reading {
             self.wanted.extend(covered);
             self.commit_pending(CommitMode::Sync);
         }
+        self.waiting.forget(partitions, &self.topics);
         for key in keys {
             self.expected.remove(&key);
             self.owned.remove(&key);
@@ -327,85 +339,5 @@ impl Reading {
             self.consumer.0.context().count_connection_error();
             tracing::warn!(%error, "kafka: positions were not committed; the next commit covers them");
         }
-    }
-}
-
-/// A gap in the offsets that is no greater is of markers, which are no records.
-const MARKERS: u64 = 16;
-
-/// One message is one record.
-fn take(
-    message: &impl Message,
-    topics: &mut [Topic],
-    gathering: &mut Gathering,
-    expected: &mut BTreeMap<(u16, i32), i64>,
-    dead_letters: &mut DeadLetters,
-) {
-    let topic = match topics {
-        // Nothing else is subscribed to.
-        [only] => only,
-        several => {
-            let name = message.topic();
-            let Some(topic) = several.iter_mut().find(|topic| topic.name == name) else { return };
-            topic
-        }
-    };
-    let position = Position { source: topic.source, partition: message.partition(), offset: message.offset() };
-    let next = expected.entry((position.source, position.partition)).or_insert(position.offset);
-    if position.offset > *next {
-        let missing = (position.offset - *next).unsigned_abs();
-        topic.counters.gaps.inc_by(missing);
-        // Transactions leave a gap of one or two at each end.
-        if missing > MARKERS {
-            gathering.lose(position, missing);
-        }
-    }
-    *next = position.offset + 1;
-    let Some(record) = message.payload() else {
-        return gathering.reject(position, Invalid::Syntax.into());
-    };
-    let origin = origin(message.headers());
-    let stored = message.timestamp().to_millis().map(|millis| Timestamp(millis.saturating_mul(1_000_000)));
-    topic.parser.store(stored);
-    if let Some(why) = gathering.record(&mut topic.parser, record, position, &origin) {
-        dead_letters.send(topic, record, position, why);
-    }
-}
-
-/// What the headers of a message say of where it was written.
-fn origin(headers: Option<&impl Headers>) -> Origin<'_> {
-    let mut origin = Origin::default();
-    for header in headers.into_iter().flat_map(Headers::iter) {
-        let value = header.value.and_then(|value| str::from_utf8(value).ok());
-        if let Some(value) = value.filter(|value| value.len() <= MAX_HEADER_BYTES) {
-            envelope::header(header.key, value, &mut origin);
-        }
-    }
-    origin
-}
-
-#[cfg(test)]
-mod tests {
-    use rdkafka::message::{Header, OwnedHeaders};
-
-    use super::*;
-
-    #[test]
-    fn headers_name_the_origin_and_nothing_else() {
-        let insert = |headers: OwnedHeaders, key, value: &[u8]| headers.insert(Header { key, value: Some(value) });
-        let long = [b'x'; MAX_HEADER_BYTES + 1];
-        let named: [(&str, &[u8]); 7] = [
-            ("cluster", b"north"),
-            ("k8s.namespace.name", b"shop"),
-            ("pod", b"orders-1"),
-            ("pod_ip", b"\xff"),
-            ("node", &long),
-            ("authorization", b"Bearer hunter2"),
-            ("pod", b"another"),
-        ];
-        let headers = named.into_iter().fold(OwnedHeaders::new(), |headers, (key, value)| insert(headers, key, value));
-        let expected = Origin { cluster: "north", namespace: "shop", pod: "orders-1", ..Origin::default() };
-        assert_eq!(origin(Some(&headers)), expected);
-        assert_eq!(origin(None::<&OwnedHeaders>), Origin::default());
     }
 }

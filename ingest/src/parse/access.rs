@@ -14,6 +14,7 @@ use qualm_model::{
 };
 
 use self::activity::activity_of;
+use self::gateway::Seat;
 pub use self::names::host_and_port;
 use self::names::{cluster_host, first_san, instance_of, is_unmatched, server_name_host, service_of_host, workload_of};
 use super::{clip, time::rfc3339};
@@ -99,6 +100,8 @@ pub struct AccessEntry<'a> {
     pub policy: &'a str,
     /// On which side of the call the proxy stands, where the form has another way of saying it than Istio's names.
     pub direction: Direction,
+    /// The pod that wrote the entry, where the envelope knows.
+    pub pod: &'a str,
 }
 
 /// The side of a call on which its proxy stands.
@@ -154,8 +157,8 @@ impl<'a> AccessEntry<'a> {
         if kind == Kind::Request {
             fold::operation(self.method, self.path, operation);
         }
-        let outbound = self.is_outbound();
-        if activity.goes_on() && !self.is_on_its_way(outbound) {
+        let seat = self.seat();
+        if activity.goes_on() && !self.is_on_its_way(seat) {
             return Err(Rejection::Part);
         }
         let outcome = if activity.goes_on() { Outcome::Unknown } else { self.outcome(kind) };
@@ -164,12 +167,12 @@ impl<'a> AccessEntry<'a> {
             report: self.start + self.duration.unwrap_or_default(),
             kind,
             activity,
-            reporter: self.reporter(outbound),
-            reporter_id: self.reporter_id(outbound),
+            reporter: self.reporter(seat),
+            reporter_id: self.reporter_id(seat),
             record_id: clip(first_present([self.request_id, self.stream_id])),
             decision_id: self.own_action(),
-            source: self.source(outbound),
-            destination: self.destination(outbound),
+            source: self.source(seat),
+            destination: self.destination(seat),
             hostname: self.hostname(),
             operation,
             status: self.status.filter(|_| kind == Kind::Request && !activity.goes_on()),
@@ -185,14 +188,14 @@ impl<'a> AccessEntry<'a> {
             credential: clip(self.downstream_peer_serial),
             not_before: optional_time(self.downstream_peer_cert_v_start)?,
             not_after: optional_time(self.downstream_peer_cert_v_end)?,
-            auth_method: if self.downstream_peer_uri_san.is_empty() || outbound { "" } else { "mtls" },
+            auth_method: if self.downstream_peer_uri_san.is_empty() || seat == Seat::Outbound { "" } else { "mtls" },
             ..EventDraft::default()
         })
     }
 
     /// Whether an entry from before the end says already between whom the stream is.
-    fn is_on_its_way(&self, outbound: bool) -> bool {
-        !self.upstream_cluster.is_empty() && (!outbound || !self.upstream_host.is_empty())
+    fn is_on_its_way(&self, seat: Seat) -> bool {
+        !self.upstream_cluster.is_empty() && (seat == Seat::Inbound || !self.upstream_host.is_empty())
     }
 
     fn kind(&self) -> Kind {
@@ -202,18 +205,20 @@ impl<'a> AccessEntry<'a> {
         Kind::Request
     }
 
-    fn source(&self, outbound: bool) -> Party<'a> {
-        if self.is_gateway() {
-            return self.source_of_gateway();
+    fn source(&self, seat: Seat) -> Party<'a> {
+        match seat {
+            Seat::Gateway => self.source_of_gateway(),
+            Seat::Outbound => self.source_of_outbound(),
+            Seat::Inbound => self.source_of_inbound(),
         }
-        if outbound { self.source_of_outbound() } else { self.source_of_inbound() }
     }
 
-    fn destination(&self, outbound: bool) -> Party<'a> {
-        if self.is_gateway() {
-            return self.destination_of_gateway();
+    fn destination(&self, seat: Seat) -> Party<'a> {
+        match seat {
+            Seat::Gateway => self.destination_of_gateway(),
+            Seat::Outbound => self.destination_of_outbound(),
+            Seat::Inbound => self.destination_of_inbound(),
         }
-        if outbound { self.destination_of_outbound() } else { self.destination_of_inbound() }
     }
 
     /// The report of the caller's proxy rather than of the called's.
@@ -230,19 +235,13 @@ impl<'a> AccessEntry<'a> {
             || !self.upstream_peer_uri_san.is_empty()
     }
 
-    fn reporter(&self, outbound: bool) -> Reporter {
-        if self.is_gateway() {
-            return Reporter::Gateway;
+    fn reporter(&self, seat: Seat) -> Reporter {
+        match seat {
+            Seat::Gateway => Reporter::Gateway,
+            _ if self.is_waypoint() => Reporter::Waypoint,
+            Seat::Outbound => Reporter::Source,
+            Seat::Inbound => Reporter::Destination,
         }
-        if self.is_waypoint() {
-            return Reporter::Waypoint;
-        }
-        if outbound { Reporter::Source } else { Reporter::Destination }
-    }
-
-    /// Istio's gateways, whatever they are the way to, by their node id.
-    fn is_gateway(&self) -> bool {
-        self.node_id.starts_with("router~")
     }
 
     /// A waypoint, by its node id or by the clusters that no other proxy of Istio's has.
@@ -250,8 +249,8 @@ impl<'a> AccessEntry<'a> {
         self.node_id.starts_with("waypoint~") || self.upstream_cluster.starts_with(WAYPOINT_CLUSTER)
     }
 
-    fn reporter_id(&self, outbound: bool) -> &'a str {
-        let own = if outbound { self.upstream_local_uri_san } else { self.downstream_local_uri_san };
+    fn reporter_id(&self, seat: Seat) -> &'a str {
+        let own = if seat == Seat::Outbound { self.upstream_local_uri_san } else { self.downstream_local_uri_san };
         clip(first_present([self.node_id, own]))
     }
 

@@ -24,6 +24,7 @@ use super::{
     opa_decision::OpaDecision,
     otlp_spans::OtlpSpans,
     postgres_csv::PostgresCsv,
+    row::witness::{self, Voucher},
     spire_agent::SpireAgent,
     spire_server::SpireServer,
     sshd::Sshd,
@@ -112,10 +113,13 @@ macro_rules! formats {
             pub(super) fn parse(&mut self, text: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
                 match self {
                     $(Self::$variant(reader) => {
-                        row.set_proxy_log(Format::$variant.is_proxy_log());
+                        row.set_voucher(Format::$variant.voucher());
                         reader.parse(text, row)
                     })*
-                    Self::Mapped(reader) => reader.parse(text, row),
+                    Self::Mapped(reader) => {
+                        row.set_voucher(Voucher::Operator);
+                        reader.parse(text, row)
+                    }
                     Self::Auto(reader) => reader.parse(text, row),
                 }
             }
@@ -124,6 +128,17 @@ macro_rules! formats {
 }
 
 impl Format {
+    /// Whose word for certificates it is.
+    const fn voucher(self) -> Voucher {
+        match self {
+            _ if self.is_proxy_log() => Voucher::Proxy,
+            Self::SpireServer => Voucher::Issuer(&witness::SPIRE),
+            Self::KubernetesAudit => Voucher::Issuer(&witness::API_SERVER),
+            Self::Mapped | Self::Auto => Voucher::Operator,
+            _ => Voucher::Nobody,
+        }
+    }
+
     /// Whether only proxies write it: from anybody else it is a forgery.
     pub const fn is_proxy_log(self) -> bool {
         matches!(
@@ -146,7 +161,7 @@ impl Grammar {
     ) -> Option<()> {
         match self {
             Self::IstioJson(reader) => {
-                row.set_proxy_log(true);
+                row.set_voucher(Voucher::Proxy);
                 reader.parse_escaped(head, row, origin_after)
             }
             Self::Auto(reader) => reader.parse_escaped(head, row, origin_after),
@@ -167,7 +182,7 @@ formats! {
     Hubble "hubble" Hubble, "Cilium's flows as Hubble exports them.";
     ZeekJson "zeek_json" ZeekJson, "Zeek's conn, ssl, http and ssh logs as JSON, in any mixture.";
     ZeekTsv "zeek_tsv" ZeekTsv, "Zeek's conn, ssl, http and ssh logs as tab-separated text.";
-    OtlpSpans "otlp_spans" OtlpSpans, "OpenTelemetry's spans: OTLP's export of traces as JSON.";
+    OtlpSpans "otlp_spans" OtlpSpans, "OpenTelemetry's spans: OTLP's export of traces, as JSON or Protobuf.";
     KeycloakJson "keycloak_json" KeycloakJson,
         "Keycloak's events as JSON: the console log, the admin API, or a listener's topic.";
     KeycloakText "keycloak_text" KeycloakText, "Keycloak's events in its text log.";

@@ -50,7 +50,10 @@ struct Order(Vec<Remembered>);
 impl IstioJson {
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        self.read(line, |entry, operation| row.push(entry.draft(operation)?))
+        self.read(line, |entry, operation| {
+            let pod = row.origin().pod;
+            row.push(AccessEntry { pod, ..entry }.draft(operation)?)
+        })
     }
 
     /// Reads one line and hands on what it says, with the place for the folded operation.
@@ -93,7 +96,8 @@ impl IstioJson {
             return None;
         }
         row.set_origin(origin_after(lexer.closed_at().ok()?)?);
-        row.push(fields.entry.draft(&mut self.operation).ok()?).ok()
+        let entry = AccessEntry { pod: row.origin().pod, ..fields.entry };
+        row.push(entry.draft(&mut self.operation).ok()?).ok()
     }
 }
 

@@ -20,7 +20,8 @@ pub struct IstioText {
 impl IstioText {
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        row.push(access_entry(line)?.draft(&mut self.operation)?)
+        let entry = AccessEntry { pod: row.origin().pod, ..access_entry(line)? };
+        row.push(entry.draft(&mut self.operation)?)
     }
 }
 

@@ -137,7 +137,7 @@ impl<'a> KeycloakEvent<'a> {
             hostname: clip(realm),
             operation: &self.operation(action)?,
             outcome: if has_failed { Outcome::Refused } else { Outcome::Success },
-            denial_reason: clip(self.error),
+            denial_reason: &typed::reason(self.error),
             credential: clip(self.credential(action)),
             auth_method: if kind == Kind::Authentication { clip(typed::first(methods)) } else { "" },
             ..EventDraft::default()
@@ -224,6 +224,19 @@ mod tests {
         let event = KeycloakEvent::from_pairs(text, ending)?;
         event.push(Timestamp(0), &mut Row::new(&mut builder, Position::default(), None))?;
         Ok(builder.finish())
+    }
+
+    #[test]
+    fn a_secret_in_the_error_is_folded_and_the_codes_of_keycloak_are_not() {
+        let secret = "hvs.CAESIJ3Nc8Qw1x0vE7kq5mZt9Lr2Yb6UuFh";
+        for (error, told) in [
+            ("invalid_user_credentials", "invalid_user_credentials"),
+            (&format!("invalid_{secret}ntials"), "{token}"),
+            ("expired_code", "expired_code"),
+        ] {
+            let batch = parse(&OLD.replace("invalid_user_credentials", error), Ending::Open).expect("an event");
+            assert_eq!(batch.event(0).denial_reason(), told);
+        }
     }
 
     const OLD: &str = "type=LOGIN_ERROR, realmId=shop, clientId=dashboard, userId=null, ipAddress=203.0.113.44, error=invalid_user_credentials, auth_method=openid-connect, username=jdoe";

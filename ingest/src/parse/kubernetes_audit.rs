@@ -189,7 +189,7 @@ impl KubernetesAudit {
             operation: &operation,
             status: code,
             outcome: line.outcome(code),
-            denial_reason: line.response_status.as_ref().map_or("", |status| clip(&status.reason)),
+            denial_reason: &typed::reason(line.response_status.as_ref().map_or("", |status| &*status.reason)),
             duration_ns: Some((report - start).0),
             credential: clip(line.credential()),
             not_before: issue.and_then(|issue| issue.not_before),

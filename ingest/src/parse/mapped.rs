@@ -57,6 +57,11 @@ impl Mapped {
         }
     }
 
+    /// What it reads by.
+    pub(crate) fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
     /// Whether the first line of an input is a header.
     pub fn expects_header(&self) -> bool {
         self.mapping.header

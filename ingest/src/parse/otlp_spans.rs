@@ -1,4 +1,5 @@
-//! Spans of OpenTelemetry as calls: OTLP's export of traces as JSON, as the collector's Kafka exporter writes it.
+//! Spans of OpenTelemetry as calls: OTLP's export of traces as JSON, which is also what an export in Protobuf is made of
+//! (`envelope/otlp/spans.rs`).
 //!
 //! A server's span is a call as the called reports it, a client's span the same call as the caller does: only one of
 //! them is [`Reporter::Destination`]. The caller of a server's span is the service whose client span is its parent,

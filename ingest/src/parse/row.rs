@@ -8,7 +8,7 @@
 mod name;
 #[cfg(test)]
 mod tests;
-mod witness;
+pub(super) mod witness;
 
 use qualm_model::{
     event::{Activity, EventBuilder, EventDraft, Party, Position, Reporter},
@@ -16,6 +16,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
+use self::witness::Voucher;
 use crate::source::{Invalid, Rejection};
 
 /// How far ahead of its arrival a record may be.
@@ -78,7 +79,7 @@ pub struct Row<'a> {
     origin: Origin<'a>,
     refused: Vec<Rejection>,
     lost: u64,
-    is_proxy_log: bool,
+    voucher: Voucher,
     unvouched: u64,
 }
 
@@ -103,7 +104,7 @@ impl<'a> Row<'a> {
             origin: Origin::default(),
             refused: Vec::new(),
             lost: 0,
-            is_proxy_log: false,
+            voucher: Voucher::Operator,
             unvouched: 0,
         }
     }
@@ -142,11 +143,10 @@ impl<'a> Row<'a> {
         self.arrival
     }
 
-    /// Says whether the record is of a format that only proxies write: what it says of certificates is then believed of
-    /// proxies alone.
+    /// Says whose word the record's format is: what it says of certificates is believed of them alone.
     #[inline]
-    pub(super) fn set_proxy_log(&mut self, is_proxy_log: bool) {
-        self.is_proxy_log = is_proxy_log;
+    pub(super) fn set_voucher(&mut self, voucher: Voucher) {
+        self.voucher = voucher;
     }
 
     /// Checks what holds for every format, and pushes. What the draft does not say of its reporter's own end is taken
@@ -197,7 +197,7 @@ impl<'a> Row<'a> {
             return Ok(());
         }
         let origin: Origin<'d> = self.origin;
-        if self.is_proxy_log && witness::disown(&mut draft, &origin, standing) {
+        if witness::disown(&mut draft, &origin, standing, self.voucher) {
             self.unvouched += 1;
         }
         place(&mut draft, &origin, standing);

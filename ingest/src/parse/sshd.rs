@@ -12,7 +12,6 @@ use std::collections::{HashSet, VecDeque};
 
 use qualm_model::{
     event::{EventDraft, Kind, Outcome, Party, Reporter},
-    identity::Provenance,
     time::{Span, Timestamp},
 };
 
@@ -92,9 +91,6 @@ impl Sshd {
         if !self.is_news(&line, login) {
             return Err(Rejection::Part);
         }
-        // Anybody can show another's certificate: only a login that was accepted has proven its key.
-        let is_certificate =
-            login.attempt == Attempt::Accepted && login.method == "publickey" && line.message.contains("-CERT ");
         row.push(EventDraft {
             start: time,
             report: time,
@@ -103,7 +99,6 @@ impl Sshd {
             source: Party {
                 principal: if login.exists { login.user } else { login.ip },
                 ip: login.ip,
-                provenance: if is_certificate { Provenance::Certificate } else { Provenance::Name },
                 ..Party::default()
             },
             destination: Party { principal: clip(line.host), ..Party::default() },
@@ -305,7 +300,10 @@ fn iso(text: &str) -> Result<Timestamp, Rejection> {
 
 #[cfg(test)]
 mod tests {
-    use qualm_model::event::{EventBatch, EventBuilder, Position};
+    use qualm_model::{
+        event::{EventBatch, EventBuilder, Position},
+        identity::Provenance,
+    };
 
     use super::*;
 
@@ -325,14 +323,14 @@ mod tests {
     const KEY: &str = "2026-11-22T02:02:24.122+00:00 web-1 sshd[77]: Accepted publickey for alice from 10.0.0.7 port 51000 ssh2: ED25519 SHA256:AAAAC3NzaC1lZDI1NTE5AAAAIJ0aBcDeFgHiJkLmNoP";
 
     #[test]
-    fn a_certificate_that_was_only_shown_vouches_for_nobody() {
+    fn a_login_is_the_hosts_word_and_no_verified_caller_whatever_was_shown() {
         let accepted = KEY.replace("ED25519 SHA256", "ED25519-CERT SHA256");
         let accepted =
             format!("{accepted} ID alice (serial 7) CA RSA SHA256:AAAAC3NzaC1lZDI1NTE5AAAAIJ0aBcDeFgHiJkLmNoP");
         let failed = accepted.replace("Accepted", "Failed");
-        for (line, provenance) in [(accepted, Provenance::Certificate), (failed, Provenance::Name)] {
+        for line in [accepted, failed] {
             let batch = parse(&line).expect("an event");
-            assert_eq!(batch.event(0).source().provenance(), provenance, "{line}");
+            assert_eq!(batch.event(0).source().provenance(), Provenance::Name, "{line}");
         }
     }
 
@@ -394,6 +392,6 @@ mod tests {
         let uncertified = KEY.replace("ED25519 ", "ED25519-CERT ");
         assert_eq!(parse(&uncertified).err(), Some(Invalid::Syntax.into()));
         let certified = format!("{uncertified} ID alice (serial 7) CA ED25519 {}", &KEY[KEY.len() - 50..]);
-        assert_eq!(parse(&certified).expect("an event").event(0).source().provenance(), Provenance::Certificate);
+        assert_eq!(parse(&certified).expect("an event").event(0).source().principal(), "alice");
     }
 }

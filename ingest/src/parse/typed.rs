@@ -2,10 +2,11 @@
 
 use std::{borrow::Cow, fmt, ops::Deref};
 
+use qualm_model::fold;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, error::Category};
 
-use super::Row;
+use super::{Row, clip};
 use crate::source::{Invalid, Rejection};
 
 /// Reads one JSON object. What is no object is foreign; a value of another type than the field's is
@@ -52,6 +53,14 @@ pub(super) fn entry<'a, T: Deserialize<'a>>(value: &'a Value) -> Result<T, Rejec
         return Err(Rejection::Foreign);
     }
     T::deserialize(value).map_err(|error| invalid(&error).into())
+}
+
+/// What a log says of why, bounded, with what could be a secret folded: who writes there is not always the log's own
+/// program. A status stays.
+pub(super) fn reason(text: &str) -> String {
+    let mut folded = String::new();
+    fold::append_sample(clip(text), &mut folded);
+    folded
 }
 
 /// What serde says of a record, in our words.

@@ -40,6 +40,7 @@ fn observations(calls: &[Call]) -> Vec<Observation> {
                 bytes: Some(call.bytes),
                 duration_ns: Some(call.bytes as i64),
                 more: 1.0,
+                crowd: 1.0,
             }
         })
         .collect()
@@ -93,6 +94,8 @@ conformance! {
     rarity_conforms: Rarity,
     novelty_conforms: Novelty,
     failing_conforms: Failing,
+    hours_conform: Hours,
+    oversized_conforms: Oversized,
     refused_conforms: Refused,
     bigger_conforms: Bigger,
     longer_conforms: Longer,

@@ -21,6 +21,16 @@ pub struct Rarity {
 }
 
 impl Rarity {
+    /// Of something that was seen so often.
+    pub fn of_volume(volume: f64) -> Self {
+        Self { volume, minute: i64::MAX, ..Self::default() }
+    }
+
+    /// `1 + surprise` as of the begin of the minute.
+    pub fn x(&self) -> f64 {
+        NEVER / (1.0 + self.volume)
+    }
+
     /// Trusted volume when the minute of the last call began.
     pub fn volume(&self) -> f64 {
         self.volume

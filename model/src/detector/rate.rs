@@ -49,6 +49,12 @@ impl<const SECONDS: i64> Rate<SECONDS> {
         self.learn_past((seen.more - made) * seen.weight);
     }
 
+    /// Learns so many, all made within the window, after [`turn`](Self::turn).
+    #[inline]
+    pub fn learn_made(&mut self, made: f64) {
+        self.0.add_open(made);
+    }
+
     /// Learns calls that were made long before they were told of.
     #[inline]
     pub fn learn_past(&mut self, calls: f64) {

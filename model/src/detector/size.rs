@@ -22,7 +22,7 @@ fn score(tail: &SizeTail, value: f64) -> Option<Deviation> {
     Some(Deviation { x: at.x, observed: value, expected: at.median, n: f64::from(at.n) })
 }
 
-/// Learns and returns the sample: one a call, since every call has a size of its own.
+/// Learns and returns how odd it was; what is a sample of it, the caller decides.
 #[inline]
 fn learn(tail: &mut SizeTail, value: f64, weight: f64) -> Option<f64> {
     let sample = tail.at(value).map(|at| at.x);

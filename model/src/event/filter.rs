@@ -25,12 +25,18 @@ impl Filter {
     /// Of a random part the rates, failures and sizes are as telling as of all, since what is usual was learned from such
     /// a part too; only that somebody is silent may be chance.
     pub const fn silences(self) -> &'static [Question] {
-        use Question::{DestinationRate, EdgeRate, Failing, Longer, Rate1h, Rate1m, Rate10m, Refused, Silence};
+        use Question::{
+            DestinationRate, EdgeRate, Failing, Longer, OperationRate, Rate1h, Rate1m, Rate10m, Refused, Silence,
+        };
         match self {
             Self::None => &[],
-            Self::Errors => &[Failing, Refused, Rate1m, Rate10m, Rate1h, EdgeRate, DestinationRate, Longer, Silence],
+            Self::Errors => {
+                &[Failing, Refused, Rate1m, Rate10m, Rate1h, EdgeRate, OperationRate, DestinationRate, Longer, Silence]
+            }
             Self::Sampled => &[Silence],
-            Self::Slow => &[Failing, Refused, Rate1m, Rate10m, Rate1h, EdgeRate, DestinationRate, Longer, Silence],
+            Self::Slow => {
+                &[Failing, Refused, Rate1m, Rate10m, Rate1h, EdgeRate, OperationRate, DestinationRate, Longer, Silence]
+            }
         }
     }
 }

@@ -1,4 +1,4 @@
-//! One event's evidence: a product along the chain *who · to whom · what · how · how much*, a mean inside each link.
+//! One event's evidence: a product along the chain *who · to whom · what · from where · when · how · how much*, a mean inside each link.
 
 use crate::{detector::Question, stats::log2};
 
@@ -13,14 +13,18 @@ const COUNTS: Link = Link::of(&[
     Question::Rate10m,
     Question::Rate1h,
     Question::EdgeRate,
+    Question::OperationRate,
     Question::DestinationRate,
     Question::Spread10m,
     Question::Spread1h,
     Question::FanIn,
 ]);
-const WHAT: Link = Link::of(&[Question::NewOperation, Question::NewCredential, Question::NewFingerprint]);
+const WHAT: Link =
+    Link::of(&[Question::NewOperation, Question::RareOperation, Question::NewCredential, Question::NewFingerprint]);
+const WHERE_FROM: Link = Link::of(&[Question::NewNetwork, Question::LoneReplica]);
+const WHEN: Link = Link::of(&[Question::OffHours]);
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
-const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Longer]);
+const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Oversized, Question::Longer]);
 const ABSENCE: Link = Link::of(&[Question::Silence, Question::Unwitnessed]);
 
 /// The e-values of one event by question.
@@ -111,7 +115,8 @@ impl EValues {
         let by_source = source * (0.8 + 0.2 * (0.25 * peer + 0.75 * destination));
         let by_destination = destination * (0.7 + 0.3 * peer);
         let who = 0.9 * by_source + 0.1 * by_destination;
-        log2(who * self.link(&WHAT) * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
+        let what = self.link(&WHAT) * self.link(&WHERE_FROM) * self.link(&WHEN);
+        log2(who * what * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
     }
 
     /// Evidence in bits of something that did not happen.

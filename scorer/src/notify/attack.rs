@@ -40,14 +40,14 @@ impl Technique {
     /// The technique that a question, by its name, points at first. `None` for a question of no such meaning.
     pub fn of(detector: &str) -> Option<Self> {
         Some(match detector {
-            "rare-source" | "new-operation" => VALID_ACCOUNTS,
+            "rare-source" | "off-hours" | "new-operation" | "rare-operation" => VALID_ACCOUNTS,
             "new-peer" | "rare-destination" => REMOTE_SERVICES,
             "new-credential" => TOKEN_USE,
-            "new-fingerprint" | "unwitnessed" => TOKEN_THEFT,
+            "new-fingerprint" | "new-network" | "lone-replica" | "unwitnessed" => TOKEN_THEFT,
             "refused" => BRUTE_FORCE,
             "failing" | "spread-10m" | "spread-1h" | "fan-in" => DISCOVERY,
-            "rate-1m" | "rate-10m" | "rate-1h" | "edge-rate" | "destination-rate" => FLOOD,
-            "bigger" => EXFILTRATION,
+            "rate-1m" | "rate-10m" | "rate-1h" | "edge-rate" | "operation-rate" | "destination-rate" => FLOOD,
+            "bigger" | "oversized" => EXFILTRATION,
             "longer" => CONTROL_CHANNEL,
             "silence" => IMPAIR,
             _ => return None,

@@ -48,12 +48,19 @@ fn words(
         Question::NewOperation => unusual(format!("used {what} at {whom} for the first time")),
         Question::NewCredential => unusual("showed a credential not seen of it before".to_owned()),
         Question::NewFingerprint => unusual("spoke through a TLS client not seen of it before".to_owned()),
+        Question::RareOperation => unusual(format!("used {what} at {whom}, which hardly anybody uses")),
+        Question::NewNetwork => unusual("called from a network not seen before".to_owned()),
+        Question::OffHours => unusual("called at an hour of the day at which it never calls".to_owned()),
+        Question::LoneReplica => (format!("did something new {} from one replica alone", times_done(observed)), usual),
         Question::Failing => (format!("had {} of its calls fail", percent(observed)), percent(expected)),
         Question::Refused => (format!("was refused in {} of its calls", percent(observed)), percent(expected)),
         Question::Rate1m => (format!("made {} in a minute", counted(observed, "call")), usual),
         Question::Rate10m => (format!("made {} in ten minutes", counted(observed, "call")), usual),
         Question::Rate1h => (format!("made {} in an hour", counted(observed, "call")), usual),
         Question::EdgeRate => (format!("made {} to {whom} in ten minutes", counted(observed, "call")), usual),
+        Question::OperationRate => {
+            (format!("used {what} at {whom} {} in ten minutes", counted(observed, "time")), usual)
+        }
         Question::DestinationRate => {
             (format!("called {whom} while that got {} in a minute", counted(observed, "call")), usual)
         }
@@ -63,6 +70,9 @@ fn words(
             (format!("called {whom} while that got {} in ten minutes", counted(observed, "new caller")), usual)
         }
         Question::Bigger => (format!("moved {} in one call to {whom}", bytes(observed)), bytes(expected)),
+        Question::Oversized => {
+            (format!("made {} to {whom} in ten minutes", counted(observed, "unusually big call")), usual)
+        }
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
         Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
         Question::Unwitnessed => {
@@ -99,6 +109,15 @@ fn times(count: f64) -> String {
         "only once".to_owned()
     } else {
         format!("only {count:.0} times")
+    }
+}
+
+/// `once`, `12 times`.
+fn times_done(count: f64) -> String {
+    match number(count).as_str() {
+        "" => "again and again".to_owned(),
+        "1" => "once".to_owned(),
+        number => format!("{number} times"),
     }
 }
 

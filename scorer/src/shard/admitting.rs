@@ -1,9 +1,9 @@
 //! How an event enters a shard: place is made for what is new in it, it is noted that it was seen, and all that it is
 //! judged by is found, each once.
 
-use std::sync::Arc;
+use std::{hash::BuildHasher, net::IpAddr, sync::Arc};
 
-use foldhash::fast;
+use foldhash::{fast, quality};
 use hashbrown::{HashMap, hash_map::Entry};
 use qualm_model::{
     baseline::{FirstTimes, SourceBaseline},
@@ -15,14 +15,18 @@ use qualm_model::{
 };
 
 use super::{
-    Attribute, Changed, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, Link, OPERATIONS_AN_EDGE, OTHER, SOURCE_BYTES,
-    Seen, Shard, Source, judging::Place,
+    Attribute, Changed, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, Link, OPERATION_BYTES, OPERATIONS_AN_EDGE,
+    OTHER, Operation, SETTLED, SOURCE_BYTES, Seen, Shard, Source, Users, judging::Place,
 };
-use crate::{door::Ids, estate::Share, forgotten::Forgotten, mesh::Mesh, names::Names, scorer::Case};
+use crate::{
+    door::Ids,
+    estate::Share,
+    forgotten::Forgotten,
+    mesh::{Arrival, Delta, FOREIGN, Mesh, operation_key},
+    names::Names,
+    scorer::Case,
+};
 
-/// A service of the mesh inherits from its siblings, and its edges may be adopted, once the mesh is this old;
-/// before, everything is new and everything is learned.
-const SETTLED: Span = Span::DAY;
 /// How long an adopted edge, recognised as the service's own change, is excused from being new.
 const ADOPTED_FOR: Span = Span::DAY;
 
@@ -54,7 +58,12 @@ impl Shard {
         });
         changed.touch_source(ids.source, source);
         let instances = source.instances.len();
-        let place = source.instance(ids.address, now);
+        let (place, is_new_address) = source.instance(ids.address, now);
+        let network = if is_new_address {
+            address_of(event).and_then(|address| arrive(source, address, mesh, exposure, delta))
+        } else {
+            Some((false, 1.0))
+        };
         let mut owned = (source.instances.len() - instances) * INSTANCE_BYTES;
         source.last = source.last.max(now);
         let key = (ids.source, ids.destination);
@@ -66,21 +75,21 @@ impl Shard {
                 (edge, links.entry(ids.destination).or_default(), false)
             }
             Entry::Vacant(entry) => {
-                let (source, destination) = (names.text(ids.source), names.text(ids.destination));
-                let returned = forgotten.holds((4_u8, source, destination));
+                let (caller, destination) = (names.text(ids.source), names.text(ids.destination));
+                let returned = forgotten.holds((4_u8, caller, destination));
                 let link = links.entry(ids.destination).or_insert_with(|| Link::to(destination, mesh));
                 changed.edges.push(key);
                 owned += EDGE_BYTES;
-                let users = 1 << place;
-                let edge = Edge { first: now, last: now, users, returned, stamp: changed.epoch, ..Edge::default() };
+                let users = Users::new(place, source, exposure.birth, now);
+                let edge = Edge { last: now, users, returned, stamp: changed.epoch, ..Edge::default() };
                 (&mut **entry.insert(Box::new(edge)), link, !returned)
             }
         };
         if event.source().provenance().may_enforce() {
             source.vouched = source.vouched.max(Some(now));
         }
-        let mut attributes = Attributes { known, changed, forgotten, names };
-        let (first, taken) = attributes.first_times(ids, edge, now);
+        let attributes = Attributes { known, changed, forgotten, names };
+        let (first, operation, taken) = attributes.first_times(ids, (edge, source, place), exposure);
         owned += taken;
         source.owned += owned;
         let adopted = edge.adopted.filter(|&since| now - since <= ADOPTED_FOR);
@@ -97,10 +106,10 @@ impl Shard {
             },
             edge_since: edge.adopted.unwrap_or(exposure.birth),
             // An operation on an edge that is itself new says nothing of its own.
-            first: FirstTimes { operation: first.operation.filter(|_| !first_contact), ..first },
+            first: FirstTimes { operation: first.operation.filter(|_| !first_contact), network, ..first },
             edge_is_excused: edge.returned || adopted.is_some(),
         };
-        (case, Place { source, edge: Some(edge), link, views, delta, touched }, bytes + owned)
+        (case, Place { source, edge: Some(edge), operation, link, views, delta, touched }, bytes + owned)
     }
 }
 
@@ -108,15 +117,15 @@ impl Edge {
     /// Notes that the instance at `place` of its source used it, and whether that shows a change of the service.
     #[inline]
     fn used_by(&mut self, place: usize, source: &mut Source, now: Timestamp) {
-        let is_new_user = self.users & (1 << place) == 0;
-        self.users |= 1 << place;
+        let is_new_user = self.users.add(place);
         self.last = self.last.max(now);
-        let is_young = self.adopted.is_none() && now - self.first <= SETTLED;
+        let first = self.users.first();
+        let is_young = self.adopted.is_none() && now - first <= SETTLED;
         if is_young
             && (is_new_user && self.is_shared_by(source.serving(now))
-                || now - self.first <= Span::HOUR && source.was_succeeded(self.first, now))
+                || now - first <= Span::HOUR && source.was_succeeded(first, now))
         {
-            source.baseline.withdraw_contact(self.first);
+            source.baseline.withdraw_contact(first);
             self.adopt(now);
         }
     }
@@ -129,53 +138,93 @@ impl Link {
     }
 }
 
-impl Attributes<'_> {
-    /// What the event shows for the first time, and the bytes that this took.
+impl<'a> Attributes<'a> {
+    /// What the event shows for the first time, its operation, and the bytes that this took. `user` is the edge, its
+    /// source, and the place of the instance that calls.
     #[inline]
-    fn first_times(&mut self, ids: Ids, edge: &mut Edge, now: Timestamp) -> (FirstTimes, usize) {
+    fn first_times(
+        self,
+        ids: Ids,
+        user: (&mut Edge, &Source, usize),
+        exposure: Exposure,
+    ) -> (FirstTimes, Option<&'a mut Operation>, usize) {
+        let Self { known, changed, forgotten, names } = self;
+        let now = exposure.now;
         let Ids { source, destination, .. } = ids;
+        let (edge, caller, place) = user;
         let mut taken = 0;
         let mut first_time = |attribute| {
-            let (first, bytes) = self.first_time(attribute, edge, now);
-            taken += bytes;
-            first
+            if let Some(seen) = known.get_mut(&attribute) {
+                changed.touch_known(attribute, seen);
+                seen.count_one(now);
+                return Some(false);
+            }
+            let returned = forgotten.holds(attribute.mark(names));
+            known.insert(attribute, Seen { last: now, count: 1, operation: None, stamp: changed.epoch });
+            changed.known.push(attribute);
+            taken += KNOWN_BYTES;
+            (!returned).then_some(true)
         };
-        let operation =
-            ids.operation.and_then(|operation| first_time(Attribute::Operation { source, destination, operation }));
         let credential = ids.credential.and_then(|credential| first_time(Attribute::Credential { source, credential }));
         let fingerprint =
             ids.fingerprint.and_then(|fingerprint| first_time(Attribute::Fingerprint { source, fingerprint }));
-        (FirstTimes { operation, credential, fingerprint }, taken)
+        let Some(mut operation) = ids.operation else {
+            return (FirstTimes { credential, fingerprint, ..FirstTimes::default() }, None, taken);
+        };
+        let of = |operation| Attribute::Operation { source, destination, operation };
+        let mut is_new = !known.contains_key(&of(operation));
+        if is_new && edge.operations >= OPERATIONS_AN_EDGE {
+            operation = OTHER;
+            is_new = !known.contains_key(&of(OTHER));
+        } else if is_new {
+            edge.operations += 1;
+        }
+        let mut first = Some(is_new);
+        if is_new {
+            first = (!forgotten.holds(of(operation).mark(names))).then_some(true);
+            changed.known.push(of(operation));
+            taken += KNOWN_BYTES + OPERATION_BYTES;
+        }
+        let seen = known.entry(of(operation)).or_insert_with(|| Seen { stamp: changed.epoch, ..Seen::default() });
+        changed.touch_known(of(operation), seen);
+        seen.count_one(now);
+        let used = seen.operation.get_or_insert_with(|| {
+            let in_mesh =
+                operation_key(names.text(destination), if operation == OTHER { "…" } else { names.text(operation) });
+            Box::new(Operation::new(in_mesh, Users::new(place, caller, exposure.birth, now)))
+        });
+        used.used_by(place, caller, now);
+        // What exceeds the cap is of many kinds and has no usual rate; on an edge that is itself new an operation says
+        // nothing of its own.
+        let is_asked = operation != OTHER && now - edge.users.first() > SETTLED;
+        let used = is_asked.then_some(&mut **used);
+        (FirstTimes { operation: first, credential, fingerprint, network: None }, used, taken)
     }
+}
 
-    /// Whether the attribute is new for its source, and notes that it was seen. `None` where the novelty cannot be
-    /// judged because it may have been folded away.
-    fn first_time(&mut self, mut attribute: Attribute, edge: &mut Edge, now: Timestamp) -> (Option<bool>, usize) {
-        if let Some(seen) = self.known.get_mut(&attribute) {
-            let before = *seen;
-            seen.last = seen.last.max(now);
-            seen.count = seen.count.saturating_add(1);
-            self.changed.touch_known(attribute, seen, before);
-            return (Some(false), 0);
-        }
-        if let Attribute::Operation { source, destination, .. } = attribute {
-            if edge.operations >= OPERATIONS_AN_EDGE {
-                attribute = Attribute::Operation { source, destination, operation: OTHER };
-                if let Some(seen) = self.known.get_mut(&attribute) {
-                    let before = *seen;
-                    seen.last = now;
-                    self.changed.touch_known(attribute, seen, before);
-                    return (Some(false), 0);
-                }
-            } else {
-                edge.operations += 1;
-            }
-        }
-        let returned = self.forgotten.holds(attribute.mark(self.names));
-        self.known.insert(attribute, Seen { last: now, count: 1, stamp: self.changed.epoch });
-        self.changed.known.push(attribute);
-        ((!returned).then_some(true), KNOWN_BYTES)
+impl Seen {
+    #[inline]
+    fn count_one(&mut self, now: Timestamp) {
+        self.last = self.last.max(now);
+        self.count = self.count.saturating_add(1);
     }
+}
+
+/// Tells the mesh of a new address of the source. Returns whether its network is new, and how rare that is among new
+/// addresses.
+fn arrive(source: &Source, address: IpAddr, mesh: &Mesh, exposure: Exposure, delta: &mut Delta) -> Option<(bool, f64)> {
+    let Exposure { birth, now, .. } = exposure;
+    let distance = mesh.networks().distance(address, now)?;
+    let identity = quality::FixedState::with_seed(3).hash_one(&*source.principal);
+    delta.arrival(Arrival::new(address, identity, distance, now));
+    let rarity = mesh.networks().rarity(distance, birth, now)?;
+    Some((distance >= FOREIGN, rarity))
+}
+
+/// Where the call came from, if that is an address.
+#[inline]
+fn address_of(event: Event<'_>) -> Option<IpAddr> {
+    event.source().ip().parse().ok()
 }
 
 fn new_source((principal, cluster): (&str, &str), forgotten: &Forgotten, mesh: &Mesh, exposure: Exposure) -> Source {

@@ -4,7 +4,7 @@ use foldhash::fast;
 use hashbrown::HashSet;
 use qualm_model::time::Timestamp;
 
-use super::{Attribute, EDGE_BYTES, KNOWN_BYTES, SOURCE_BYTES, Shard};
+use super::{Attribute, EDGE_BYTES, KNOWN_BYTES, OPERATION_BYTES, SOURCE_BYTES, Shard};
 use crate::pending::Gone;
 
 /// Names of nothing that a shard may hold before it sweeps.
@@ -67,7 +67,8 @@ impl Shard {
         });
         let (edges, known) = (&edges[..edges.len().div_ceil(2)], &known[..known.len().div_ceil(2)]);
         self.changed.forgotten = true;
-        let freed = edges.len() * EDGE_BYTES + known.len() * KNOWN_BYTES;
+        let known_bytes: usize = known.iter().map(|(.., attribute)| bytes_of(*attribute)).sum();
+        let freed = edges.len() * EDGE_BYTES + known_bytes;
         for &(.., key) in edges {
             let mark = (4_u8, self.names.shared(key.0), self.names.shared(key.1));
             self.forgotten.mark((mark.0, &*mark.1, &*mark.2));
@@ -130,6 +131,14 @@ impl Shard {
         self.changed.edges.retain(|key| self.edges.contains_key(key));
         self.changed.known.retain(|key| self.known.contains_key(key));
         self.swept = self.names.len();
+    }
+}
+
+/// What an attribute was counted as when it came.
+fn bytes_of(attribute: Attribute) -> usize {
+    match attribute {
+        Attribute::Operation { .. } => KNOWN_BYTES + OPERATION_BYTES,
+        Attribute::Credential { .. } | Attribute::Fingerprint { .. } => KNOWN_BYTES,
     }
 }
 

@@ -9,7 +9,7 @@ use qualm_model::{
     time::Span,
 };
 
-use super::{Edge, Link, Shard, Source, TOUCHED, View};
+use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Source, TOUCHED, Users, View};
 use crate::{
     door::Ids,
     mesh::{Delta, Mesh},
@@ -33,15 +33,25 @@ impl Shard {
                 answer(question, deviation);
             }
         });
-        let mut sized = false;
+        let (mut sized, crowd) = (false, source.baseline.crowd());
         if let Some(edge) = self.edges.get(&(source_id, destination)) {
-            edge.baseline.score(&case.edge_seen(), &mut |question, deviation| {
+            edge.baseline.score(&Observation { crowd, ..case.edge_seen() }, &mut |question, deviation| {
                 sized |= question == Question::Bigger;
                 answer(question, deviation);
             });
         }
         if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
-            answer(Question::Bigger, deviation);
+            answer(Question::Bigger, Observation { crowd, ..case.seen }.amid_crowd(deviation));
+        }
+        let edge = self.edges.get(&(source_id, destination));
+        let is_settled = edge.is_some_and(|edge| case.seen.exposure.now - edge.users.first() > SETTLED);
+        let operation = self.operation(case.ids).filter(|_| is_settled);
+        if let Some(operation) = operation {
+            operation.baseline.score(&operation.seen(case), answer);
+        }
+        let users = users(edge.map(|edge| &edge.users), operation.map(|operation| &operation.users));
+        if let Some(deviation) = users.and_then(|users| users.score_lone(source, case.seen.exposure.now)) {
+            answer(Question::LoneReplica, deviation);
         }
         let link = self.links.get(&destination);
         let (made, contacts) = link.map_or((0.0, 0.0), |link| (link.made, link.first_contacts));
@@ -61,12 +71,20 @@ impl Shard {
         }
     }
 
+    /// What is kept of the operation of an event.
+    fn operation(&self, ids: Ids) -> Option<&Operation> {
+        self.known.get(&operation_key(ids)?)?.operation.as_deref()
+    }
+
     /// All that one event is judged by and teaches, found once.
     #[inline]
     pub(crate) fn place(&mut self, ids: Ids) -> Option<Place<'_>> {
         Some(Place {
             source: self.sources.get_mut(&ids.source)?,
             edge: self.edges.get_mut(&(ids.source, ids.destination)).map(|edge| &mut **edge),
+            operation: operation_key(ids)
+                .and_then(|key| self.known.get_mut(&key))
+                .and_then(|seen| seen.operation.as_deref_mut()),
             link: self.links.entry(ids.destination).or_default(),
             views: &mut self.views,
             delta: &mut self.delta,
@@ -75,10 +93,35 @@ impl Shard {
     }
 }
 
+/// The attribute that an event's operation is kept as, if it is.
+fn operation_key(ids: Ids) -> Option<Attribute> {
+    let Ids { source, destination, .. } = ids;
+    ids.operation.map(|operation| Attribute::Operation { source, destination, operation })
+}
+
+/// Whose users are asked about: those of the edge while it is new, of the operation after that.
+#[inline]
+fn users<'a>(edge: Option<&'a Users>, operation: Option<&'a Users>) -> Option<&'a Users> {
+    edge.filter(|users| users.is_lone()).or(operation)
+}
+
+fn learn_users(users: &mut Users, source: &Source, seen: &Observation, delta: &mut Delta) {
+    // What only goes on is no call more by the one replica.
+    if seen.more == 0.0 {
+        return;
+    }
+    let now = seen.exposure.now;
+    let answer = users.score_lone(source, now);
+    if let Some(x) = users.learn(answer, now) {
+        delta.sample(Question::LoneReplica, x);
+    }
+}
+
 /// What of a shard one event is about.
 pub(crate) struct Place<'a> {
     pub(crate) source: &'a mut Source,
     pub(super) edge: Option<&'a mut Edge>,
+    pub(super) operation: Option<&'a mut Operation>,
     pub(super) link: &'a mut Link,
     pub(super) views: &'a mut Vec<View>,
     pub(super) delta: &'a mut Delta,
@@ -91,11 +134,12 @@ impl Place<'_> {
     #[inline]
     pub(crate) fn answer(&mut self, mesh: &Mesh, case: &Case<'_>, values: &mut EValues) -> f64 {
         let (seen, tables) = (&case.seen, mesh.tables());
-        let Self { source, edge, link, views, delta, .. } = self;
+        let Self { source, edge, operation, link, views, delta, .. } = self;
         let mut minute = SiblingRate::default();
         source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
         if minute.windows > 0.0 {
-            delta.lap(minute.sum, source.baseline.calls_a_minute());
+            let usual = source.baseline.calls_a_minute();
+            delta.lap(source.round.add(seen.exposure.now.window(Span::MINUTE), minute.sum, usual));
             if let Some(namespace) = &source.namespace {
                 delta.siblings(namespace).merge(&minute);
             }
@@ -104,14 +148,27 @@ impl Place<'_> {
         if source.returned {
             values.unset(Question::RareSource);
         }
+        let crowd = source.baseline.crowd();
         if let Some(edge) = edge {
-            let seen = case.edge_seen();
+            let seen = Observation { crowd, ..case.edge_seen() };
             edge.baseline.turn(seen.exposure, &mut |question, x| delta.sample(question, x));
             edge.baseline.judge(&seen, tables, values);
+        }
+        let now = seen.exposure.now;
+        let users = users(edge.as_ref().map(|edge| &edge.users), operation.as_ref().map(|operation| &operation.users));
+        if let Some(deviation) = users.and_then(|users| users.score_lone(source, now)) {
+            values.set(Question::LoneReplica, mesh.e(Question::LoneReplica, deviation.x));
+        }
+        if let Some(operation) = operation {
+            operation.exchange(mesh, now, delta);
+            let seen = operation.seen(case);
+            operation.baseline.turn(seen.exposure, &mut |question, x| delta.sample(question, x));
+            operation.baseline.judge(&seen, tables, values);
         }
         if values.answer(Question::Bigger).is_none()
             && let Some(deviation) = source.baseline.score_size(seen)
         {
+            let deviation = Observation { crowd, ..*seen }.amid_crowd(deviation);
             values.set(Question::Bigger, mesh.e(Question::Bigger, deviation.x));
         }
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
@@ -139,13 +196,18 @@ impl Place<'_> {
     /// Learns a case that was [answered](Self::answer), whose windows are closed; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
-        let Self { source, edge, link, delta, touched, .. } = self;
+        let Self { source, edge, operation, link, touched, delta, .. } = self;
         let seen = Observation { weight, ..case.seen };
         source.baseline.habit.learn(seen.exposure.now, raw);
         source.baseline.learn(&seen, case.first, &mut |question, x| delta.sample(question, x));
         if let Some(edge) = edge {
-            let seen = Observation { weight, ..case.edge_seen() };
-            edge.baseline.learn(&seen, &mut |question, x| delta.sample(question, x));
+            let seen = Observation { weight, crowd: source.baseline.crowd(), ..case.edge_seen() };
+            edge.baseline.learn(&seen, &mut |question, x| source.baseline.remark(question, x));
+            learn_users(&mut edge.users, source, &seen, delta);
+        }
+        if let Some(operation) = operation {
+            learn_users(&mut operation.users, source, &seen, delta);
+            operation.learn(&seen);
         }
         if !link.is_touched() && seen.more > 0.0 {
             if touched.len() == TOUCHED {

@@ -14,8 +14,9 @@ use crate::scorer::Case;
 /// How long newcomers may come one after the other.
 const GRACE: Span = Span(30 * Span::MINUTE.0);
 /// What a release does not explain, and from which e-value on.
-const UNEXPLAINED: [Question; 7] = [
+const UNEXPLAINED: [Question; 8] = [
     Question::NewFingerprint,
+    Question::NewNetwork,
     Question::Failing,
     Question::Refused,
     Question::Rate1m,
@@ -25,7 +26,7 @@ const UNEXPLAINED: [Question; 7] = [
 ];
 const ALARMING: f64 = 64.0;
 /// A newcomer is one who came at most this long before what is new.
-const SUCCESSION: Span = Span(10 * Span::MINUTE.0);
+pub(super) const SUCCESSION: Span = Span(10 * Span::MINUTE.0);
 /// Those who were there before are gone when they have been silent for this long and for so many calls.
 const SUCCEEDED_AFTER: Span = Span(2 * Span::MINUTE.0);
 const SUCCEEDED_CALLS: f64 = 10.0;
@@ -70,15 +71,18 @@ impl Source {
     /// [shared](Edge::is_shared_by), its predecessor is [gone](Self::was_succeeded), or neither). Until then novelty
     /// alone leads to *watched* only. What a release does not explain counts at once.
     pub(crate) fn newcomer_may_reach(&self, address: u32, now: Timestamp, values: &EValues) -> Level {
-        // A release is over soon, and is not repeated at once; who changes addresses for ever is no newcomer. Who is new
-        // as an identity has no siblings to speak like.
+        let is_alarming = || UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
+        // That a service is new says no more against it, or a crowd of them would fill the table.
+        if now - self.first <= SUCCESSION {
+            return if is_alarming() { Level::Quarantined } else { Level::Watched };
+        }
+        // A release is over soon, and is not repeated at once; who changes addresses for ever is no newcomer.
         let in_grace = now - self.newcomers_since <= GRACE && self.instances.len() < INSTANCES;
-        if !in_grace || now - self.first <= SUCCESSION {
+        if !in_grace {
             return Level::Quarantined;
         }
         let instance = self.instances.iter().find(|instance| instance.address == address);
         let is_newcomer = instance.is_some_and(|instance| now - instance.first <= SUCCESSION);
-        let is_alarming = || UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
         if is_newcomer && !is_alarming() { Level::Watched } else { Level::Quarantined }
     }
 
@@ -98,12 +102,17 @@ impl Source {
     }
 }
 
+/// Whether of the `live` instances at least two, and at least half, are among the `users`.
+pub(super) fn is_shared(users: u64, live: u64) -> bool {
+    let (users, live) = ((users & live).count_ones(), live.count_ones());
+    users >= 2 && 2 * users >= live
+}
+
 impl Edge {
     /// Whether enough live replicas use the edge for it to be the service's change: at least two, and at least
     /// half. One odd replica cannot bring this about.
     pub(crate) fn is_shared_by(&self, live: u64) -> bool {
-        let (users, live) = ((self.users & live).count_ones(), live.count_ones());
-        users >= 2 && 2 * users >= live
+        is_shared(self.users.places(), live)
     }
 
     /// What others do to a destination is not held against a call on a usual edge beyond what is odd on that edge; nor is

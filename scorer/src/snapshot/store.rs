@@ -273,7 +273,7 @@ fn write(
                     edges.insert((shard, from, to), &value[..])?;
                 }
                 Put::Taken(shard, Taken::Known(key, seen)) => {
-                    known.insert((shard, &bytes(&key)[..]), &bytes(&seen)[..])?;
+                    known.insert((shard, &bytes(&key)[..]), &seen[..])?;
                 }
                 Put::Gone(shard, Gone::Source(id)) => drop(sources.remove((shard, id))?),
                 Put::Gone(shard, Gone::Edge((from, to))) => drop(edges.remove((shard, from, to))?),
@@ -364,6 +364,9 @@ fn restore(
     scorer.standings = whole.standings.into_iter().collect();
     if let Some(estate) = meta.get("estate")? {
         scorer.estate = parse(estate.value())?;
+    }
+    if let Some(tenancies) = meta.get("tenancies")? {
+        scorer.tenancies = parse(tenancies.value())?;
     }
     // Only where it is another one: reading the curves out of turn is itself a change.
     if let Some(budget) = meta.get("budget")?

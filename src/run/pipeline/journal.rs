@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use qualm_model::identity::Tenancy;
 use qualm_scorer::{
     journal::{Kind, Seq},
     table::EnforcementReport,
@@ -34,6 +35,9 @@ pub(super) enum Command<'a> {
         after: &'a str,
         /// Event time of the first record, RFC 3339.
         since: String,
+    },
+    Pods {
+        pods: &'a [Tenancy],
     },
     Report {
         report: &'a EnforcementReport,

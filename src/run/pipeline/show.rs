@@ -46,6 +46,7 @@ impl Pipeline {
             self.shown.notes.extend(self.formats.words(&self.setup.config.source_names()));
         }
         notes.extend_from_slice(&self.shown.notes);
+        notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
         let mut reasons = Vec::new();
         if self.archives.is_some() {
             reasons.push("reading archived logs".to_owned());

@@ -3,8 +3,15 @@
 use std::{path::Path, process::Command as Process};
 
 use prometheus::Registry;
-use qualm_ingest::kafka::Unanswered;
-use qualm_model::{level::Level, time::Timestamp};
+use qualm_ingest::{
+    kafka::Unanswered,
+    kubernetes::{PodNews, Told},
+};
+use qualm_model::{
+    identity::{Tenancy, Tenant},
+    level::Level,
+    time::Timestamp,
+};
 use qualm_scorer::{
     journal::{Kind, Seq, read_from},
     table::SharedTable,
@@ -26,7 +33,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new(directory: &Path, rest: &str) -> Self {
+    async fn new(directory: &Path, rest: &str) -> Self {
         let text = format!("[state]\ndirectory = \"{}\"\njournal_mib = 16\n{rest}", directory.display());
         let config = Config::parse(&text).expect("it is valid");
         let state = state::open(&config, "hash", Timestamp::from_seconds(1_800_000_000)).expect("it opens");
@@ -38,6 +45,7 @@ impl Fixture {
         let (stop, stopped) = watch::channel(false);
         let wires = Wires {
             inputs: Inputs::start(&config, &clock, &registry, "", Unanswered::Fails).expect("no inputs"),
+            pods: Pods::start(&config.kubernetes, &clock, &registry).await.expect("nothing to watch"),
             report,
             publisher: Publisher::start(table, state.journal.clone()),
             coverage: watch::channel(Coverage::default()).0,
@@ -69,7 +77,7 @@ impl Fixture {
 #[tokio::test]
 async fn verdicts_that_deny_nothing_share_a_table_and_none_is_lost() {
     let place = tempfile::tempdir().expect("a directory");
-    let mut fixture = Fixture::new(place.path(), "");
+    let mut fixture = Fixture::new(place.path(), "").await;
     (0..50).for_each(|n| fixture.decide(n, Level::Watched));
     assert_eq!(fixture.pipeline.decided.len(), 0, "nothing goes out at once");
     sleep_until((Instant::now() + PUBLISH_EVERY).into()).await;
@@ -82,7 +90,7 @@ async fn verdicts_that_deny_nothing_share_a_table_and_none_is_lost() {
 #[tokio::test]
 async fn what_is_to_be_denied_goes_out_at_once_with_what_was_waiting() {
     let place = tempfile::tempdir().expect("a directory");
-    let mut fixture = Fixture::new(place.path(), "[enforce]\nmode = \"enforce\"");
+    let mut fixture = Fixture::new(place.path(), "[enforce]\nmode = \"enforce\"").await;
     fixture.decide(1, Level::Watched);
     fixture.decide(2, Level::Quarantined);
     fixture.tables.changed().await.expect("a table");
@@ -93,7 +101,7 @@ async fn what_is_to_be_denied_goes_out_at_once_with_what_was_waiting() {
 #[tokio::test]
 async fn the_journal_stays_within_its_bound_and_keeps_what_stands() {
     let place = tempfile::tempdir().expect("a directory");
-    let mut fixture = Fixture::new(place.path(), "[alerts]\nfile = \"/dev/full\"");
+    let mut fixture = Fixture::new(place.path(), "[alerts]\nfile = \"/dev/full\"").await;
     fixture.decide(1, Level::Quarantined);
     let journal = fixture.pipeline.state.journal.clone();
     let long = "x".repeat(500_000);
@@ -123,7 +131,7 @@ async fn while_archives_are_read_the_loop_answers_and_stops() {
     let archive = place.path().join("archive.jsonl");
     assert!(Process::new("mkfifo").arg(&archive).status().expect("mkfifo").success());
     let files = format!("[history]\nfiles = [\"{}\"]\n[listen]\n", archive.display());
-    let Fixture { pipeline, mut readiness, stop, tables: _tables, _reports } = Fixture::new(place.path(), &files);
+    let Fixture { pipeline, mut readiness, stop, tables: _tables, _reports } = Fixture::new(place.path(), &files).await;
     // As if there were an input, which says nothing.
     let pipeline = Pipeline { open_inputs: 1, ..pipeline };
     let running = tokio::spawn(pipeline.run());
@@ -131,4 +139,40 @@ async fn while_archives_are_read_the_loop_answers_and_stops() {
     readiness.wait_for(says).await.expect("it lives");
     stop.send(true).expect("it listens");
     running.await.expect("no panic").expect("it stops");
+}
+
+#[tokio::test]
+async fn news_of_pods_is_journalled_once_and_known_again_without_a_snapshot() {
+    let place = tempfile::tempdir().expect("a directory");
+    let mut fixture = Fixture::new(place.path(), "").await;
+    let pod = Tenancy {
+        cluster: "".into(),
+        pod: "u-1".into(),
+        tenant: Tenant::Workload {
+            name: "cart.shop".into(),
+            instance: "cart-0".into(),
+            account: "/ns/shop/sa/cart".into(),
+        },
+        addresses: vec!["10.1.2.3".into()],
+        since: Timestamp::from_seconds(1_799_999_000),
+        until: None,
+        told: Timestamp::from_seconds(1_800_000_000),
+    };
+    let before = fixture.pipeline.last_seq;
+    for _ in 0..2 {
+        fixture.pipeline.hear_of_pods(PodNews { section: 0, what: Told::Changed(vec![pod.clone()]) });
+    }
+    assert_eq!(fixture.pipeline.last_seq, before + 1, "what is no news is not journalled");
+    let config = fixture.pipeline.setup.config.clone();
+    drop(fixture);
+    // Tasks and the writing thread let go of the journal a little later.
+    let mut opened = None;
+    for _ in 0..500 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        opened = state::open(&config, "hash", Timestamp::from_seconds(1_800_000_001)).ok();
+        if opened.is_some() {
+            break;
+        }
+    }
+    assert_eq!(opened.expect("it opens").scorer.pod_addresses().pods, 1);
 }

@@ -1,9 +1,14 @@
 //! Who may vouch for a certificate.
 //!
+//! Two do: a proxy, which verified the other end's certificate when it was called, and an issuer of credentials, in its
+//! own log, for who asked it for one. Any other server's log (a database's, a broker's, a login's) says under which name
+//! it let somebody in, which may be a password's as well: names, whatever it calls them.
+//!
 //! An application can print a line that looks like its proxy's, and the shipper ships it like the proxy's. So where the
 //! envelope names the container, a proxy log is believed of proxies alone; and where a proxy's own name is of another
 //! namespace than the pod that wrote the line, of nobody. What such a line says is kept as bare names, which lead to
-//! *watched* at most.
+//! *watched* at most. An issuer has no name of its own in its log: it is believed of its container in the namespaces that
+//! it is installed in.
 
 use qualm_model::{
     event::{EventDraft, Reporter},
@@ -11,6 +16,32 @@ use qualm_model::{
 };
 
 use super::{End, Origin, Standing, own_end};
+
+/// Whose word a format is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::parse) enum Voucher {
+    /// Only proxies write it.
+    Proxy,
+    /// Only an issuer of credentials writes it.
+    Issuer(&'static Issuer),
+    /// The operator's mapping says who calls.
+    Operator,
+    /// Nobody who verifies certificates for others.
+    Nobody,
+}
+
+/// An issuer of credentials, as it is installed.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::parse) struct Issuer {
+    container: &'static str,
+    namespaces: &'static [&'static str],
+}
+
+/// SPIRE server, as its quickstart, its charts and its own operator install it.
+pub(in crate::parse) const SPIRE: Issuer =
+    Issuer { container: "spire-server", namespaces: &["spire", "spire-server", "spire-system", "spire-mgmt"] };
+/// The API server, which issues the tokens of service accounts; most write their audit log to a file of the node.
+pub(in crate::parse) const API_SERVER: Issuer = Issuer { container: "kube-apiserver", namespaces: &["kube-system"] };
 
 /// The containers of proxies, as the meshes and gateways name them.
 const PROXIES: [&str; 14] = [
@@ -30,11 +61,11 @@ const PROXIES: [&str; 14] = [
     "terminating-gateway",
 ];
 
-/// Takes from both parties what a certificate says, where the line is none of a proxy's. Whether there was anything to
-/// take.
-pub(super) fn disown(draft: &mut EventDraft<'_>, origin: &Origin<'_>, standing: Standing) -> bool {
+/// Takes from both parties what a certificate says, where the line is of none who may vouch for it. Whether there was
+/// anything to take.
+pub(super) fn disown(draft: &mut EventDraft<'_>, origin: &Origin<'_>, standing: Standing, voucher: Voucher) -> bool {
     let is_verified = [&draft.source, &draft.destination].iter().any(|party| party.provenance.may_enforce());
-    if !is_verified || is_proxys(origin) && is_of_its_namespace(draft, origin, standing) {
+    if !is_verified || is_vouched_for(draft, origin, standing, voucher) {
         return false;
     }
     for party in [&mut draft.source, &mut draft.destination] {
@@ -43,6 +74,18 @@ pub(super) fn disown(draft: &mut EventDraft<'_>, origin: &Origin<'_>, standing: 
         }
     }
     true
+}
+
+fn is_vouched_for(draft: &EventDraft<'_>, origin: &Origin<'_>, standing: Standing, voucher: Voucher) -> bool {
+    match voucher {
+        Voucher::Proxy => is_proxys(origin) && is_of_its_namespace(draft, origin, standing),
+        Voucher::Issuer(issuer) => {
+            (origin.container.is_empty() || origin.container == issuer.container)
+                && (origin.namespace.is_empty() || issuer.namespaces.contains(&origin.namespace))
+        }
+        Voucher::Operator => true,
+        Voucher::Nobody => false,
+    }
 }
 
 /// Whether a proxy wrote the line, as far as is known.

@@ -1,0 +1,89 @@
+//! What `check` finds.
+
+use std::{fs, net::TcpListener};
+
+use crate::place::{LINE, Place, read};
+
+#[test]
+fn a_followed_file_that_is_away_is_told_by_check_and_refused_by_run_where_it_was_never_read() {
+    let place = read(&format!("{LINE}\n"));
+    let config = "[[file]]\npath = \"other.log\"\nfollow = true\n[observe]\naddress = \"127.0.0.1:0\"\n";
+    fs::write(place.path().join("qualm.toml"), config).unwrap();
+    let checked = place.run(&["check"]);
+    assert!(checked.line("other.log is not there").starts_with("warn"), "{checked:#?}");
+    let refused = place.run(&["run"]);
+    assert_eq!(refused.code, Some(2), "{refused:#?}");
+    assert!(refused.err.contains("\"other.log\": is not there, and was never read before"), "{refused:#?}");
+}
+
+#[test]
+fn check_finds_nothing_to_mend_where_everything_is_there() {
+    let place =
+        Place::with("[[file]]\npath = \"access.log\"\n[alerts]\nstdout = true\n[observe]\naddress = \"127.0.0.1:0\"\n");
+    fs::write(place.path().join("access.log"), LINE).unwrap();
+    let checked = place.run(&["check"]);
+    assert_eq!(checked.code, Some(0), "{checked:#?}");
+    for words in ["ok    config", "ok    file", "ok    enforce   mode shadow", "ok    observe", "will be made"] {
+        checked.line(words);
+    }
+    checked.line("0 to mend");
+    assert!(!place.path().join("qualm-state").exists(), "to check is not to make");
+}
+
+#[test]
+fn check_warns_where_two_clusters_might_be_taken_for_one() {
+    let place = Place::with(
+        "[[file]]\npath = \"a.log\"\ncluster = \"north\"\n[[file]]\npath = \"b.log\"\n[alerts]\nstdout = true\n",
+    );
+    for name in ["a.log", "b.log"] {
+        fs::write(place.path().join(name), LINE).unwrap();
+    }
+    let answer = place.run(&["check"]);
+    assert!(answer.out.contains("warn  inputs    b.log: no `cluster`"), "{answer:?}");
+}
+
+#[test]
+fn check_names_everything_that_must_be_mended_at_once_with_the_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = Place::with(&format!(
+        r#"
+        [[kafka]]
+        brokers = "127.0.0.1:1"
+        topics = [{{ name = "mesh", format = "istio_json" }}, {{ name = "own", format = "mapped", mapping = "none.toml" }}]
+        [[file]]
+        path = "none.log"
+        [history]
+        files = ["none.zst"]
+        [listen]
+        address = "127.0.0.1:0"
+        [observe]
+        address = "{}"
+        [alerts]
+        file = "none/alerts.jsonl"
+        "#,
+        taken.local_addr().unwrap()
+    ));
+    let state = place.path().join("qualm-state");
+    fs::create_dir_all(state.join("journal")).unwrap();
+    fs::write(state.join("snapshot.redb"), [7; 8192]).unwrap();
+    fs::write(state.join("journal/00000000000000000001.jsonl"), "{\"v\":1,\"seq\":1}\n").unwrap();
+    let checked = place.run(&["check"]);
+    assert_eq!(checked.code, Some(3), "{checked:#?}");
+    for (section, words) in [
+        ("kafka", "127.0.0.1:1: no answer from the brokers"),
+        ("kafka", "none.toml: the mapping file cannot be read"),
+        ("file", "\"none.log\": No such file"),
+        ("history", "none.zst: No such file"),
+        ("listen", "listen.certificate: missing; name a PEM file"),
+        ("observe", "choose another port"),
+        ("alerts", "\"none/alerts.jsonl\": its directory"),
+        ("journal", "line 1: not a record"),
+        ("state", "the snapshot is damaged"),
+    ] {
+        let line = checked.line(words);
+        assert!(line.starts_with("fail") && line.contains(section), "{line}");
+    }
+    let unread = Place::with("[budgt]\n").run(&["check"]);
+    assert_eq!(unread.code, Some(3), "{unread:#?}");
+    assert!(unread.line("fail  config").contains("did you mean `budget`"), "{unread:#?}");
+}

@@ -1,0 +1,12 @@
+//! The commands as a person types them: their help, what they say about a wrong configuration, and what `check`,
+//! `explain` and `reload` answer. The real binary, its real files.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
+
+mod checking;
+mod configuration;
+mod explaining;
+mod place;
+mod reading;
+mod reloading;
+#[path = "../support/mod.rs"]
+mod support;
