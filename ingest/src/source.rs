@@ -172,6 +172,9 @@ impl Invalid {
             Self::PastTime => "raise `[history] oldest`, or leave out such old records",
             Self::NotItsOwn => "look who writes to this input: the reporter is no party to the call",
             Self::Unfinished => "look why the shipper sends the begin of a line without its end",
+            Self::NoRegistry => "name the schema registry of the topic: `registry` in its [[kafka]] section",
+            Self::UnknownSchema => "register the schema, or look which registry the writer uses; the log says why",
+            Self::RegistryUnavailable => "bring the schema registry back, or raise `patience_s`",
         }
     }
 }
