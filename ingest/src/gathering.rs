@@ -43,7 +43,7 @@ impl Gathering {
         }
         match outcome {
             Ok(()) => {
-                self.note_format(position.source, parser.format());
+                self.note_format(position.source, parser.read_as());
                 self.advance(position);
                 None
             }

@@ -232,7 +232,7 @@ impl Parser {
     }
 
     /// The format that the last record that was understood is of.
-    pub fn format(&self) -> Format {
+    pub fn read_as(&self) -> Format {
         if let Grammar::Auto(auto) = &self.grammar { auto.latest() } else { self.format }
     }
 
