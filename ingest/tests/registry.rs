@@ -82,7 +82,7 @@ fn a_row_is_in_an_envelope_like_any_other_record() {
     registry.put(1, "AVRO", r#"{"type":"record","name":"R","fields":[{"name":"log","type":"string"}]}"#, &json!([]));
     let line = ACCESS_JSON.replace("/PATH", "/orders");
     let mut payload =
-        vec![u8::try_from((line.len() * 2) & 0x7f | 0x80).unwrap(), u8::try_from(line.len() * 2 >> 7).unwrap()];
+        vec![u8::try_from((line.len() * 2) & 0x7f | 0x80).unwrap(), u8::try_from((line.len() * 2) >> 7).unwrap()];
     payload.extend(line.as_bytes());
     let row = read(&mut rows(&registry.config()), &framed(1, &payload)).unwrap();
     let mut builder = EventBuilder::new();

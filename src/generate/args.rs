@@ -131,7 +131,7 @@ pub(crate) struct GenerateArgs {
     /// `host:port` of Kafka brokers, separated by commas.
     #[arg(long, requires = "topic")]
     pub(crate) brokers: Option<String>,
-    /// The topic of the access log; other logs go to TOPIC-<format>, other clusters' to TOPIC-<cluster>.
+    /// The topic of the access log; other logs go to `TOPIC-FORMAT`, other clusters' to `TOPIC-CLUSTER`.
     #[arg(long, requires = "brokers")]
     pub(crate) topic: Option<String>,
     /// A property for librdkafka, as `security.protocol=ssl`; may be given several times.

@@ -38,11 +38,10 @@ impl Operation {
     #[inline]
     pub(super) fn used_by(&mut self, place: usize, source: &Source, now: Timestamp) {
         let is_new_user = self.users.add(place);
-        if is_new_user && self.adopted.is_none() && now - self.users.first() <= SETTLED {
-            if is_shared(self.users.places(), source.serving(now)) {
-                self.adopted = Some(now);
-                self.baseline = OperationBaseline::default();
-            }
+        let is_young = self.adopted.is_none() && now - self.users.first() <= SETTLED;
+        if is_new_user && is_young && is_shared(self.users.places(), source.serving(now)) {
+            self.adopted = Some(now);
+            self.baseline = OperationBaseline::default();
         }
     }
 
