@@ -11,18 +11,21 @@
 //! - [`coverage`]: which of the proxies seen in telemetry enforce; [`laggards`]: when the log says who does not
 //! - [`pods`]: the clusters whose pods are watched
 //! - [`premises`]: what must hold before anything is opened
+//! - [`formats`]: which format each input has had since when; [`quirks`]: what inputs leave out, clocks that are wrong
 //! - [`understood`]: how much of each input was understood, and what is said of the rest
 
 pub(crate) mod alerts;
 pub(crate) mod checkpoint;
 pub(crate) mod connections;
 pub(crate) mod coverage;
+pub(crate) mod formats;
 pub(crate) mod inputs;
 pub(crate) mod laggards;
 pub(crate) mod pipeline;
 pub(crate) mod pods;
 pub(crate) mod premises;
 pub(crate) mod publish;
+pub(crate) mod quirks;
 pub(crate) mod state;
 pub(crate) mod understood;
 

@@ -288,6 +288,7 @@ impl Source for EnvoySource {
             lag: None,
             lost: Vec::new(),
             unvouched: Vec::new(),
+            read: Vec::new(),
         }))
     }
 
@@ -373,7 +374,10 @@ impl Sink<'_> {
         if own.is_some_and(|own| own != reporting) {
             return Err(Invalid::NotItsOwn.into());
         }
-        Row::new(self.builder, position, Some(self.arrival)).with_max_age(self.max_age).push(draft)
+        Row::new(self.builder, position, Some(self.arrival))
+            .with_max_age(self.max_age)
+            .stored_at(Some(self.arrival))
+            .push(draft)
     }
 }
 

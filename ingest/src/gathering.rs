@@ -3,8 +3,8 @@
 use qualm_model::event::{EventBuilder, Position, Positions};
 
 use crate::{
-    parse::{Origin, Parser},
-    source::{Batch, Loss, Rejected, Rejection},
+    parse::{Format, Origin, Parser},
+    source::{Batch, Loss, ReadAs, Rejected, Rejection},
 };
 
 /// Gathers what records become, in the order of their positions.
@@ -18,6 +18,7 @@ pub(crate) struct Gathering {
     records: usize,
     lost: Vec<Loss>,
     unvouched: Vec<Position>,
+    read: Vec<ReadAs>,
 }
 
 impl Gathering {
@@ -42,6 +43,7 @@ impl Gathering {
         }
         match outcome {
             Ok(()) => {
+                self.note_format(position.source, parser.read_as());
                 self.advance(position);
                 None
             }
@@ -49,6 +51,14 @@ impl Gathering {
                 self.reject(position, why);
                 Some(why)
             }
+        }
+    }
+
+    #[inline]
+    fn note_format(&mut self, source: u16, format: Format) {
+        match self.read.iter_mut().find(|read| (read.source, read.format) == (source, format)) {
+            Some(read) => read.records += 1,
+            None => self.read.push(ReadAs { source, format, records: 1 }),
         }
     }
 
@@ -84,6 +94,7 @@ impl Gathering {
             lag,
             lost: std::mem::take(&mut self.lost),
             unvouched: std::mem::take(&mut self.unvouched),
+            read: std::mem::take(&mut self.read),
         }
     }
 }
@@ -91,7 +102,6 @@ impl Gathering {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::parse::Format;
 
     #[test]
     fn what_a_reporter_says_it_lost_is_told_with_its_place_and_once() {

@@ -79,6 +79,7 @@ pub struct Parser {
     marks: Marks,
     max_record_bytes: usize,
     arrival: Option<Timestamp>,
+    stored: Option<Timestamp>,
     refused: Vec<Rejection>,
     lost: u64,
     unvouched: u64,
@@ -104,6 +105,7 @@ impl Parser {
             marks: Marks::beside(format),
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
             arrival: None,
+            stored: None,
             refused: Vec::new(),
             lost: 0,
             unvouched: 0,
@@ -148,6 +150,11 @@ impl Parser {
     /// Says when the records that follow arrived. Without it (`backtest`) no time is too far ahead.
     pub fn arrive(&mut self, now: Timestamp) {
         self.arrival = Some(now);
+    }
+
+    /// Says when the topic stored the record that follows.
+    pub fn store(&mut self, stored: Option<Timestamp>) {
+        self.stored = stored;
     }
 
     /// A new file begins: what stood in the head of the one before is forgotten.
@@ -198,7 +205,7 @@ impl Parser {
         if !self.cluster.is_empty() {
             outer.origin.cluster = &self.cluster;
         }
-        let (arrival, marks) = (self.arrival, self.marks);
+        let (arrival, stored, marks) = (self.arrival, self.stored, self.marks);
         let mut reading = Reading {
             grammar: &mut self.grammar,
             refused: &mut self.refused,
@@ -207,6 +214,7 @@ impl Parser {
             builder,
             position,
             arrival,
+            stored,
             max_age: self.max_age,
             marks,
         };
@@ -221,6 +229,11 @@ impl Parser {
     /// Events of the record just read whose certificates are not believed: a proxy's log that no proxy wrote.
     pub fn unvouched(&self) -> u64 {
         self.unvouched
+    }
+
+    /// The format that the last record that was understood is of.
+    pub fn read_as(&self) -> Format {
+        if let Grammar::Auto(auto) = &self.grammar { auto.latest() } else { self.format }
     }
 
     /// The formats that records were of so far, most frequent first; empty where the format was named.
@@ -263,6 +276,7 @@ struct Reading<'a> {
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
+    stored: Option<Timestamp>,
     max_age: Option<Span>,
     marks: Marks,
 }
@@ -270,8 +284,10 @@ struct Reading<'a> {
 impl Contents for Reading<'_> {
     #[inline]
     fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection> {
-        let mut row =
-            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).written_at(*origin);
+        let mut row = Row::new(self.builder, self.position, self.arrival)
+            .with_max_age(self.max_age)
+            .stored_at(self.stored)
+            .written_at(*origin);
         let outcome = self.grammar.parse(record, &mut row);
         *self.lost += row.lost();
         *self.unvouched += row.unvouched();
@@ -289,7 +305,8 @@ impl Contents for Reading<'_> {
         head: &str,
         origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
     ) -> Option<()> {
-        let mut row = Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age);
+        let mut row =
+            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).stored_at(self.stored);
         let outcome = self.grammar.parse_escaped(head, &mut row, origin_after);
         *self.unvouched += row.unvouched();
         outcome

@@ -5,6 +5,8 @@ use std::future::Future;
 use qualm_model::event::{EventBatch, Position, Positions};
 use tokio::sync::oneshot;
 
+use crate::parse::Format;
+
 /// An input. One task owns it; nothing is read ahead of what its queue may hold.
 pub trait Source: Send {
     /// The next thing that happened. Cancel-safe: a dropped future loses nothing.
@@ -54,6 +56,19 @@ pub struct Batch {
     pub lost: Vec<Loss>,
     /// Records of which certificates are not believed: a proxy's log that no proxy wrote. They are events all the same.
     pub unvouched: Vec<Position>,
+    /// Which format the records were read as, by topic or file. What peers push has but one.
+    pub read: Vec<ReadAs>,
+}
+
+/// Records of one topic or file that were of one format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadAs {
+    /// Index of the topic or file in the configuration.
+    pub source: u16,
+    /// Their format.
+    pub format: Format,
+    /// How many.
+    pub records: u64,
 }
 
 /// A reporter's word that it lost records.

@@ -91,7 +91,10 @@ fn shown(event: Event<'_>, batch: &EventBatch) -> String {
         None => ArrayFormatter::try_new(column, &options).unwrap().value(event.row).to_string(),
     };
     let told = fields.map(|(field, column)| (field.name(), text(column)));
-    let told = told.filter(|(name, value)| !value.is_empty() && name.as_str() != "offset");
+    let told = told.filter(|(name, value)| {
+        let is_usual = name.as_str() == "activity_id" && value == "0";
+        !value.is_empty() && name.as_str() != "offset" && !is_usual
+    });
     told.map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ")
 }
 

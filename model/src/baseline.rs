@@ -7,7 +7,7 @@ mod siblings;
 mod source;
 
 pub use self::{
-    destination::DestinationBaseline,
+    destination::{DestinationBaseline, Received},
     edge::EdgeBaseline,
     operation::OperationBaseline,
     siblings::SiblingRate,

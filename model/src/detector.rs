@@ -68,6 +68,14 @@ impl Observation {
         }
     }
 
+    /// How many calls it adds to a window of so many seconds: what has lasted for longer than that was made before the
+    /// window began, so that streams that end together are no flood of calls.
+    #[inline]
+    pub fn made_within(&self, seconds: i64) -> f64 {
+        let is_older = self.duration_ns.is_some_and(|lasted| lasted > Span::seconds(seconds).0);
+        if is_older { 0.0 } else { self.more }
+    }
+
     /// What is left of the surprise of a single call among so many in a minute (Bonferroni): whoever calls a thousand
     /// times a minute has a call among the biggest of a thousand in every one of them.
     #[inline]

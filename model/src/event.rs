@@ -6,6 +6,7 @@
 //! What follows from a principal alone (trust domain, namespace, service) is held once per *distinct* principal:
 //! those columns share the principal's keys and have dictionaries of their own.
 
+mod activity;
 mod batch;
 pub mod builder;
 mod filter;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use activity::Activity;
 pub use batch::{Event, EventBatch, Names, PartyColumns, PartyView};
 pub use builder::EventBuilder;
 pub use filter::Filter;
@@ -140,6 +142,8 @@ pub struct EventDraft<'a> {
     pub report: Timestamp,
     /// Request, connection or authentication.
     pub kind: Kind,
+    /// Which part of it the record tells of.
+    pub activity: Activity,
     /// Which side wrote the record.
     pub reporter: Reporter,
     /// Identity of who wrote it: the proxy's own SPIFFE ID or node id.

@@ -2,7 +2,10 @@
 //! whose, and under which name a destination goes.
 
 mod addresses;
+mod clocks;
+mod left_out;
 mod reports;
+mod streams;
 mod tenancies;
 mod witnesses;
 
@@ -10,26 +13,36 @@ use std::sync::Arc;
 
 use qualm_model::{
     detector::Deviation,
-    event::{Event, Reporter},
+    event::{Activity, Event, Filter, Position, Reporter},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
 
-pub use self::tenancies::PodAddresses;
-pub(crate) use self::tenancies::Tenancies;
 use self::{
     addresses::Addresses,
+    clocks::Clocks,
+    left_out::Inputs,
     reports::{Alone, Counted, Joined, Reports},
+    streams::Streams,
     witnesses::Witnesses,
+};
+pub use self::{clocks::WrongClock, left_out::LeftOut, tenancies::PodAddresses};
+pub(crate) use self::{
+    streams::{Part, Share},
+    tenancies::Tenancies,
 };
 
 /// Everything of it; saved with every snapshot.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Estate {
     reports: Reports,
+    streams: Streams,
     addresses: Addresses,
     callers: Witnesses,
     called: Witnesses,
+    inputs: Inputs,
+    #[serde(skip)]
+    clocks: Clocks,
     /// Calls of which only one end has told in time, not looked at yet.
     #[serde(skip)]
     alone: Vec<Alone>,
@@ -81,12 +94,34 @@ impl Estate {
         self.join(event, Counted::No).is_some()
     }
 
+    /// What the record is to the ones of its stream before it.
+    #[inline]
+    pub(crate) fn part(&mut self, event: Event<'_>) -> Part {
+        if event.activity() == Activity::Whole { Part::First(Share::whole(event)) } else { self.streams.part(event) }
+    }
+
+    /// Takes note that a stream's first record does not count, since the other end's do.
+    pub(crate) fn yield_to_other(&mut self, event: Event<'_>) {
+        self.streams.yield_to_other(event);
+    }
+
+    /// Of a long call that has ended, whether the other end's records of it have counted while it went on; `None` where
+    /// that told nothing.
+    #[inline]
+    pub(crate) fn other_side(&self, event: Event<'_>) -> Option<bool> {
+        self.streams.other_side(event)
+    }
+
     #[inline]
     fn join(&mut self, event: Event<'_>, counted: Counted) -> Option<Joined> {
         let joined = self.reports.join(event, counted, &mut self.alone)?;
         let ([source, destination], [from, to]) = (&joined.seen, &joined.places);
         self.callers.agree(source, from, event.report());
         self.called.agree(destination, to, event.report());
+        self.inputs.agree(event.position(), event.report());
+        if !event.activity().goes_on() {
+            self.clocks.compare(from, to, joined.later);
+        }
         if let Some((alias, name)) = &joined.alias {
             self.addresses.alias(alias, name, event.report());
         }
@@ -99,6 +134,13 @@ impl Estate {
         let is_blind = self.is_blind(now);
         let look = |call: Alone| {
             let [from, to] = &call.places;
+            let tells = match call.by {
+                Reporter::Destination => self.callers.tells(&call.source, from, now),
+                _ => self.called.tells(&call.destination, to, now),
+            };
+            if tells && !is_blind {
+                self.inputs.miss(call.position, now);
+            }
             let missing = match call.by {
                 Reporter::Destination => self.callers.miss(&call.source, from, now),
                 _ => self.called.miss(&call.destination, to, now),
@@ -124,9 +166,42 @@ impl Estate {
         self.lost.is_some_and(|last| end - last <= BLIND)
     }
 
+    /// Looks at what the input of a record leaves out.
+    #[inline]
+    pub(crate) fn note_input(&mut self, event: Event<'_>) {
+        self.inputs.note(event);
+    }
+
+    /// What the input of a record seems to leave out.
+    #[inline]
+    pub(crate) fn filter(&self, position: Position) -> Filter {
+        self.inputs.filter(position)
+    }
+
+    /// All inputs that seem to leave something out.
+    pub(crate) fn left_out(&self) -> Vec<LeftOut> {
+        self.inputs.found()
+    }
+
+    /// Reporters whose clocks are wrong, the worst first.
+    pub(crate) fn wrong_clocks(&self) -> Vec<WrongClock> {
+        self.clocks.wrong()
+    }
+
+    /// Gives the sources the numbers that they have now; those without one are let go.
+    pub(crate) fn renumber(&mut self, number: impl Fn(u16) -> Option<u16>) {
+        self.inputs.renumber(number);
+    }
+
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
-        self.reports.bytes() + self.addresses.bytes() + self.callers.bytes() + self.called.bytes()
+        self.inputs.bytes()
+            + self.clocks.bytes()
+            + self.reports.bytes()
+            + self.streams.bytes()
+            + self.addresses.bytes()
+            + self.callers.bytes()
+            + self.called.bytes()
     }
 
     /// Learns whose addresses the record shows.

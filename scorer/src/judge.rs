@@ -139,10 +139,13 @@ impl Scorer {
         if event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
     }
 
-    /// What is left out of the input that this event comes from.
+    /// What is left out of the input that this event comes from: what its operator says, or else what it looks like.
     #[inline]
     pub(crate) fn filter(&self, event: Event<'_>) -> Filter {
-        self.filters.get(usize::from(event.position().source)).copied().unwrap_or_default()
+        match self.filters.get(usize::from(event.position().source)) {
+            Some(&said) if said != Filter::None => said,
+            _ => self.estate.filter(event.position()),
+        }
     }
 
     /// Whether an entry is not made for want of a place in the table. Whoever has been there for longer, and whoever

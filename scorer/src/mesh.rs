@@ -17,7 +17,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use qualm_model::{
-    baseline::{DestinationBaseline, SiblingRate},
+    baseline::{DestinationBaseline, Received, SiblingRate},
     detector::{Observation, Question},
     evidence::{EpisodeCurve, Pace, QUESTIONS, Rates},
     level::Level,
@@ -322,7 +322,9 @@ impl Mesh {
             destination.reported = seen.exposure.now;
         }
         let calibrations = &mut self.calibrations;
-        destination.baseline.learn(seen, change.calls, change.weight, change.first_contacts, &mut |question, x| {
+        let &DestinationDelta { calls, made, weight, first_contacts, .. } = change;
+        let received = Received { calls, made, weight, first_contacts };
+        destination.baseline.learn(seen, received, &mut |question, x| {
             calibrations[question as usize].add(x, 1.0);
         });
     }

@@ -12,11 +12,11 @@ use qualm_model::{
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::estate::PodAddresses;
+pub use crate::estate::{LeftOut, PodAddresses, WrongClock};
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
-    estate::{Estate, Report, Tenancies},
+    estate::{Estate, Part, Report, Share, Tenancies},
     judge::is_news,
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
@@ -48,6 +48,8 @@ pub enum Observed {
     OwnAction,
     /// The destination's own report of this call is the one that counts.
     Duplicate,
+    /// A stream goes on, and nothing has come since its last record.
+    Part,
     /// It names no source.
     NoSource,
 }
@@ -153,6 +155,17 @@ impl Scorer {
         self.filters = filters;
     }
 
+    /// What inputs of which nothing is said seem to leave out: questions that this makes meaningless are not asked.
+    pub fn left_out(&self) -> Vec<LeftOut> {
+        let is_said = |of: &LeftOut| self.filters.get(usize::from(of.source)).is_some_and(|said| *said != Filter::None);
+        self.estate.left_out().into_iter().filter(|of| !is_said(of)).collect()
+    }
+
+    /// Reporters whose clocks are wrong, by both ends' reports of the same calls; the worst first.
+    pub fn wrong_clocks(&self) -> Vec<WrongClock> {
+        self.estate.wrong_clocks()
+    }
+
     /// Takes note that so many records are missing from what was read: for a while nobody's silence means anything.
     pub fn lose(&mut self, records: u64) {
         self.tally.lost += records;
@@ -231,13 +244,24 @@ impl Scorer {
             return Observed::Duplicate;
         }
         self.estate.learn(event);
+        self.estate.note_input(event);
+        let part = self.estate.part(event);
+        let share = match part {
+            Part::First(share) | Part::More(share) => share,
+            Part::Confirming => return Observed::Duplicate,
+            Part::Nothing => {
+                self.tell_time(event, wall, verdicts);
+                return Observed::Part;
+            }
+        };
         let resolved = self.estate.resolve(event, &mut self.tenancies);
         let Some(ids) = self.door.ids(event, &resolved, &mut self.shards) else { return Observed::NoSource };
-        let is_reported = self.is_reported(event, ids);
+        let is_reported = share.calls > 0.0 && self.is_reported(event, ids);
         if self.estate.has_alone() {
             self.look_at_disagreements(wall, verdicts);
         }
         if is_reported {
+            self.estate.yield_to_other(event);
             return Observed::Duplicate;
         }
         // Only now: what repeats or confirms moves nothing, not even the clocks.
@@ -246,7 +270,7 @@ impl Scorer {
             self.tally.late += 1;
         }
         let caller = resolved.source.as_deref().unwrap_or(event.source().principal());
-        let observed = self.judge((event, caller), ids, wall, verdicts);
+        let observed = self.judge((event, caller), (ids, share), wall, verdicts);
         if self.used > self.limit {
             self.make_room();
         }
@@ -267,6 +291,10 @@ impl Scorer {
     /// Whether the other end's report of the same call is the one that counts.
     #[inline]
     fn is_reported(&mut self, event: Event<'_>, ids: Ids) -> bool {
+        if let Some(counted) = self.estate.other_side(event) {
+            self.agree(ids);
+            return counted || event.reporter() == Reporter::Source;
+        }
         if event.reporter() == Reporter::Source && self.destination_reports(ids, event.report()) {
             if self.estate.confirm(event) {
                 self.agree(ids);
@@ -307,7 +335,7 @@ impl Scorer {
     fn judge(
         &mut self,
         (event, caller): (Event<'_>, &str),
-        ids: Ids,
+        (ids, share): (Ids, Share),
         wall: Timestamp,
         verdicts: &mut Vec<Verdict>,
     ) -> Observed {
@@ -315,15 +343,16 @@ impl Scorer {
         let (most, filter) = (self.most(event), self.filter(event));
         let mesh = &self.mesh;
         let shard = &mut self.shards[usize::from(ids.shard)];
-        let (case, mut place, taken) = shard.admit(mesh, (event, caller), ids, mesh.exposure(now));
+        let (case, mut place, taken) = shard.admit(mesh, (event, caller), (ids, share), mesh.exposure(now));
         self.used += taken;
         let case = &case;
         if now < mesh.closed() {
-            return self.judge_late(case, wall, verdicts);
+            return self.judge_late(case, share, wall, verdicts);
         }
         let mut values = EValues::default();
         let weight = place.answer(mesh, case, &mut values);
         strike(filter, place.source, now, &mut values);
+        strike_old_news(share, &mut values);
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
@@ -343,13 +372,14 @@ impl Scorer {
     }
 
     /// Scores and decides on what comes late: it is not learned, and closes nothing.
-    fn judge_late(&mut self, case: &Case<'_>, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
+    fn judge_late(&mut self, case: &Case<'_>, share: Share, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
         let mut values = EValues::default();
         let mesh = &self.mesh;
         let shard = &self.shards[usize::from(case.ids.shard)];
         shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
         shard.blame(case, &mut values);
         self.filter(case.event).silences().iter().for_each(|&question| values.unset(question));
+        strike_old_news(share, &mut values);
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
@@ -419,6 +449,19 @@ fn strike(filter: Filter, source: &mut Source, now: Timestamp, values: &mut EVal
     if filter != Filter::None {
         source.filtered = source.filtered.max(Some(now));
         filter.silences().iter().for_each(|&question| values.unset(question));
+    }
+}
+
+/// What may be asked of the later records of a call; who calls whom, how often and what for was asked at its first.
+const OF_LATER_RECORDS: [Question; 5] =
+    [Question::Bigger, Question::Oversized, Question::Longer, Question::Failing, Question::Refused];
+
+/// Takes back the answers that were given at the first record of the same call.
+#[inline]
+fn strike_old_news(share: Share, values: &mut EValues) {
+    if share.calls == 0.0 {
+        let others = Question::ALL.iter().filter(|question| !OF_LATER_RECORDS.contains(question));
+        others.for_each(|&question| values.unset(question));
     }
 }
 

@@ -132,6 +132,8 @@ pub(crate) struct Seen {
 pub(crate) struct Link {
     pub(crate) mesh: Option<u32>,
     pub(crate) calls: f64,
+    /// Of these, those that did not begin long before.
+    pub(crate) made: f64,
     pub(crate) weight: f64,
     pub(crate) first_contacts: f64,
     pub(crate) reported: bool,
@@ -272,6 +274,7 @@ impl Shard {
             self.delta.destinations.push(DestinationDelta {
                 called: link.mesh.map_or_else(|| Called::New(self.names.shared(id)), Called::Known),
                 calls: std::mem::take(&mut link.calls),
+                made: std::mem::take(&mut link.made),
                 weight: std::mem::take(&mut link.weight),
                 first_contacts: std::mem::take(&mut link.first_contacts),
                 reported: std::mem::take(&mut link.reported),

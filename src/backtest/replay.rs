@@ -159,12 +159,14 @@ impl Seen {
             Observed::Scored { bits, identity_bits, leading } => (bits, identity_bits, Word::Scored(leading)),
             Observed::OwnAction => (0.0, 0.0, Word::OwnAction),
             Observed::Duplicate => (0.0, 0.0, Word::Duplicate),
+            Observed::Part => (0.0, 0.0, Word::Part),
             Observed::NoSource => (0.0, 0.0, Word::NoSource),
         };
         let reason = match said {
             Word::Scored(_) | Word::Rejected(_) => None,
             Word::OwnAction => Some("own_action"),
             Word::Duplicate => Some("duplicate"),
+            Word::Part => Some("part"),
             Word::NoSource => Some("missing_identity"),
         };
         match reason {

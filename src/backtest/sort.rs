@@ -266,6 +266,7 @@ fn draft(event: Event<'_>) -> EventDraft<'_> {
         start: event.start(),
         report: event.report(),
         kind: event.kind(),
+        activity: event.activity(),
         reporter: event.reporter(),
         reporter_id: event.reporter_id(),
         record_id: event.record_id(),

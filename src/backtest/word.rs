@@ -20,6 +20,8 @@ pub(super) enum Word {
     NoSource,
     /// Another report of the same call counts.
     Duplicate,
+    /// A stream goes on, and nothing has come since its last record.
+    Part,
     /// It shows an action of Qualm itself.
     OwnAction,
 }
@@ -38,6 +40,7 @@ impl Word {
             Self::Rejected(why) => unscored(why.as_str()),
             Self::NoSource => unscored("invalid"),
             Self::Duplicate => unscored("duplicate"),
+            Self::Part => unscored("part"),
             Self::OwnAction => unscored("own_action"),
         }
     }
@@ -76,6 +79,7 @@ mod tests {
             (Word::Rejected(Rejection::Duplicate), "duplicate"),
             (Word::Rejected(Rejection::Part), "part"),
             (Word::Duplicate, "duplicate"),
+            (Word::Part, "part"),
             (Word::NoSource, "invalid"),
             (Word::OwnAction, "own_action"),
         ];

@@ -17,7 +17,7 @@ use qualm_scorer::{
 use serde::Deserialize;
 
 use super::Findings;
-use crate::config::Config;
+use crate::{config::Config, run::quirks};
 
 /// How long a running instance may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -48,7 +48,7 @@ pub(super) fn check(config: &Config, hash: &str, running: bool, found: &mut Find
         Ok((_, Some(loaded))) => {
             let tally = loaded.scorer.tally();
             found.ok("state", format!("the snapshot is sound: {} identities, {} edges", tally.identities, tally.edges));
-            armed(&loaded.scorer, found);
+            left_out(loaded.scorer, config, found);
         }
     }
 }
@@ -102,6 +102,9 @@ fn verify(directory: &Path, hash: &str, running: bool, found: &mut Findings) {
             }
         }
     }
+    for Changed { input, before, after, since } in format_changes(directory) {
+        found.warn("inputs", format!("{input}: {before} until {since}, {after} since then"));
+    }
     let told = last_config(directory);
     if running && told.as_deref().is_some_and(|told| told != hash) {
         found.warn(
@@ -109,6 +112,36 @@ fn verify(directory: &Path, hash: &str, running: bool, found: &mut Findings) {
             "the running instance has read another configuration; `qualm reload` makes it read this one",
         );
     }
+}
+
+/// Changes of format that are told of.
+const CHANGES: usize = 5;
+
+/// A change of an input's format, as the journal has it.
+#[derive(Debug, Deserialize)]
+struct Changed {
+    input: String,
+    before: String,
+    after: String,
+    since: String,
+}
+
+/// The latest of them.
+fn format_changes(directory: &Path) -> Vec<Changed> {
+    let Ok(records) = journal::read_from(directory, Seq(0)) else { return Vec::new() };
+    let commands = records.map_while(Result::ok).filter(|record| record.kind == Kind::Command);
+    let mut changes: Vec<Changed> = commands.filter_map(|record| record.payload().ok()).collect();
+    changes.drain(..changes.len().saturating_sub(CHANGES));
+    changes
+}
+
+/// What the inputs of a stopped instance seem to leave out, and which levels are armed.
+fn left_out(mut scorer: Scorer, config: &Config, found: &mut Findings) {
+    scorer.filter_sources(config.filters());
+    for note in quirks::filtered(&scorer, &config.source_names()) {
+        found.warn("inputs", note);
+    }
+    armed(&scorer, found);
 }
 
 /// The configuration that was last read, as its journal has it.

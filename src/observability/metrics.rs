@@ -43,6 +43,14 @@ pub(crate) struct PipelineMetrics {
     pub folded: IntCounter,
     /// Entries not made for want of a place in the trust table.
     pub unlisted: IntCounter,
+    /// Reporters whose clocks are wrong by two seconds or more.
+    pub wrong_clocks: IntGauge,
+    /// By how much the worst of them is.
+    pub clock_skew: Gauge,
+    /// Inputs that seem to leave calls out, without their operator saying so.
+    pub filtered: IntGauge,
+    /// Times that an input began to have another format.
+    pub format_changes: IntCounter,
     /// Kafka clusters of which no broker answers.
     pub unreachable: IntGauge,
     /// Snapshots written.
@@ -100,6 +108,17 @@ impl PipelineMetrics {
                 "qualm_trust_entries_unlisted_total",
                 "Times that a newcomer reached watched and was not entered because the trust table was full.",
             )?,
+            wrong_clocks: maker.gauge(
+                "qualm_reporters_clock_wrong",
+                "Reporters whose clocks seem to be wrong by two seconds or more.",
+            )?,
+            clock_skew: maker.seconds("qualm_clock_skew_seconds", "By how much the worst of these clocks is wrong.")?,
+            filtered: maker.gauge(
+                "qualm_inputs_filtered",
+                "Inputs that seem to leave calls out although their `filter` does not say so.",
+            )?,
+            format_changes: maker
+                .counter("qualm_input_format_changes_total", "Times that an input began to have another format.")?,
             unreachable: maker.gauge(
                 "qualm_kafka_clusters_unreachable",
                 "Kafka clusters of which no broker has answered for a minute or more.",

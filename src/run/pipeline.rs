@@ -41,10 +41,12 @@ use super::{
     alerts::Alerts,
     connections::Connections,
     coverage::Proxies,
+    formats::Formats,
     inputs::{Archives, Inputs, Said},
     laggards::Laggards,
     pods::Pods,
     publish::Publisher,
+    quirks::{Quirks, Shown},
     state::State,
     understood::{NothingUnderstood, Understood},
 };
@@ -110,6 +112,10 @@ pub(crate) struct Pipeline {
     /// Inputs that have not ended.
     open_inputs: usize,
     understood: Understood,
+    formats: Formats,
+    quirks: Quirks,
+    /// What was last to be shown of them.
+    shown: Shown,
     caught_up: bool,
     last_seq: u64,
     folded: u64,
@@ -135,6 +141,9 @@ impl Pipeline {
             snapshot_error: None,
             open_inputs: wires.inputs.len(),
             understood: Understood::default(),
+            formats: Formats::default(),
+            quirks: Quirks::default(),
+            shown: Shown::default(),
             inputs: wires.inputs,
             pods: wires.pods,
             report: wires.report,
@@ -218,7 +227,10 @@ impl Pipeline {
         let name = self.inputs.name(said.input).to_owned();
         match said.what.with_context(|| format!("input {name} cannot go on"))? {
             Incoming::Batch(batch) => {
-                self.understood.count(said.input, &name, &batch, self.setup.clock.now());
+                let wall = self.setup.clock.now();
+                self.understood.count(said.input, &name, &batch, wall);
+                self.note_formats(&batch, wall);
+                self.quirks.seen(&batch.events, wall);
                 self.take_batch(&batch);
             }
             Incoming::Assigned(partitions, answer) => {

@@ -97,6 +97,7 @@ fn of_common<'a>(common: &'a AccessLogCommon, scratch: &'a mut Scratch) -> Resul
         start,
         duration: duration.map(span).transpose()?,
         access_log_type: match AccessLogType::try_from(common.access_log_type) {
+            Ok(AccessLogType::NotSet) | Err(_) if is_intermediate(common) => "Periodic",
             Ok(AccessLogType::NotSet) | Err(_) => "",
             Ok(kind) => kind.as_str_name(),
         },
@@ -135,6 +136,11 @@ impl Scratch {
         write_address(common.downstream_direct_remote_address.as_ref(), &mut self.downstream_direct);
         write_flags(common.response_flags.as_ref(), &mut self.flags);
     }
+}
+
+#[expect(deprecated, reason = "Envoys of before there were types say it in this way alone")]
+fn is_intermediate(common: &AccessLogCommon) -> bool {
+    common.intermediate_log_entry
 }
 
 fn span(duration: &Duration) -> Result<Span, Invalid> {

@@ -28,7 +28,7 @@ use opentelemetry_proto::tonic::{
     resource::v1::Resource,
 };
 use qualm_model::{
-    event::{Kind, Outcome, Reporter},
+    event::{Activity, Kind, Outcome, Reporter},
     identity::Provenance,
 };
 use tokio::{net::TcpListener, time::timeout};
@@ -249,7 +249,7 @@ async fn only_the_direct_address_of_a_request_is_its_callers_instance() {
 }
 
 #[tokio::test]
-async fn a_tcp_entry_is_a_connection_and_only_its_end_counts() {
+async fn a_tcp_entry_is_a_connection_and_says_which_part_of_it_it_tells_of() {
     let mut world = World::start(TelemetryLimits::default()).await;
     let tcp = |kind: AccessLogType, bytes| TcpAccessLogEntry {
         common_properties: Some(AccessLogCommon { access_log_type: kind.into(), ..common(ORDERS, CART) }),
@@ -258,9 +258,12 @@ async fn a_tcp_entry_is_a_connection_and_only_its_end_counts() {
     let log_entry = vec![tcp(AccessLogType::TcpPeriodic, 3), tcp(AccessLogType::TcpConnectionEnd, 5)];
     world.stream(ORDERS).send(message("n", LogEntries::TcpLogs(TcpAccessLogEntries { log_entry }))).await.unwrap();
     let batch = world.read(2).await.remove(0);
-    assert_eq!(batch.rejected.iter().map(|rejected| rejected.why).collect::<Vec<_>>(), [Rejection::Part]);
-    let event = batch.events.event(0);
-    assert_eq!((event.kind(), event.bytes_in(), event.outcome()), (Kind::Connection, Some(5), Outcome::Success));
+    let told: Vec<_> =
+        batch.events.events().map(|event| (event.activity(), event.bytes_in(), event.outcome())).collect();
+    let expected = [(Activity::Traffic, Some(3), Outcome::Unknown), (Activity::Close, Some(5), Outcome::Success)];
+    assert_eq!(told, expected);
+    assert_eq!(batch.events.event(0).kind(), Kind::Connection);
+    assert_eq!(batch.events.event(0).report(), Timestamp::from_seconds(NOW), "how long it has lasted is not said");
 }
 
 #[tokio::test]

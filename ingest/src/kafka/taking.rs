@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Instant};
 
-use qualm_model::event::Position;
+use qualm_model::{event::Position, time::Timestamp};
 use rdkafka::{Message, message::Headers};
 
 use super::{Topic, dead_letter::DeadLetters};
@@ -74,6 +74,8 @@ impl Taking<'_> {
             }
         };
         let origin = origin(message.headers());
+        let stored = message.timestamp().to_millis().map(|millis| Timestamp(millis.saturating_mul(1_000_000)));
+        topic.parser.store(stored);
         if let Some(why) = self.gathering.record(&mut topic.parser, row, position, &origin) {
             self.dead_letters.send(topic, row, position, why);
         }

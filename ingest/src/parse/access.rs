@@ -1,5 +1,6 @@
 //! What an entry of Envoy's access log means, in whatever form it comes: text, JSON or protobuf.
 
+mod activity;
 mod gateway;
 mod names;
 #[cfg(test)]
@@ -12,6 +13,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
+use self::activity::activity_of;
 use self::gateway::Seat;
 pub use self::names::host_and_port;
 use self::names::{cluster_host, first_san, instance_of, is_unmatched, server_name_host, service_of_host, workload_of};
@@ -141,27 +143,30 @@ const WAYPOINT_CLUSTER: &str = "inbound-vip|";
 const OUR_POLICIES: &str = "qualm-";
 
 impl<'a> AccessEntry<'a> {
-    /// The event of a finished call. `operation` is where the folded operation is written.
+    /// The event of a call. `operation` is where the folded operation is written.
     ///
-    /// Entries of the begin and the middle of a stream are [`Rejection::Part`]: the entry of its end has the totals.
+    /// An entry of the begin or the middle of a stream that does not say yet where the call goes is [`Rejection::Part`]:
+    /// the entry of its end has the totals.
     pub fn draft<'b>(&self, operation: &'b mut String) -> Result<EventDraft<'b>, Rejection>
     where
         'a: 'b,
     {
-        if !is_final(self.access_log_type) {
-            return Err(Rejection::Part);
-        }
+        let activity = activity_of(self.access_log_type).ok_or(Rejection::Part)?;
         let kind = self.kind();
         operation.clear();
         if kind == Kind::Request {
             fold::operation(self.method, self.path, operation);
         }
         let seat = self.seat();
-        let outcome = self.outcome(kind);
+        if activity.goes_on() && !self.is_on_its_way(seat) {
+            return Err(Rejection::Part);
+        }
+        let outcome = if activity.goes_on() { Outcome::Unknown } else { self.outcome(kind) };
         Ok(EventDraft {
             start: self.start,
             report: self.start + self.duration.unwrap_or_default(),
             kind,
+            activity,
             reporter: self.reporter(seat),
             reporter_id: self.reporter_id(seat),
             record_id: clip(first_present([self.request_id, self.stream_id])),
@@ -170,13 +175,13 @@ impl<'a> AccessEntry<'a> {
             destination: self.destination(seat),
             hostname: self.hostname(),
             operation,
-            status: self.status.filter(|_| kind == Kind::Request),
+            status: self.status.filter(|_| kind == Kind::Request && !activity.goes_on()),
             grpc_status: self.grpc_status,
             outcome,
             denial_reason: if outcome == Outcome::Success { "" } else { self.reason() },
             bytes_in: self.bytes_received,
             bytes_out: self.bytes_sent,
-            duration_ns: self.duration.map(|duration| duration.0),
+            duration_ns: self.duration.map(|duration| duration.0).filter(|_| !activity.goes_on()),
             tls_version: clip(self.downstream_tls_version),
             ja3: clip(self.ja3),
             ja4: clip(self.ja4),
@@ -186,6 +191,11 @@ impl<'a> AccessEntry<'a> {
             auth_method: if self.downstream_peer_uri_san.is_empty() || seat == Seat::Outbound { "" } else { "mtls" },
             ..EventDraft::default()
         })
+    }
+
+    /// Whether an entry from before the end says already between whom the stream is.
+    fn is_on_its_way(&self, seat: Seat) -> bool {
+        !self.upstream_cluster.is_empty() && (seat == Seat::Inbound || !self.upstream_host.is_empty())
     }
 
     fn kind(&self) -> Kind {
@@ -373,15 +383,6 @@ impl<'a> AccessEntry<'a> {
         }
         clip(policy.split_once('/').map_or(policy, |(_, decision)| if decision.is_empty() { policy } else { decision }))
     }
-}
-
-/// Whether an entry of this type is the last of its stream or connection.
-fn is_final(access_log_type: &str) -> bool {
-    !(access_log_type.ends_with("Periodic")
-        || access_log_type.ends_with("Start")
-        || access_log_type.ends_with("Connected")
-        || access_log_type.ends_with("Ready")
-        || access_log_type.ends_with("Established"))
 }
 
 fn optional_time(text: &str) -> Result<Option<Timestamp>, Invalid> {

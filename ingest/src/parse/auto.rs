@@ -101,6 +101,11 @@ impl Auto {
         }
     }
 
+    /// The format that understood the last record.
+    pub(super) fn latest(&self) -> Format {
+        self.candidates[self.latest].format
+    }
+
     /// The formats found, with the number of records of each, most first.
     pub fn found(&self) -> Vec<(Format, u64)> {
         let found = self.candidates.iter().filter(|candidate| candidate.events > 0);

@@ -11,7 +11,7 @@ mod tests;
 pub(super) mod witness;
 
 use qualm_model::{
-    event::{EventBuilder, EventDraft, Party, Position, Reporter},
+    event::{Activity, EventBuilder, EventDraft, Party, Position, Reporter},
     identity::Provenance,
     time::{Span, Timestamp},
 };
@@ -74,6 +74,7 @@ pub struct Row<'a> {
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
+    stored: Option<Timestamp>,
     max_age: Option<Span>,
     origin: Origin<'a>,
     refused: Vec<Rejection>,
@@ -98,6 +99,7 @@ impl<'a> Row<'a> {
             builder,
             position,
             arrival,
+            stored: None,
             max_age: None,
             origin: Origin::default(),
             refused: Vec::new(),
@@ -111,6 +113,12 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn with_max_age(self, max_age: Option<Span>) -> Self {
         Self { max_age, ..self }
+    }
+
+    /// The same row of a record that was sent, or stored in its topic, at `stored`: the same however late it is read.
+    #[must_use]
+    pub fn stored_at(self, stored: Option<Timestamp>) -> Self {
+        Self { stored, ..self }
     }
 
     /// The same row of a record that was written at `origin`.
@@ -170,6 +178,10 @@ impl<'a> Row<'a> {
         }
         if draft.source.principal.len().max(draft.destination.principal.len()) > MAX_IDENTITY_BYTES {
             return Err(Invalid::TooLong.into());
+        }
+        if draft.activity == Activity::Traffic && draft.report == draft.start {
+            // Envoy does not say how long a stream has lasted before it ends, only whoever took the line does.
+            draft.report = self.origin.time.or(self.stored).ok_or(Rejection::Part)?.max(draft.start);
         }
         if self.arrival.is_some_and(|arrival| draft.report > arrival + MAX_AHEAD) {
             return Err(Invalid::FutureTime.into());

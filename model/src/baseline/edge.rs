@@ -66,7 +66,7 @@ impl EdgeBaseline {
     pub fn judge(&mut self, seen: &Observation, tables: &[ETable], values: &mut EValues) {
         let table = |question: Question| &tables[question as usize];
         values.set(Question::RarePeer, self.rarity.e(table(Question::RarePeer)));
-        values.set(Question::EdgeRate, self.rate.e(seen.more, table(Question::EdgeRate)));
+        values.set(Question::EdgeRate, self.rate.e(seen, table(Question::EdgeRate)));
         if let Some(deviation) = self.bigger.score_one(seen) {
             values.set(Question::Bigger, table(Question::Bigger).e(seen.amid_crowd(deviation).x));
             if Oversized::is_big(deviation.x) {
@@ -83,7 +83,7 @@ impl EdgeBaseline {
     #[inline]
     pub fn learn(&mut self, seen: &Observation, remark: &mut impl FnMut(Question, f64)) {
         self.rarity.learn_open(seen.weight * seen.more);
-        self.rate.learn_open(seen.more);
+        self.rate.learn_open(seen);
         if let Some(x) = self.bigger.learn_one(seen) {
             if Oversized::is_big(x) {
                 self.oversized.learn_open();

@@ -48,7 +48,7 @@ impl OperationBaseline {
         if let Some(rarity) = &mut self.rarity {
             values.set(Question::RareOperation, rarity.e(&tables[Question::RareOperation as usize]));
         }
-        values.set(Question::OperationRate, self.rate.e(seen.more, &tables[Question::OperationRate as usize]));
+        values.set(Question::OperationRate, self.rate.e(seen, &tables[Question::OperationRate as usize]));
     }
 
     /// Takes note of the trusted calls of everybody that the mesh knows of; `None` where it knows nothing. Returns the
@@ -61,6 +61,6 @@ impl OperationBaseline {
     /// Learns the event, after [`turn`](Self::turn).
     #[inline]
     pub fn learn(&mut self, seen: &Observation) {
-        self.rate.learn_open(seen.more);
+        self.rate.learn_open(seen);
     }
 }

@@ -157,9 +157,9 @@ impl SourceBaseline {
     pub fn judge(&mut self, seen: &Observation, first: FirstTimes, tables: &[ETable], values: &mut EValues) -> f64 {
         let table = |question: Question| &tables[question as usize];
         values.set(Question::RareSource, self.rarity.e(table(Question::RareSource)));
-        values.set(Question::Rate1m, self.rate_1m.e(seen.more, table(Question::Rate1m)));
-        values.set(Question::Rate10m, self.rate_10m.e(seen.more, table(Question::Rate10m)));
-        values.set(Question::Rate1h, self.rate_1h.e(seen.more, table(Question::Rate1h)));
+        values.set(Question::Rate1m, self.rate_1m.e(seen, table(Question::Rate1m)));
+        values.set(Question::Rate10m, self.rate_10m.e(seen, table(Question::Rate10m)));
+        values.set(Question::Rate1h, self.rate_1h.e(seen, table(Question::Rate1h)));
         let contacts = if seen.first_contact { seen.more } else { 0.0 };
         values.set(Question::Spread10m, self.spread_10m.e(contacts, table(Question::Spread10m)));
         values.set(Question::Spread1h, self.spread_1h.e(contacts, table(Question::Spread1h)));
@@ -183,16 +183,16 @@ impl SourceBaseline {
         }
         ask(Question::Failing, self.failing.score_one(seen));
         ask(Question::Refused, self.refused.score_one(seen));
-        self.rate_1m.counts().trust(seen.more)
+        self.rate_1m.counts().trust(seen.made_within(60))
     }
 
     /// Learns the event, after [`turn`](Self::turn); `sample` as there.
     #[inline]
     pub fn learn(&mut self, seen: &Observation, first: FirstTimes, sample: &mut impl FnMut(Question, f64)) {
         self.rarity.learn_open(seen.weight * seen.more);
-        self.rate_1m.learn_open(seen.more);
-        self.rate_10m.learn_open(seen.more);
-        self.rate_1h.learn_open(seen.more);
+        self.rate_1m.learn_open(seen);
+        self.rate_10m.learn_open(seen);
+        self.rate_1h.learn_open(seen);
         if seen.first_contact {
             self.spread_10m.learn_open(seen.more);
             self.spread_1h.learn_open(seen.more);
@@ -241,7 +241,8 @@ impl SourceBaseline {
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
         let counts = self.rate_10m.counts();
-        if counts.calm_mean() < Silence::LEAST_EXPECTED {
+        // What is told of long after it was made cannot be missed in time.
+        if counts.timely_mean() < Silence::LEAST_EXPECTED || counts.timely_mean() < 0.9 * counts.calm_mean() {
             return None;
         }
         Silence::from(counts.calm()).score_one(&ended)
@@ -270,6 +271,6 @@ impl SourceBaseline {
 
     /// Expected calls a minute, without any tide.
     pub fn calls_a_minute(&self) -> f64 {
-        self.rate_1m.counts().calm_mean()
+        self.rate_1m.counts().timely_mean()
     }
 }

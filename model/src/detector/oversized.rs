@@ -28,13 +28,13 @@ impl Oversized {
     /// The e-value of one more big call, after [`turn`](Self::turn).
     #[inline]
     pub fn e(&mut self, table: &ETable) -> f64 {
-        self.0.e(1.0, table)
+        self.0.e_of(1.0, table)
     }
 
     /// Learns one more big call, after [`turn`](Self::turn).
     #[inline]
     pub fn learn_open(&mut self) {
-        self.0.learn_open(1.0);
+        self.0.learn_made(1.0);
     }
 }
 
@@ -42,11 +42,18 @@ impl Detector for Oversized {
     /// What one more big call would mean.
     #[inline]
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
-        self.0.score_one(seen)
+        self.0.score_one(&one(seen))
     }
 
     #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
-        self.0.learn_one(seen)
+        self.0.learn_one(&one(seen))
     }
+}
+
+/// One big call, which counts when it is told of: however long it took, and be it the latest part of a stream, this is
+/// when its bytes are known.
+#[inline]
+fn one(seen: &Observation) -> Observation {
+    Observation { more: 1.0, duration_ns: None, ..*seen }
 }

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use super::{Detector, Deviation, Observation, window};
 use crate::stats::{ETable, Exposure, WindowCount};
 
-/// Calls in windows of `SECONDS`. See [`WindowCount`] for the formula.
+/// Calls that were made in windows of `SECONDS`; one that has lasted longer was made before, and is expected once it is
+/// known. See [`WindowCount`] for the formula.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rate<const SECONDS: i64>(WindowCount);
 
@@ -28,29 +29,55 @@ impl<const SECONDS: i64> Rate<SECONDS> {
         self.0.add(exposure, window(SECONDS), 0.0).map(|s| 1.0 + s)
     }
 
-    /// The e-value of `more` calls, after [`turn`](Self::turn).
+    /// The e-value of what was seen, after [`turn`](Self::turn).
     #[inline]
-    pub fn e(&mut self, more: f64, table: &ETable) -> f64 {
-        self.0.e(more, table)
+    pub fn e(&mut self, seen: &Observation, table: &ETable) -> f64 {
+        self.e_of(seen.made_within(SECONDS), table)
     }
 
-    /// Learns `more` calls, after [`turn`](Self::turn).
+    /// The e-value of so many calls, all made within the window.
     #[inline]
-    pub fn learn_open(&mut self, more: f64) {
-        self.0.add_open(more);
+    pub fn e_of(&mut self, made: f64, table: &ETable) -> f64 {
+        self.0.e(made, table)
+    }
+
+    /// Learns what was seen, after [`turn`](Self::turn).
+    #[inline]
+    pub fn learn_open(&mut self, seen: &Observation) {
+        let made = seen.made_within(SECONDS);
+        self.0.add_open(made);
+        self.learn_past((seen.more - made) * seen.weight);
+    }
+
+    /// Learns so many, all made within the window, after [`turn`](Self::turn).
+    #[inline]
+    pub fn learn_made(&mut self, made: f64) {
+        self.0.add_open(made);
+    }
+
+    /// Learns calls that were made long before they were told of.
+    #[inline]
+    pub fn learn_past(&mut self, calls: f64) {
+        if calls > 0.0 {
+            self.0.learn_past(calls);
+        }
     }
 }
 
 impl<const SECONDS: i64> Detector for Rate<SECONDS> {
     #[inline]
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
-        let surprise = self.0.too_many(seen.exposure, window(SECONDS), seen.more);
-        Some(deviation(&self.0, seen, SECONDS, seen.more, surprise))
+        let made = seen.made_within(SECONDS);
+        let surprise = self.0.too_many(seen.exposure, window(SECONDS), made);
+        Some(deviation(&self.0, seen, SECONDS, made, surprise))
     }
 
     #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
-        self.0.add(seen.exposure, window(SECONDS), seen.more).map(|s| 1.0 + s)
+        let made = seen.made_within(SECONDS);
+        let closed = self.0.add(seen.exposure, window(SECONDS), made).map(|s| 1.0 + s);
+        self.learn_past((seen.more - made) * seen.weight);
+        closed
     }
 }
 

@@ -80,6 +80,7 @@ pub struct EventBatch {
     start: PrimitiveArray<TimestampNanosecondType>,
     report: PrimitiveArray<TimestampNanosecondType>,
     kind: UInt16Array,
+    activity: UInt8Array,
     reporter: UInt8Array,
     /// Who wrote the records.
     pub reporter_id: Names,
@@ -176,6 +177,7 @@ impl TryFrom<RecordBatch> for EventBatch {
             start: read.primitive(),
             report: read.primitive(),
             kind: read.primitive(),
+            activity: read.primitive(),
             reporter: read.primitive(),
             reporter_id: read.names(),
             record_id: read.string(),

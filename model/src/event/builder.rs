@@ -145,6 +145,7 @@ pub struct EventBuilder {
     start: Vec<i64>,
     report: Vec<i64>,
     kind: Vec<u16>,
+    activity: Vec<u8>,
     reporter: Vec<u8>,
     reporter_id: Dictionary,
     record_id: Vec<u8>,
@@ -194,6 +195,7 @@ impl EventBuilder {
         self.start.push(draft.start.0);
         self.report.push(draft.report.0);
         self.kind.push(draft.kind as u16);
+        self.activity.push(draft.activity as u8);
         self.reporter.push(draft.reporter as u8);
         self.reporter_id.push(draft.reporter_id);
         self.record_id.extend_from_slice(draft.record_id.as_bytes());
@@ -236,6 +238,7 @@ impl EventBuilder {
             time(std::mem::take(&mut self.start)),
             time(std::mem::take(&mut self.report)),
             Arc::new(UInt16Array::from(std::mem::take(&mut self.kind))),
+            Arc::new(UInt8Array::from(std::mem::take(&mut self.activity))),
             Arc::new(UInt8Array::from(std::mem::take(&mut self.reporter))),
             text(&mut self.reporter_id),
             self.finish_record_ids(),

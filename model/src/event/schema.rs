@@ -37,6 +37,7 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("start_time", time(), false),
         Field::new("time", time(), false),
         Field::new("class_uid", DataType::UInt16, false),
+        Field::new("activity_id", DataType::UInt8, false),
         Field::new("reporter", DataType::UInt8, false),
         text("reporter_uid"),
         Field::new("metadata_uid", DataType::Utf8, true),
@@ -69,8 +70,8 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
 });
 
 /// The schema of every event batch. `src_endpoint_uid` and `dst_endpoint_uid` are the principals; `time` is the
-/// report time; `class_uid`, `reporter` and `outcome` hold the numbers of [`Kind`](super::Kind),
-/// [`Reporter`](super::Reporter) and [`Outcome`](super::Outcome).
+/// report time; `class_uid`, `activity_id`, `reporter` and `outcome` hold the numbers of [`Kind`](super::Kind),
+/// [`Activity`](super::Activity), [`Reporter`](super::Reporter) and [`Outcome`](super::Outcome).
 pub fn schema() -> SchemaRef {
     SCHEMA.clone()
 }

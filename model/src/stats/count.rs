@@ -54,6 +54,8 @@ pub struct WindowCount {
     held: f64,
     /// The count that `held` is the surprise of.
     held_count: f64,
+    /// Of `n`, what was learned in hindsight.
+    past: f64,
     /// The tide that `mean` is for.
     tide: f64,
     #[serde(skip)]
@@ -103,6 +105,19 @@ impl WindowCount {
         };
         self.count += more;
         closed
+    }
+
+    /// Learns so many that belonged to windows of long ago and could not be counted in them: they are expected from the
+    /// next window on. In which they were is not asked; they are taken to have come one by one.
+    pub fn learn_past(&mut self, late: f64) {
+        self.n += late;
+        self.q += late * (2.0 * self.calm_mean() + 1.0);
+        self.past += late;
+    }
+
+    /// Expected count of a window, without any tide, of what is counted while it is open.
+    pub fn timely_mean(&self) -> f64 {
+        self.calm_mean() * (1.0 - self.past / (self.n + 1.0))
     }
 
     /// Takes back one that was counted at `since` and turned out not to be what is counted here. What lies two windows

@@ -12,7 +12,7 @@ use std::{
 
 use foldhash::{fast, quality::FixedState};
 use qualm_model::{
-    event::{Event, Reporter},
+    event::{Event, Position, Reporter},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -24,7 +24,7 @@ const GENERATION: Span = Span(5 * Span::MINUTE.0);
 /// records at least, whichever is less.
 const GENERATIONS: usize = 4;
 /// How long the two reports of a call may be apart.
-const APART: Span = Span::MINUTE;
+pub(super) const APART: Span = Span::MINUTE;
 /// Calls that wait for their other report; the oldest are forgotten first.
 const CALLS: usize = 1 << 16;
 /// Without a caller's report for so long the called's reports wait for none.
@@ -40,6 +40,8 @@ pub(super) struct Joined {
     pub(super) places: [Arc<str>; 2],
     /// What the caller's proxy calls the destination, and who that is by the destination's certificate.
     pub(super) alias: Option<(Arc<str>, Arc<str>)>,
+    /// How much later the caller's proxy reported it than the called's.
+    pub(super) later: Span,
 }
 
 /// Whether a report was scored and learned, or is heard for what it confirms.
@@ -57,11 +59,14 @@ struct Half {
     at: Timestamp,
     /// Reports of one key that still wait: attempts of one request.
     count: u32,
+    /// Of a stream that goes on, of which the other end may tell much later: that it has not is no disagreement.
+    goes_on: bool,
     /// The caller, as the report names it.
     source: Arc<str>,
     destination: Arc<str>,
     /// Addresses of the two ends.
     places: [Arc<str>; 2],
+    position: Position,
 }
 
 /// A call of which only one end has told.
@@ -73,6 +78,8 @@ pub(crate) struct Alone {
     pub(crate) destination: Arc<str>,
     /// Where the caller was, and where the called.
     pub(crate) places: [Arc<str>; 2],
+    /// Where its record stood.
+    pub(crate) position: Position,
 }
 
 /// The records and calls of the last minutes.
@@ -100,9 +107,11 @@ impl Half {
             counted,
             at: event.report(),
             count: 1,
+            goes_on: event.activity().goes_on(),
             source: Arc::from(source.principal()),
             destination: Arc::from(destination.principal()),
             places: [Arc::from(source.ip()), Arc::from(destination.ip())],
+            position: event.position(),
         }
     }
 }
@@ -164,6 +173,7 @@ impl Reports {
             seen: [Arc::clone(&called.source), Arc::clone(&called.destination)],
             places: called.places.clone(),
             alias,
+            later: caller.at - called.at,
         };
         half.count -= 1;
         if half.count == 0 {
@@ -192,9 +202,9 @@ impl Reports {
                 && let Some(half) = self.open.remove(&call)
             {
                 // What was counted in place of the called's report has no other that could be missed.
-                let Half { by, counted, source, destination, places, .. } = half;
-                if by == Reporter::Destination || counted == Counted::No {
-                    alone.push(Alone { by, source, destination, places });
+                let Half { by, counted, source, destination, places, goes_on, position, .. } = half;
+                if !goes_on && (by == Reporter::Destination || counted == Counted::No) {
+                    alone.push(Alone { by, source, destination, places, position });
                 }
             }
         }
@@ -212,7 +222,7 @@ fn record_of(event: Event<'_>, id: &str) -> u64 {
 
 /// What both reports of a call have in common: the request id at the place where it was received, or else the two ends of
 /// the connection.
-fn call_of(event: Event<'_>) -> Option<u64> {
+pub(super) fn call_of(event: Event<'_>) -> Option<u64> {
     let (source, destination) = (event.source(), event.destination());
     let at = (destination.ip(), destination.port());
     let hash = |value: &dyn Fn(&mut foldhash::quality::FoldHasher<'_>)| {

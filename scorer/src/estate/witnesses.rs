@@ -148,6 +148,12 @@ impl Witnesses {
         Some(Deviation { x: 1.0 / share, observed, expected: share * observed, n: told })
     }
 
+    /// Whether the proxies of `who` at `address` have told of a call lately.
+    pub(super) fn tells(&self, who: &str, address: &str, now: Timestamp) -> bool {
+        let place = self.by.get(who).and_then(|places| places.iter().find(|place| *place.address == *address));
+        place.and_then(|place| place.told).is_some_and(|last| now - last <= TELLS)
+    }
+
     /// Bytes it takes.
     pub(super) fn bytes(&self) -> usize {
         let places: usize = self.by.values().map(Vec::len).sum();

@@ -35,6 +35,8 @@ pub(crate) enum Called {
 pub(crate) struct DestinationDelta {
     pub(crate) called: Called,
     pub(crate) calls: f64,
+    /// Of these, those that did not begin long before.
+    pub(crate) made: f64,
     pub(crate) weight: f64,
     pub(crate) first_contacts: f64,
     pub(crate) reported: bool,

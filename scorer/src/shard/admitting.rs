@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     door::Ids,
+    estate::Share,
     forgotten::Forgotten,
     mesh::{Arrival, Delta, FOREIGN, Mesh, operation_key},
     names::Names,
@@ -44,7 +45,7 @@ impl Shard {
         &'s mut self,
         mesh: &Mesh,
         (event, caller): (Event<'e>, &str),
-        ids: Ids,
+        (ids, share): (Ids, Share),
         exposure: Exposure,
     ) -> (Case<'e>, Place<'s>, usize) {
         let Self { names, sources, edges, known, links, forgotten, delta, touched, views, changed, .. } = self;
@@ -98,7 +99,8 @@ impl Shard {
             seen: Observation {
                 outcome: event.outcome(),
                 first_contact: first_contact && adopted.is_none(),
-                bytes: sum(event.bytes_in(), event.bytes_out()),
+                bytes: share.bytes,
+                more: share.calls,
                 duration_ns: event.duration_ns(),
                 ..Observation::at(exposure)
             },
@@ -223,13 +225,6 @@ fn arrive(source: &Source, address: IpAddr, mesh: &Mesh, exposure: Exposure, del
 #[inline]
 fn address_of(event: Event<'_>) -> Option<IpAddr> {
     event.source().ip().parse().ok()
-}
-
-fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.saturating_add(b)),
-        (a, b) => a.or(b),
-    }
 }
 
 fn new_source((principal, cluster): (&str, &str), forgotten: &Forgotten, mesh: &Mesh, exposure: Exposure) -> Source {

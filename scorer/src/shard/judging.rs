@@ -6,7 +6,7 @@ use qualm_model::{
     evidence::EValues,
     level::Level,
     stats::Exposure,
-    time::{Span, Timestamp},
+    time::Span,
 };
 
 use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Source, TOUCHED, Users, View};
@@ -17,6 +17,9 @@ use crate::{
     standing::Reached,
     standings::Standings,
 };
+
+/// Seconds over which the calls of a destination are counted.
+const MINUTE_S: i64 = 60;
 
 impl Shard {
     /// Asks every question about a case; returns how far it is to be learned. What is answered counts as far as
@@ -51,11 +54,12 @@ impl Shard {
             answer(Question::LoneReplica, deviation);
         }
         let link = self.links.get(&destination);
-        let (calls, contacts) = link.map_or((0.0, 0.0), |link| (link.calls, link.first_contacts));
+        let (made, contacts) = link.map_or((0.0, 0.0), |link| (link.made, link.first_contacts));
+        let made = made + case.seen.made_within(MINUTE_S);
         let contacts = contacts + f64::from(u8::from(case.seen.first_contact));
         let known = link.and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
         let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
-        baseline.score(&case.seen, calls + 1.0, contacts, answer);
+        baseline.score(&case.seen, made, contacts, answer);
         weight
     }
 
@@ -101,7 +105,12 @@ fn users<'a>(edge: Option<&'a Users>, operation: Option<&'a Users>) -> Option<&'
     edge.filter(|users| users.is_lone()).or(operation)
 }
 
-fn learn_users(users: &mut Users, source: &Source, now: Timestamp, delta: &mut Delta) {
+fn learn_users(users: &mut Users, source: &Source, seen: &Observation, delta: &mut Delta) {
+    // What only goes on is no call more by the one replica.
+    if seen.more == 0.0 {
+        return;
+    }
+    let now = seen.exposure.now;
     let answer = users.score_lone(source, now);
     if let Some(x) = users.learn(answer, now) {
         delta.sample(Question::LoneReplica, x);
@@ -163,8 +172,8 @@ impl Place<'_> {
             values.set(Question::Bigger, mesh.e(Question::Bigger, deviation.x));
         }
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
-        let calls = link.calls + 1.0;
-        link.view(views, mesh, case.ids.destination, seen.exposure).judge(calls, contacts, tables, values);
+        let made = link.made + seen.made_within(MINUTE_S);
+        link.view(views, mesh, case.ids.destination, seen.exposure).judge(made, contacts, tables, values);
         if let Some(edge) = edge {
             edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
         }
@@ -194,22 +203,24 @@ impl Place<'_> {
         if let Some(edge) = edge {
             let seen = Observation { weight, crowd: source.baseline.crowd(), ..case.edge_seen() };
             edge.baseline.learn(&seen, &mut |question, x| source.baseline.remark(question, x));
-            learn_users(&mut edge.users, source, seen.exposure.now, delta);
+            learn_users(&mut edge.users, source, &seen, delta);
         }
         if let Some(operation) = operation {
-            learn_users(&mut operation.users, source, seen.exposure.now, delta);
+            learn_users(&mut operation.users, source, &seen, delta);
             operation.learn(&seen);
         }
-        if !link.is_touched() {
+        if !link.is_touched() && seen.more > 0.0 {
             if touched.len() == TOUCHED {
                 return;
             }
             touched.push(case.ids.destination);
         }
-        link.calls += 1.0;
-        link.weight += weight;
+        link.calls += seen.more;
+        link.made += seen.made_within(MINUTE_S);
+        link.weight += weight * seen.more;
         link.first_contacts += f64::from(u8::from(seen.first_contact));
-        link.reported |= case.event.reporter().is_of_destination();
+        // What only goes on is no call of its own, and the summary need not hear of it.
+        link.reported |= seen.more > 0.0 && case.event.reporter().is_of_destination();
     }
 }
 

@@ -72,6 +72,7 @@ impl Loaded {
         let positions = std::mem::take(&mut self.covered.positions).into_iter();
         self.covered.positions =
             positions.filter_map(|((source, of), offset)| Some(((number(source)?, of), offset))).collect();
+        self.scorer.estate.renumber(number);
         self.scorer.watermark.renumber(number);
         before.into_iter().zip(now).filter(|(_, now)| now.is_none()).map(|(name, _)| name).collect()
     }

@@ -29,6 +29,13 @@ pub(super) enum Command<'a> {
     Reload {
         config: &'a str,
     },
+    Format {
+        input: &'a str,
+        before: &'a str,
+        after: &'a str,
+        /// Event time of the first record, RFC 3339.
+        since: String,
+    },
     Pods {
         pods: &'a [Tenancy],
     },

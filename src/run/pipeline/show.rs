@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use qualm_ingest::source::Batch;
 use qualm_model::{
     level::Level,
     time::{Span, Timestamp},
 };
 use qualm_scorer::config::arms_at;
 
-use super::Pipeline;
+use super::{Pipeline, journal::Command};
 use crate::observability::{Arming, Readiness};
 
 /// A snapshot is old after this many times the length between two, and not before the other.
@@ -37,6 +38,14 @@ impl Pipeline {
         metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
         let mut notes = unreachable(self.inputs.unreachable(), wall);
         metrics.unreachable.set(i64::try_from(notes.len()).unwrap_or(i64::MAX));
+        if let Some(shown) = self.quirks.look(&self.state.scorer, &self.setup.config.source_names(), wall) {
+            metrics.wrong_clocks.set(i64::try_from(shown.wrong_clocks).unwrap_or(i64::MAX));
+            metrics.clock_skew.set(shown.worst.as_seconds());
+            metrics.filtered.set(i64::try_from(shown.filtered).unwrap_or(i64::MAX));
+            self.shown = shown;
+            self.shown.notes.extend(self.formats.words(&self.setup.config.source_names()));
+        }
+        notes.extend_from_slice(&self.shown.notes);
         notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
         let mut reasons = Vec::new();
         if self.archives.is_some() {
@@ -75,6 +84,19 @@ impl Pipeline {
             changed
         });
         self.show_coverage(wall);
+    }
+
+    /// Takes note of the formats of a batch, and journals and tells of a change.
+    pub(super) fn note_formats(&mut self, batch: &Batch, wall: Timestamp) {
+        for change in self.formats.count(batch, wall) {
+            let names = self.setup.config.source_names();
+            let input = names.get(usize::from(change.source)).map_or("an input", String::as_str);
+            let (before, after) = (change.before.as_str(), change.after.as_str());
+            let since = jiff::Timestamp::from_nanosecond(i128::from(change.since.0)).unwrap_or_default().to_string();
+            tracing::warn!(input, before, after, since, "the format has changed");
+            self.metrics.format_changes.inc();
+            self.journal_command(&Command::Format { input, before, after, since });
+        }
     }
 
     fn armings(&self) -> Vec<Arming> {

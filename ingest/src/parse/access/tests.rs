@@ -1,5 +1,7 @@
 //! What entries of Envoy's access log become.
 
+use qualm_model::event::Activity;
+
 use super::*;
 
 fn inbound() -> AccessEntry<'static> {
@@ -97,20 +99,35 @@ fn our_own_denials_are_recognised_and_other_policies_are_not() {
 }
 
 #[test]
-fn only_the_entry_of_the_end_is_an_event() {
-    for (kind, is_event) in [
-        ("", true),
-        ("NotSet", true),
-        ("DownstreamEnd", true),
-        ("TcpConnectionEnd", true),
-        ("TcpPeriodic", false),
-        ("DownstreamPeriodic", false),
-        ("DownstreamStart", false),
-        ("TcpUpstreamConnected", false),
+fn an_entry_says_which_part_of_its_stream_it_tells_of() {
+    for (kind, activity) in [
+        ("", Some(Activity::Whole)),
+        ("NotSet", Some(Activity::Whole)),
+        ("DownstreamEnd", Some(Activity::Close)),
+        ("TcpConnectionEnd", Some(Activity::Close)),
+        ("TcpPeriodic", Some(Activity::Traffic)),
+        ("DownstreamPeriodic", Some(Activity::Traffic)),
+        ("DownstreamStart", Some(Activity::Open)),
+        ("TcpUpstreamConnected", Some(Activity::Open)),
+        ("UpstreamPoolReady", None),
+        ("UpstreamPeriodic", None),
     ] {
         let entry = AccessEntry { access_log_type: kind, ..inbound() };
-        assert_eq!(entry.draft(&mut String::new()).err(), (!is_event).then_some(Rejection::Part), "{kind}");
+        let mut operation = String::new();
+        let draft = entry.draft(&mut operation);
+        assert_eq!(draft.as_ref().err(), activity.is_none().then_some(&Rejection::Part), "{kind}");
+        assert_eq!(draft.ok().map(|draft| draft.activity), activity, "{kind}");
     }
+}
+
+#[test]
+fn what_a_stream_that_goes_on_has_not_come_to_yet_is_not_said_of_it() {
+    let entry = AccessEntry { access_log_type: "DownstreamPeriodic", status: Some(0), ..inbound() };
+    let mut operation = String::new();
+    let draft = entry.draft(&mut operation).expect("it is known between whom it is");
+    assert_eq!((draft.outcome, draft.status, draft.duration_ns), (Outcome::Unknown, None, None));
+    let nowhere = AccessEntry { access_log_type: "DownstreamStart", upstream_cluster: "", ..inbound() };
+    assert_eq!(nowhere.draft(&mut String::new()).err(), Some(Rejection::Part), "it has not been sent anywhere yet");
 }
 
 #[test]

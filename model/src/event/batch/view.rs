@@ -7,7 +7,7 @@ use arrow::{
 
 use super::{EventBatch, PartyColumns};
 use crate::{
-    event::{Kind, Outcome, Position, Reporter},
+    event::{Activity, Kind, Outcome, Position, Reporter},
     identity::Provenance,
     time::Timestamp,
 };
@@ -110,6 +110,12 @@ impl<'a> Event<'a> {
             3002 => Kind::Authentication,
             _ => Kind::Request,
         }
+    }
+
+    /// Which part of the call the record tells of.
+    #[inline]
+    pub fn activity(self) -> Activity {
+        Activity::from_u8(self.batch.activity.value(self.row))
     }
 
     /// Which side wrote the record.
