@@ -186,6 +186,12 @@ impl Config {
         topics.chain(self.file.iter().map(|file| file.filter)).collect()
     }
 
+    /// How late the records of each source may come and still be learned, by its index; the listener's have the default.
+    pub(crate) fn latenesses(&self) -> Vec<Span> {
+        let topics = self.kafka.iter().flat_map(|kafka| kafka.topics.iter().map(|topic| topic.lateness_s));
+        topics.chain(self.file.iter().map(|file| file.lateness_s)).map(|s| Span::seconds(i64::from(s))).collect()
+    }
+
     /// The name of each source, by its index, as [`max_levels`](Self::max_levels).
     pub(crate) fn source_names(&self) -> Vec<String> {
         let topic = |kafka: &KafkaConfig, name: &str| format!("topic {name} of {}", kafka.brokers);
@@ -204,14 +210,14 @@ impl Config {
                 let same = self.kafka.iter().filter(|new| new.brokers == kafka.brokers).chain(&self.kafka);
                 let mut named = same.flat_map(|new| &new.topics).filter(|new| new.name == topic.name);
                 if let Some(new) = named.next() {
-                    (topic.max_level, topic.filter) = (new.max_level, new.filter);
+                    (topic.max_level, topic.filter, topic.lateness_s) = (new.max_level, new.filter, new.lateness_s);
                 }
             }
         }
         for file in &mut file {
             let named = self.file.iter().find(|new| new.path == file.path);
             if let Some(new) = named {
-                (file.max_level, file.filter) = (new.max_level, new.filter);
+                (file.max_level, file.filter, file.lateness_s) = (new.max_level, new.filter, new.lateness_s);
             }
         }
         Self { kafka, file, kubernetes: running.kubernetes.clone(), ..self }

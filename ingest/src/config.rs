@@ -16,6 +16,9 @@ use crate::{
     parse::{DEFAULT_MAX_RECORD_BYTES, Format, Parser, mapped::Mapping},
 };
 
+/// Shippers flush every few seconds and make up for minutes after a restart.
+const DEFAULT_LATENESS_S: u32 = 300;
+
 /// One `[[kafka]]` section: a consumer group on one Kafka cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -80,6 +83,9 @@ pub struct TopicConfig {
     /// The cluster that its records are from, whatever they say themselves; empty where they say it.
     #[serde(default)]
     pub cluster: String,
+    /// Seconds of event time by which a record may be behind what was read before it and still be learned.
+    #[serde(default = "default_lateness_s")]
+    pub lateness_s: u32,
 }
 
 impl TopicConfig {
@@ -93,6 +99,7 @@ impl TopicConfig {
             filter: Filter::None,
             envelope: Envelope::default(),
             cluster: String::new(),
+            lateness_s: DEFAULT_LATENESS_S,
         }
     }
 
@@ -122,6 +129,8 @@ pub struct FileConfig {
     pub envelope: Envelope,
     /// The cluster that its lines are from, whatever they say themselves; empty where they say it.
     pub cluster: String,
+    /// Seconds of event time by which a line may be behind what was read before it and still be learned.
+    pub lateness_s: u32,
     /// Longer lines are invalid.
     pub max_record_bytes: usize,
 }
@@ -137,6 +146,7 @@ impl Default for FileConfig {
             filter: Filter::None,
             envelope: Envelope::default(),
             cluster: String::new(),
+            lateness_s: DEFAULT_LATENESS_S,
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
         }
     }
@@ -147,6 +157,10 @@ impl FileConfig {
     pub fn max_level(&self) -> Level {
         max_level(self.max_level, self.format)
     }
+}
+
+fn default_lateness_s() -> u32 {
+    DEFAULT_LATENESS_S
 }
 
 fn max_level(configured: Option<Level>, format: Format) -> Level {

@@ -27,6 +27,9 @@ use crate::{
     watermark::Watermark,
 };
 
+/// So far behind the watermark an event is still learned, where nobody has said otherwise: shippers flush every few
+/// seconds, and make up for minutes after a restart.
+const LATENESS: Span = Span(5 * Span::MINUTE.0);
 /// An edge whose destination's proxy reported within this time is judged by those reports alone.
 const DESTINATION_REPORTS: Span = Span(10 * Span::MINUTE.0);
 /// Share of neighbours' evidence that lifts a doubtful event.
@@ -65,7 +68,7 @@ pub struct Tally {
     pub bytes: u64,
     /// Keys folded away to stay within the bound.
     pub folded: u64,
-    /// Events behind the watermark.
+    /// Events too far behind the watermark to be learned.
     pub late: u64,
     /// Events that showed Qualm's own actions.
     pub own_actions: u64,
@@ -81,6 +84,7 @@ pub struct Scorer {
     pub(crate) config: ScorerConfig,
     pub(crate) max_levels: Vec<Level>,
     pub(crate) filters: Vec<Filter>,
+    pub(crate) latenesses: Vec<Span>,
     pub(crate) shards: Vec<Shard>,
     pub(crate) mesh: Mesh,
     pub(crate) watermark: Watermark,
@@ -106,6 +110,8 @@ pub(crate) struct Case<'a> {
     pub(crate) event: Event<'a>,
     pub(crate) ids: Ids,
     pub(crate) seen: Observation,
+    /// How many calls of the destination's open minute it tells of.
+    pub(crate) made: f64,
     /// Since when its edge could have been seen.
     pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
@@ -129,6 +135,7 @@ impl Scorer {
             config,
             max_levels: Vec::new(),
             filters: Vec::new(),
+            latenesses: Vec::new(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             mesh: Mesh::default(),
             watermark: Watermark::default(),
@@ -153,6 +160,12 @@ impl Scorer {
     /// What is left out of each source (by its index) before it comes here; nothing, where not said.
     pub fn filter_sources(&mut self, filters: Vec<Filter>) {
         self.filters = filters;
+    }
+
+    /// How far behind the watermark the events of each source (by its index) may come and still be learned; five minutes,
+    /// where not said.
+    pub fn wait_for_sources(&mut self, latenesses: Vec<Span>) {
+        self.latenesses = latenesses;
     }
 
     /// What inputs of which nothing is said seem to leave out: questions that this makes meaningless are not asked.
@@ -266,7 +279,7 @@ impl Scorer {
         }
         // Only now: what repeats or confirms moves nothing, not even the clocks.
         self.tell_time(event, wall, verdicts);
-        if time < self.mesh.closed() {
+        if self.is_late(event) {
             self.tally.late += 1;
         }
         let caller = resolved.source.as_deref().unwrap_or(event.source().principal());
@@ -340,13 +353,13 @@ impl Scorer {
         verdicts: &mut Vec<Verdict>,
     ) -> Observed {
         let now = event.report();
-        let (most, filter) = (self.most(event), self.filter(event));
+        let (most, filter, is_late) = (self.most(event), self.filter(event), self.is_late(event));
         let mesh = &self.mesh;
         let shard = &mut self.shards[usize::from(ids.shard)];
         let (case, mut place, taken) = shard.admit(mesh, (event, caller), (ids, share), mesh.exposure(now));
         self.used += taken;
         let case = &case;
-        if now < mesh.closed() {
+        if is_late {
             return self.judge_late(case, share, wall, verdicts);
         }
         let mut values = EValues::default();
@@ -369,6 +382,16 @@ impl Scorer {
         let Some(mut place) = self.shards[usize::from(ids.shard)].place(ids) else { return Observed::NoSource };
         place.learn(case, weight, raw);
         Observed::Scored { bits, identity_bits: place.source.shown_bits, leading }
+    }
+
+    /// Whether the event is further behind than its source may be. Nodes ship at different paces into one partition, and
+    /// what is a little out of order is no less usual for it.
+    #[inline]
+    fn is_late(&self, event: Event<'_>) -> bool {
+        let closed = self.mesh.closed();
+        let now = event.report();
+        now < closed
+            && closed - now > self.latenesses.get(usize::from(event.position().source)).map_or(LATENESS, |&most| most)
     }
 
     /// Scores and decides on what comes late: it is not learned, and closes nothing.

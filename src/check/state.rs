@@ -138,6 +138,7 @@ fn format_changes(directory: &Path) -> Vec<Changed> {
 /// What the inputs of a stopped instance seem to leave out, and which levels are armed.
 fn left_out(mut scorer: Scorer, config: &Config, found: &mut Findings) {
     scorer.filter_sources(config.filters());
+    scorer.wait_for_sources(config.latenesses());
     for note in quirks::filtered(&scorer, &config.source_names()) {
         found.warn("inputs", note);
     }

@@ -15,7 +15,7 @@ use qualm_model::level::Level;
 pub(crate) struct PipelineMetrics {
     /// Events scored.
     pub scored: IntCounter,
-    /// Events behind the watermark: scored against the present state, without effect on rates.
+    /// Events further behind than `lateness_s`: scored against the present state, and not learned.
     pub late: IntCounter,
     /// Events that were our own denials: not scored, not learned.
     pub own_actions: IntCounter,
@@ -80,7 +80,10 @@ impl PipelineMetrics {
         let maker = Maker(registry);
         let metrics = Self {
             scored: maker.counter("qualm_events_scored_total", "Events scored.")?,
-            late: maker.counter("qualm_events_late_total", "Events behind the watermark.")?,
+            late: maker.counter(
+                "qualm_events_late_total",
+                "Events further behind the others than lateness_s: scored, not learned.",
+            )?,
             own_actions: maker.counter(
                 "qualm_events_own_action_total",
                 "Events that were Qualm's own denials: neither scored nor learned.",

@@ -332,6 +332,7 @@ impl Pipeline {
                 self.setup.config = config.with_inputs_of(&self.setup.config);
                 self.state.scorer.limit_sources(self.setup.config.max_levels());
                 self.state.scorer.filter_sources(self.setup.config.filters());
+                self.state.scorer.wait_for_sources(self.setup.config.latenesses());
                 self.setup.hash = hash;
                 let changed = self.verdicts.len();
                 // What stands may do something else from now on, and that is on disk before anybody acts on it.

@@ -43,9 +43,7 @@ impl DestinationBaseline {
         if let Some(deviation) = self.rarity.score_one(seen) {
             answer(Question::RareDestination, deviation);
         }
-        if let Some(deviation) = self.rate.score_one(&Observation { more: made, duration_ns: None, ..*seen }) {
-            answer(Question::DestinationRate, deviation);
-        }
+        answer(Question::DestinationRate, self.rate.score_made(seen, made));
         let contacts = Observation { more: first_contacts, first_contact: true, ..*seen };
         if let Some(deviation) = self.fan_in.score_one(&contacts) {
             answer(Question::FanIn, deviation);

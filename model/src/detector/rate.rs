@@ -29,10 +29,17 @@ impl<const SECONDS: i64> Rate<SECONDS> {
         self.0.add(exposure, window(SECONDS), 0.0).map(|s| 1.0 + s)
     }
 
+    /// How many of the calls are of the open window: what comes out of order, of a window that has ended, no more belongs
+    /// there than what has lasted longer.
+    #[inline]
+    fn timely(&self, seen: &Observation) -> f64 {
+        if seen.exposure.now.window(window(SECONDS)) < self.0.window() { 0.0 } else { seen.made_within(SECONDS) }
+    }
+
     /// The e-value of what was seen, after [`turn`](Self::turn).
     #[inline]
     pub fn e(&mut self, seen: &Observation, table: &ETable) -> f64 {
-        self.e_of(seen.made_within(SECONDS), table)
+        self.e_of(self.timely(seen), table)
     }
 
     /// The e-value of so many calls, all made within the window.
@@ -41,10 +48,17 @@ impl<const SECONDS: i64> Rate<SECONDS> {
         self.0.e(made, table)
     }
 
+    /// What so many calls mean, all made within the open window.
+    #[inline]
+    pub fn score_made(&self, seen: &Observation, made: f64) -> Deviation {
+        let surprise = self.0.too_many(seen.exposure, window(SECONDS), made);
+        deviation(&self.0, seen, SECONDS, made, surprise)
+    }
+
     /// Learns what was seen, after [`turn`](Self::turn).
     #[inline]
     pub fn learn_open(&mut self, seen: &Observation) {
-        let made = seen.made_within(SECONDS);
+        let made = self.timely(seen);
         self.0.add_open(made);
         self.learn_past((seen.more - made) * seen.weight);
     }
@@ -67,14 +81,12 @@ impl<const SECONDS: i64> Rate<SECONDS> {
 impl<const SECONDS: i64> Detector for Rate<SECONDS> {
     #[inline]
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
-        let made = seen.made_within(SECONDS);
-        let surprise = self.0.too_many(seen.exposure, window(SECONDS), made);
-        Some(deviation(&self.0, seen, SECONDS, made, surprise))
+        Some(self.score_made(seen, self.timely(seen)))
     }
 
     #[inline]
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
-        let made = seen.made_within(SECONDS);
+        let made = self.timely(seen);
         let closed = self.0.add(seen.exposure, window(SECONDS), made).map(|s| 1.0 + s);
         self.learn_past((seen.more - made) * seen.weight);
         closed

@@ -38,6 +38,9 @@ struct Attributes<'a> {
     names: &'a Names,
 }
 
+/// Seconds over which the calls of a destination are counted.
+const MINUTE_S: i64 = 60;
+
 impl Shard {
     /// Makes place for what is new in the event. Returns also the bytes that this took.
     #[inline]
@@ -93,17 +96,19 @@ impl Shard {
         owned += taken;
         source.owned += owned;
         let adopted = edge.adopted.filter(|&since| now - since <= ADOPTED_FOR);
+        let seen = Observation {
+            outcome: event.outcome(),
+            first_contact: first_contact && adopted.is_none(),
+            bytes: share.bytes,
+            more: share.calls,
+            duration_ns: event.duration_ns(),
+            ..Observation::at(exposure)
+        };
         let case = Case {
             event,
             ids,
-            seen: Observation {
-                outcome: event.outcome(),
-                first_contact: first_contact && adopted.is_none(),
-                bytes: share.bytes,
-                more: share.calls,
-                duration_ns: event.duration_ns(),
-                ..Observation::at(exposure)
-            },
+            seen,
+            made: made_in_minute(&seen, mesh.closed()),
             edge_since: edge.adopted.unwrap_or(exposure.birth),
             // An operation on an edge that is itself new says nothing of its own.
             first: FirstTimes { operation: first.operation.filter(|_| !first_contact), network, ..first },
@@ -111,6 +116,14 @@ impl Shard {
         };
         (case, Place { source, edge: Some(edge), operation, link, views, delta, touched }, bytes + owned)
     }
+}
+
+/// How many calls of the destination's open minute the event tells of. What comes out of order is of a minute that has
+/// ended, and a node that makes up for several of them is no flood.
+#[inline]
+fn made_in_minute(seen: &Observation, closed: Timestamp) -> f64 {
+    let minute = |time: Timestamp| time.window(Span::MINUTE);
+    if minute(seen.exposure.now) < minute(closed) { 0.0 } else { seen.made_within(MINUTE_S) }
 }
 
 impl Edge {

@@ -18,9 +18,6 @@ use crate::{
     standings::Standings,
 };
 
-/// Seconds over which the calls of a destination are counted.
-const MINUTE_S: i64 = 60;
-
 impl Shard {
     /// Asks every question about a case; returns how far it is to be learned. What is answered counts as far as
     /// [`Shard::blame`] lets it.
@@ -55,7 +52,7 @@ impl Shard {
         }
         let link = self.links.get(&destination);
         let (made, contacts) = link.map_or((0.0, 0.0), |link| (link.made, link.first_contacts));
-        let made = made + case.seen.made_within(MINUTE_S);
+        let made = made + case.made;
         let contacts = contacts + f64::from(u8::from(case.seen.first_contact));
         let known = link.and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
         let baseline = known.map_or_else(DestinationBaseline::default, |(baseline, _)| *baseline);
@@ -172,7 +169,7 @@ impl Place<'_> {
             values.set(Question::Bigger, mesh.e(Question::Bigger, deviation.x));
         }
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
-        let made = link.made + seen.made_within(MINUTE_S);
+        let made = link.made + case.made;
         link.view(views, mesh, case.ids.destination, seen.exposure).judge(made, contacts, tables, values);
         if let Some(edge) = edge {
             edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
@@ -216,7 +213,7 @@ impl Place<'_> {
             touched.push(case.ids.destination);
         }
         link.calls += seen.more;
-        link.made += seen.made_within(MINUTE_S);
+        link.made += case.made;
         link.weight += weight * seen.more;
         link.first_contacts += f64::from(u8::from(seen.first_contact));
         // What only goes on is no call of its own, and the summary need not hear of it.
