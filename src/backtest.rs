@@ -5,9 +5,12 @@
 //! - `replay`: the scorer; `finding` beside this module: its verdicts as alerts
 //! - `rows`, `outcomes`, `word`, `scores`: `scores.parquet`, in the order of rows
 //! - `trust`, `report`, `labels`: the other outputs
+//! - `chronicle`, `page`: what happened when, and `report.html`
 
+mod chronicle;
 mod labels;
 mod outcomes;
+mod page;
 mod replay;
 mod report;
 mod rows;
@@ -81,7 +84,7 @@ pub(crate) fn run(args: &BacktestArgs) -> Result<ExitCode> {
     let report = backtest(args, ROOM)?;
     let out = args.out.display();
     let scores = if args.scores { ", scores.parquet" } else { "" };
-    writeln!(io::stdout(), "{}\n{out}: trust.jsonl, alerts.jsonl, report.json{scores}", report.summary())?;
+    writeln!(io::stdout(), "{}\n{out}: trust.jsonl, alerts.jsonl, report.json, report.html{scores}", report.summary())?;
     if let Some(first) = report.none_read {
         bail!(
             "none of the {} records could be read as {}: the first, row {}, is `{}`; name the format that they have with \
@@ -126,6 +129,7 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
     }
 
     let seconds = began.elapsed().as_secs_f64();
+    let (chronicle, window) = replay.take_chronicle();
     let mut report = report(replay, &config, read.records, read.rejected, read.spilled);
     report.none_read = read.none_read;
     report.config_hash = config_hash;
@@ -134,6 +138,9 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
     report.throughput =
         Throughput { seconds, records_per_second: report.records as f64 / seconds, cpu_seconds: cpu_seconds() };
     write_report(&report, &args.out.join("report.json"))?;
+    let page_path = args.out.join("report.html");
+    fs::write(&page_path, page::page(&report, &chronicle, window))
+        .with_context(|| format!("{}: cannot be written", page_path.display()))?;
     Ok(report)
 }
 
@@ -269,32 +276,53 @@ mod tests {
         log
     }
 
+    /// A run over a log in a folder, into a folder in it.
+    fn args(folder: &Path, log: &str, out: &str) -> BacktestArgs {
+        fs::write(folder.join("log"), log).expect("written");
+        fs::write(folder.join("mapping"), MAPPING).expect("written");
+        BacktestArgs {
+            inputs: vec![folder.join("log")],
+            format: None,
+            mapping: Some(folder.join("mapping")),
+            config: None,
+            labels: None,
+            scores: true,
+            max_level: Level::Quarantined,
+            out: folder.join(out),
+        }
+    }
+
+    #[test]
+    fn the_page_needs_nothing_else_and_no_name_of_a_log_is_markup_in_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let hostile = log().replace(",s1,", ",s1<script src=\"x\">,");
+        let report = backtest(&args(folder.path(), &hostile, "out"), ROOM).expect("it runs");
+        let page = fs::read_to_string(folder.path().join("out/report.html")).expect("written");
+        assert!(page.contains("s1&lt;script src=&quot;x&quot;&gt;") && !page.contains("<script"));
+        assert!(!page.contains("http") && !page.contains("url(") && !page.contains("@import"));
+        let entries = report.levels[0].entries;
+        assert!(entries > 0 && page.contains(&format!("<td class=\"n\">{entries}</td>")), "{page}");
+        // Each picture is there and has something in it.
+        assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
+        assert!(page.contains("<polyline class=\"curve\" points=\"2") && page.contains("<rect class=\"watched\""));
+        assert!(!page.contains("NaN"));
+    }
+
     #[test]
     fn with_hardly_any_room_every_output_is_the_same() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name);
-        fs::write(path("log"), log()).expect("written");
-        fs::write(path("mapping"), MAPPING).expect("written");
         let run = |out: &str, room: Room| {
-            let args = BacktestArgs {
-                inputs: vec![path("log")],
-                format: None,
-                mapping: Some(path("mapping")),
-                config: None,
-                labels: None,
-                scores: true,
-                max_level: Level::Quarantined,
-                out: path(out),
-            };
+            let args = args(folder.path(), &log(), out);
             let report = backtest(&args, room).expect("it runs");
             let files = ["trust.jsonl", "alerts.jsonl", "scores.parquet"];
             (report, files.map(|file| fs::read(path(out).join(file)).expect("written")))
         };
         let (held, expected) = run("held", ROOM);
         let (spilled, files) = run("spilled", Room { event_bytes: 100_000, rows: 777 });
-        assert!(!held.memory.spilled() && spilled.memory.spilled());
-        assert!(held.levels[0].entries() > 0);
+        assert!(!held.memory.spilled && spilled.memory.spilled);
+        assert!(held.levels[0].entries > 0);
         assert!(files == expected, "the outputs differ");
-        assert_eq!(fs::read_dir(path("spilled")).expect("listed").count(), 4, "spill files are left behind");
+        assert_eq!(fs::read_dir(path("spilled")).expect("listed").count(), 5, "spill files are left behind");
     }
 }

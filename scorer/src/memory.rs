@@ -44,7 +44,7 @@ impl Scorer {
     pub(crate) fn beside(&self) -> usize {
         let filters: usize = self.shards.iter().map(|shard| shard.forgotten.bytes()).sum();
         filters
-            + self.mesh.destination_bytes()
+            + self.mesh.bytes()
             + self.standings.len() * STANDING_BYTES
             + self.estate.bytes()
             + self.tenancies.bytes()

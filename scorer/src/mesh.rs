@@ -253,9 +253,9 @@ impl Mesh {
         self.rates[pace as usize].per_day(m)
     }
 
-    /// Bytes of the destinations.
-    pub(crate) fn destination_bytes(&self) -> usize {
-        self.destinations.len() * DESTINATION_BYTES
+    /// Bytes of what grows with the estate: destinations, and what everybody together uses and calls from.
+    pub(crate) fn bytes(&self) -> usize {
+        self.destinations.len() * DESTINATION_BYTES + self.operations.bytes() + self.networks.bytes()
     }
 
     /// Closes the summary that ends at the next boundary at or before `watermark`; deltas come in shard order.

@@ -38,35 +38,35 @@ pub(super) struct Labels {
 /// The figures in `report.json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Evaluation {
-    labels: usize,
-    found: usize,
-    missed: usize,
-    found_by_level: BTreeMap<Level, usize>,
-    false_entries: BTreeMap<Level, u64>,
-    by_kind: BTreeMap<String, OfKind>,
-    each: Vec<Each>,
+    pub(super) labels: usize,
+    pub(super) found: usize,
+    pub(super) missed: usize,
+    pub(super) found_by_level: BTreeMap<Level, usize>,
+    pub(super) false_entries: BTreeMap<Level, u64>,
+    pub(super) by_kind: BTreeMap<String, OfKind>,
+    pub(super) each: Vec<Each>,
 }
 
 #[derive(Debug, Default, Serialize)]
-struct OfKind {
-    labels: usize,
-    found: usize,
-    missed: usize,
-    delay_median_s: Option<f64>,
-    delay_p90_s: Option<f64>,
+pub(super) struct OfKind {
+    pub(super) labels: usize,
+    pub(super) found: usize,
+    pub(super) missed: usize,
+    pub(super) delay_median_s: Option<f64>,
+    pub(super) delay_p90_s: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
-struct Each {
-    start: String,
-    end: String,
-    kind: String,
-    identities: Vec<String>,
-    found: bool,
+pub(super) struct Each {
+    pub(super) start: String,
+    pub(super) end: String,
+    pub(super) kind: String,
+    pub(super) identities: Vec<String>,
+    pub(super) found: bool,
     /// Highest level entered.
-    level: Option<Level>,
+    pub(super) level: Option<Level>,
     /// From the start to the first entry.
-    delay_s: Option<f64>,
+    pub(super) delay_s: Option<f64>,
 }
 
 impl Labels {
@@ -95,25 +95,30 @@ impl Labels {
     pub(super) fn enter(&mut self, verdict: &Verdict) {
         let at = verdict.decided;
         let levels = Level::BY_BEHAVIOUR.iter().take_while(|&&level| level <= verdict.level).count();
-        let mut names = vec![verdict.identity.as_str()];
-        if verdict.subject.principal != verdict.identity {
-            names.push(&verdict.subject.principal);
-        }
-        let places = names.into_iter().filter_map(|name| self.by_identity.get(name)).flatten();
-        let mut is_true = false;
-        for &place in places {
-            let label = &self.labels[place];
-            if at < label.start || at > label.end + GRACE {
-                continue;
-            }
-            is_true = true;
+        let places: Vec<usize> = self.places(&verdict.identity, &verdict.subject.principal, at).collect();
+        for &place in &places {
             for first in &mut self.found[place][..levels] {
                 first.get_or_insert(at);
             }
         }
-        if !is_true {
+        if places.is_empty() {
             self.false_entries[..levels].iter_mut().for_each(|count| *count += 1);
         }
+    }
+
+    /// Whether a label of one of these names is about this time.
+    pub(super) fn cover(&self, identity: &str, principal: &str, at: Timestamp) -> bool {
+        self.places(identity, principal, at).next().is_some()
+    }
+
+    /// The labels of an identity, or of its principal, that are about this time.
+    fn places<'a>(&'a self, identity: &str, principal: &str, at: Timestamp) -> impl Iterator<Item = usize> + use<'a> {
+        let other = (principal != identity).then(|| self.by_identity.get(principal)).flatten();
+        let places = [self.by_identity.get(identity), other].into_iter().flatten().flatten();
+        places.copied().filter(move |&place| {
+            let label = &self.labels[place];
+            at >= label.start && at <= label.end + GRACE
+        })
     }
 
     /// The figures.

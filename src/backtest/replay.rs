@@ -20,8 +20,10 @@ use qualm_scorer::{
 };
 
 use super::{
+    chronicle::Chronicle,
     labels::Labels,
     outcomes::{Outcome, Outcomes},
+    page::Window,
     report::{Entries, Top, count},
     spill::unwritable,
     trust::Transition,
@@ -40,6 +42,9 @@ pub(super) struct Replay {
     findings: Findings,
     trust: BufWriter<File>,
     alerts: BufWriter<File>,
+    /// How many of the verdicts the chronicle has.
+    told: usize,
+    chronicle: Chronicle,
     pub(super) seen: Seen,
 }
 
@@ -69,6 +74,8 @@ impl Replay {
             findings: Findings::new(Setting::Backtest),
             trust: create("trust.jsonl")?,
             alerts: create("alerts.jsonl")?,
+            told: 0,
+            chronicle: Chronicle::default(),
             seen: Seen { labels, ..Seen::default() },
         })
     }
@@ -81,9 +88,14 @@ impl Replay {
             let time = event.report();
             self.advance(time);
             let observed = self.scorer.observe(event, time, &mut self.verdicts);
-            if let Observed::Scored { bits, leading, .. } = observed {
+            if let Observed::Scored { bits, leading, identity_bits } = observed {
                 self.seen.top.see(event, bits, leading);
+                let labels = self.seen.labels.as_ref();
+                let is_true =
+                    |identity: &str, principal: &str| labels.is_some_and(|of| of.cover(identity, principal, time));
+                self.chronicle.see(event, identity_bits, is_true);
             }
+            self.chronicle_decisions();
             let outcome = self.seen.count(observed);
             if let Some(outcomes) = &mut outcomes {
                 outcomes.note(usize::try_from(event.position().offset)?, outcome)?;
@@ -134,8 +146,27 @@ impl Replay {
         }
     }
 
+    /// What the page is made of, and the time that it spans.
+    pub(super) fn take_chronicle(&mut self) -> (Chronicle, Option<Window>) {
+        let window = self.seen.first.zip(self.seen.last).map(|(from, until)| Window { from, until });
+        (std::mem::take(&mut self.chronicle), window)
+    }
+
+    /// Tells the chronicle what was decided since the last time.
+    #[inline]
+    fn chronicle_decisions(&mut self) {
+        for verdict in &self.verdicts[self.told..] {
+            let labels = self.seen.labels.as_ref();
+            let is_true = labels.map(|of| of.cover(&verdict.identity, &verdict.subject.principal, verdict.decided));
+            self.chronicle.decide(verdict, is_true);
+        }
+        self.told = self.verdicts.len();
+    }
+
     /// Writes down what was decided.
     fn tell(&mut self) -> Result<()> {
+        self.chronicle_decisions();
+        self.told = 0;
         for verdict in self.verdicts.drain(..) {
             if let Some(transition) = Transition::of(&verdict) {
                 serde_json::to_writer(&mut self.trust, &transition)?;

@@ -58,39 +58,39 @@ pub(super) struct FirstUnread {
 /// One level: whether it could be entered, and how often it was.
 #[derive(Debug, Serialize)]
 pub(super) struct OfLevel {
-    level: Level,
-    armed: bool,
-    armed_at: Option<String>,
-    arms_not_before: Option<String>,
-    entries: u64,
-    entries_per_day: Option<f64>,
-    budget_per_day: f64,
+    pub(super) level: Level,
+    pub(super) armed: bool,
+    pub(super) armed_at: Option<String>,
+    pub(super) arms_not_before: Option<String>,
+    pub(super) entries: u64,
+    pub(super) entries_per_day: Option<f64>,
+    pub(super) budget_per_day: f64,
     /// Realised ÷ configured.
-    ratio: Option<f64>,
+    pub(super) ratio: Option<f64>,
 }
 
 /// One of the oddest events.
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct TopDeviation {
-    row: i64,
-    time: String,
-    source: String,
-    destination: String,
-    operation: String,
-    detector: Option<&'static str>,
-    score_bits: f64,
+    pub(super) row: i64,
+    pub(super) time: String,
+    pub(super) source: String,
+    pub(super) destination: String,
+    pub(super) operation: String,
+    pub(super) detector: Option<&'static str>,
+    pub(super) score_bits: f64,
 }
 
 /// What it took.
 #[derive(Debug, Serialize)]
 pub(super) struct Memory {
-    identities: u64,
-    edges: u64,
-    baseline_bytes: u64,
-    folded: u64,
-    late: u64,
-    peak_resident_bytes: Option<u64>,
-    spilled: bool,
+    pub(super) identities: u64,
+    pub(super) edges: u64,
+    pub(super) baseline_bytes: u64,
+    pub(super) folded: u64,
+    pub(super) late: u64,
+    pub(super) peak_resident_bytes: Option<u64>,
+    pub(super) spilled: bool,
 }
 
 /// How fast it was.
@@ -126,11 +126,6 @@ impl OfLevel {
         };
         Level::BY_BEHAVIOUR.into_iter().zip(entries).map(of).collect()
     }
-
-    #[cfg(test)]
-    pub(super) fn entries(&self) -> u64 {
-        self.entries
-    }
 }
 
 impl Memory {
@@ -145,11 +140,6 @@ impl Memory {
             peak_resident_bytes: peak_resident_bytes(),
             spilled: spilled == Spilled::Yes,
         }
-    }
-
-    #[cfg(test)]
-    pub(super) fn spilled(&self) -> bool {
-        self.spilled
     }
 }
 

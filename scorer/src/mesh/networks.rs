@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Networks that are remembered; in a mesh with more, none is new any more.
 const NETWORKS: usize = 65_536;
+/// What one takes on average, with the room that a growing table leaves free.
+const NETWORK_BYTES: usize = 110;
 /// In the first day everything is new.
 const SETTLED: Span = Span::DAY;
 /// A network that one identity alone calls from is known after this time; of two identities, at once.
@@ -62,6 +64,11 @@ pub(crate) struct Networks {
 }
 
 impl Networks {
+    /// Bytes, by the number of networks: the same after a restart.
+    pub(crate) fn bytes(&self) -> usize {
+        self.seen.len() * NETWORK_BYTES
+    }
+
     /// How far an address is from the known networks; `None` where more were seen than are remembered.
     pub(crate) fn distance(&self, address: IpAddr, now: Timestamp) -> Option<Distance> {
         if self.seen.len() >= NETWORKS {

@@ -7,6 +7,8 @@ use std::hash::BuildHasher;
 
 /// Operations that are counted.
 const OPERATIONS: usize = 65_536;
+/// What one takes on average, with the room that a growing table leaves free.
+const OPERATION_BYTES: usize = 28;
 
 /// Trusted calls of each operation at each destination, by a hash of both names.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -20,6 +22,11 @@ pub(crate) fn operation_key(destination: &str, operation: &str) -> u64 {
 }
 
 impl Operations {
+    /// Bytes, by the number of operations: the same after a restart.
+    pub(crate) fn bytes(&self) -> usize {
+        self.volumes.len() * OPERATION_BYTES
+    }
+
     pub(crate) fn add(&mut self, operation: u64, weight: f64) {
         if self.volumes.len() < OPERATIONS || self.volumes.contains_key(&operation) {
             *self.volumes.entry(operation).or_default() += weight as f32;
