@@ -80,6 +80,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether what was asked for was not given.
+    pub const fn is_error(self) -> bool {
+        matches!(self, Self::Failure | Self::Refused)
+    }
+
     /// The outcome of an HTTP exchange. 200 with gRPC status 7 (permission denied) or 16 (unauthenticated) is a
     /// refusal; status 0 means that no response was sent.
     pub const fn of_http(status: u16, grpc_status: Option<u16>) -> Self {
