@@ -157,7 +157,7 @@ pub(crate) mod tests {
             decided: time,
             identity: "cart".to_owned(),
             namespace: None,
-            subject: Subject { principal: "cart".to_owned(), cluster: None, instance: None },
+            subject: Subject { principal: "cart".to_owned(), cluster: None, workload: None, instance: None },
             object: Object::Any,
             level,
             previous,
@@ -177,6 +177,7 @@ pub(crate) mod tests {
             enforce: true,
             held: None,
             instances: Vec::new(),
+            co_owners: Vec::new(),
             reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
         }
     }

@@ -36,7 +36,7 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         decided: time,
         identity: identity.to_owned(),
         namespace: Some("shop".to_owned()),
-        subject: Subject { principal: identity.to_owned(), cluster: None, instance: Some("10.0.0.7".to_owned()) },
+        subject: Subject { principal: identity.to_owned(), cluster: None, workload: None, instance: Some("10.0.0.7".to_owned()) },
         object: Object::Any,
         level,
         previous,
@@ -55,6 +55,7 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         enforce: true,
         held: None,
         instances: vec!["10.0.0.7".to_owned(), "10.0.0.8".to_owned()],
+        co_owners: Vec::new(),
         reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
     }
 }
