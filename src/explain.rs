@@ -137,7 +137,10 @@ enum Chosen {
 /// The whole name, else the one whose service is called so, else the only one that contains it.
 fn choose(part: &str, names: &[&String]) -> Chosen {
     let is_whole = |name: &&&String| name.as_str() == part;
-    let is_service = |name: &&&String| Hierarchy::of(name.split('@').next().unwrap_or(name)).service == part;
+    let is_service = |name: &&&String| {
+        let workload = name.rsplit_once('#').is_some_and(|(_, workload)| workload == part);
+        workload || Hierarchy::of(name.split('@').next().unwrap_or(name)).service == part
+    };
     if let Some(name) = names.iter().find(is_whole) {
         return Chosen::One((**name).clone());
     }
@@ -194,6 +197,10 @@ fn told(episode: &[Verdict], now: Timestamp, instance: Instance) -> Result<Strin
     writeln!(text, "\nidentity   {}", plain(&last.identity))?;
     writeln!(text, "stands at  {}", standing(last, now, instance))?;
     writeln!(text, "about      {}", scope(last))?;
+    if !last.co_owners.is_empty() {
+        let owners: Vec<String> = last.co_owners.iter().map(|workload| plain(workload)).collect();
+        writeln!(text, "principal  {}, shared by {}", plain(&last.subject.principal), owners.join(", "))?;
+    }
     writeln!(text, "decision   {} (the policy's name at the enforcement points)", last.decision)?;
     writeln!(text, "\nits latest episode, from {} on:", rfc3339(first.episode))?;
     let mut steps = episode.iter().peekable();
@@ -238,6 +245,9 @@ fn standing(last: &Verdict, now: Timestamp, instance: Instance) -> String {
             "sent to the enforcement points (Envoy marks it in its log, and denies from quarantined on)".to_owned()
         }
         (Some(held), false, _) => format!("in shadow only ({held})"),
+        (None, false, _) if last.is_beyond_scope() => {
+            "in shadow only (not enforceable at this scope: it would cut off all who share the principal)".to_owned()
+        }
         (None, false, _) => "in shadow only".to_owned(),
     };
     let until = match (expires > now, instance) {
@@ -270,6 +280,10 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
             let bits = latest.evidence_bits;
             let times = if renewed == 1 { "once".to_owned() } else { format!("{renewed} times") };
             writeln!(text, "  {at}  lease of {} renewed {times}, to {until}: {bits:.1} bits left", verdict.level)?;
+        }
+        Cause::Shared => {
+            let why = "it would act on others who share the principal or have the address now";
+            writeln!(text, "  {at}  {} stands as a shadow from now on: {why}", verdict.level)?;
         }
         Cause::Operator => {
             let effect = match (&verdict.held, verdict.enforce) {
@@ -315,7 +329,7 @@ fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     }
     let mut hints = vec![format!(
         "ask the owner of {} whether a change explains it: a deployment, a job, a person debugging",
-        plain(Hierarchy::of(&last.subject.principal).service)
+        plain(last.subject.workload.as_deref().unwrap_or(Hierarchy::of(&last.subject.principal).service))
     )];
     if let Some(instance) = &last.subject.instance {
         hints.push(format!("look into the workload at {} before it is restarted", plain(instance)));
@@ -323,7 +337,13 @@ fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     if last.enforce && last.level >= Level::Quarantined && last.expires.is_some_and(|expires| expires > now) {
         hints.push(format!("what was denied is in the mesh's access logs: look for {}", last.decision));
     }
-    if !last.enforce && last.held.is_none() && last.level > Level::Watched {
+    if !last.co_owners.is_empty() {
+        hints.push(
+            "give each of those who share the principal a service account of its own: then a rule can be about one"
+                .to_owned(),
+        );
+    }
+    if !last.enforce && last.held.is_none() && !last.is_beyond_scope() && last.level > Level::Watched {
         hints.push("it is in shadow; with `mode = \"enforce\"` in [enforce] `qualm reload` lets it act while its evidence stands".to_owned());
     }
     hints.push("it ends by itself with its lease once the evidence has decayed".to_owned());

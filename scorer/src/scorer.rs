@@ -12,10 +12,6 @@ use qualm_model::{
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::{
-    estate::{LeftOut, PodAddresses, WrongClock},
-    parting::SharedPrincipals,
-};
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
@@ -29,6 +25,10 @@ use crate::{
     verdict::{Reason, Verdict},
     watermark::Watermark,
     workloads::Workloads,
+};
+pub use crate::{
+    estate::{LeftOut, PodAddresses, WrongClock},
+    parting::SharedPrincipals,
 };
 
 /// An edge whose destination's proxy reported within this time is judged by those reports alone.
@@ -278,7 +278,11 @@ impl Scorer {
         if time < self.mesh.closed() {
             self.tally.late += 1;
         } else if from.is_counted() {
-            let seen = Observation { more: share.calls, duration_ns: event.duration_ns(), ..Observation::at(self.mesh.exposure(time)) };
+            let seen = Observation {
+                more: share.calls,
+                duration_ns: event.duration_ns(),
+                ..Observation::at(self.mesh.exposure(time))
+            };
             self.workloads.count(&from, seen);
         }
         let caller = resolved.source.as_deref().unwrap_or(event.source().principal());

@@ -320,13 +320,7 @@ impl Workloads {
     }
 
     /// The part that calls from an address with the name of an identity, as that is known now.
-    pub(crate) fn part_at(
-        &self,
-        identity: &str,
-        ip: &str,
-        at: Timestamp,
-        tenancies: &Tenancies,
-    ) -> Option<Arc<str>> {
+    pub(crate) fn part_at(&self, identity: &str, ip: &str, at: Timestamp, tenancies: &Tenancies) -> Option<Arc<str>> {
         if !self.principals.is_any_shared() || ip.is_empty() {
             return None;
         }

@@ -160,7 +160,12 @@ fn quarantined(service: &str, decision: &str, lease_s: i64) -> TrustEntry {
     let start = Timestamp::from_seconds(START);
     TrustEntry {
         decision: decision.into(),
-        subject: Subject { principal: format!("spiffe://mesh.test/{service}"), cluster: None, workload: None, instance: None },
+        subject: Subject {
+            principal: format!("spiffe://mesh.test/{service}"),
+            cluster: None,
+            workload: None,
+            instance: None,
+        },
         object: Object::Any,
         level: Level::Quarantined,
         enforce: true,

@@ -7,7 +7,7 @@ use qualm_model::{
     level::Level,
     time::{Span, Timestamp},
 };
-use qualm_scorer::verdict::Verdict;
+use qualm_scorer::{table::Subject, verdict::Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -98,6 +98,11 @@ impl Labels {
         let mut names = vec![verdict.identity.as_str()];
         if verdict.subject.principal != verdict.identity {
             names.push(&verdict.subject.principal);
+        }
+        // Of one that several workloads share, a label may name all of them.
+        let whole = Subject { workload: None, ..verdict.subject.clone() }.identity();
+        if verdict.subject.workload.is_some() && whole != verdict.subject.principal {
+            names.push(&whole);
         }
         let places = names.into_iter().filter_map(|name| self.by_identity.get(name)).flatten();
         let mut is_true = false;

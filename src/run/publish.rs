@@ -11,7 +11,7 @@ use std::{
 use qualm_model::level::Level;
 use qualm_scorer::{
     journal::{Journal, Seq},
-    table::{SharedTable, Subject, TrustEntry, TrustTable},
+    table::{SharedTable, TrustEntry, TrustTable},
     verdict::Verdict,
 };
 use tokio::sync::{mpsc, watch};

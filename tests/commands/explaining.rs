@@ -36,7 +36,12 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         decided: time,
         identity: identity.to_owned(),
         namespace: Some("shop".to_owned()),
-        subject: Subject { principal: identity.to_owned(), cluster: None, workload: None, instance: Some("10.0.0.7".to_owned()) },
+        subject: Subject {
+            principal: identity.to_owned(),
+            cluster: None,
+            workload: None,
+            instance: Some("10.0.0.7".to_owned()),
+        },
         object: Object::Any,
         level,
         previous,

@@ -33,8 +33,20 @@ pub fn workload_of_pod(pod: &str) -> &str {
 
 /// Words by which two versions of one service that run side by side are told apart.
 const SIDE_BY_SIDE: [&str; 14] = [
-    "canary", "primary", "stable", "baseline", "preview", "active", "blue", "green", "current", "previous", "next", "old",
-    "new", "experiment",
+    "canary",
+    "primary",
+    "stable",
+    "baseline",
+    "preview",
+    "active",
+    "blue",
+    "green",
+    "current",
+    "previous",
+    "next",
+    "old",
+    "new",
+    "experiment",
 ];
 /// A commit's name in short is at least so long.
 const COMMIT: usize = 7;
@@ -124,7 +136,8 @@ mod tests {
 
     #[test]
     fn what_does_not_name_a_version_is_part_of_the_service() {
-        for name in ["cart", "cart-worker", "service-a", "v1", "-v1", "canary", "orders-api", "db-facade", "cart-vip", ""]
+        for name in
+            ["cart", "cart-worker", "service-a", "v1", "-v1", "canary", "orders-api", "db-facade", "cart-vip", ""]
         {
             assert_eq!(service_of_workload(name, "spring"), name);
         }

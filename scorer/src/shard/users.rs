@@ -6,7 +6,11 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{SETTLED, Source, parting::{Split, Use}, release::SUCCESSION};
+use super::{
+    SETTLED, Source,
+    parting::{Split, Use},
+    release::SUCCESSION,
+};
 
 /// The users of something that a source does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]

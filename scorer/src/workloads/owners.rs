@@ -6,11 +6,7 @@ use std::{
 };
 
 use foldhash::fast::FixedState;
-use qualm_model::{
-    baseline::CallRates,
-    detector::Observation,
-    time::Timestamp,
-};
+use qualm_model::{baseline::CallRates, detector::Observation, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Part, TOGETHER, exposure_since, hour};

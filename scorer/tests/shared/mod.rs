@@ -68,10 +68,7 @@ pub(crate) fn cart(i: u64, time: Timestamp) -> Record {
 
 fn report(i: u64, time: Timestamp) -> Record {
     let ip = if mixed(i, 22).is_multiple_of(2) { pods::REPORT_IP } else { pods::REPORT_IP_2 };
-    Record {
-        operation: format!("GET /report/{}", mixed(i, 23) % 2),
-        ..record(time, ip, service(5 + mixed(i, 21) % 2))
-    }
+    Record { operation: format!("GET /report/{}", mixed(i, 23) % 2), ..record(time, ip, service(5 + mixed(i, 21) % 2)) }
 }
 
 /// A call to one of the pods, by which its proxy tells where it is.
@@ -143,11 +140,7 @@ pub(crate) fn batch(records: &[Record], first: usize) -> EventBatch {
             start: record.time,
             report: record.time,
             source: Party { ip: record.ip, ..party(&record.source) },
-            destination: Party {
-                ip: record.called_ip,
-                instance: &record.called_pod,
-                ..party(&record.destination)
-            },
+            destination: Party { ip: record.called_ip, instance: &record.called_pod, ..party(&record.destination) },
             operation: &record.operation,
             bytes_in: Some(record.bytes),
             outcome: record.outcome,
