@@ -1,5 +1,6 @@
 //! The made-up mesh with a principal beside it that two workloads share: `cart`, two pods that call two services all day,
 //! and `report`, two pods that call two others now and then.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use qualm_model::{
     event::{EventBatch, EventBuilder, EventDraft, Outcome, Party, Position},
