@@ -24,12 +24,13 @@ impl Scorer {
             self.part(&part, now);
             shared.insert(part.identity);
         }
-        for identity in shared {
-            let shard = shard_of(&identity);
-            let key = (shard, self.shards[usize::from(shard)].names.id(&identity));
-            if self.standings.get(&key).is_some_and(|standing| standing.subject.instance.is_none()) {
-                verdicts.extend(self.spare(key, wall));
-            }
+        if !shared.is_empty() {
+            let is_whole = |subject: &Subject| {
+                let identity = workloads::name(&subject.principal, subject.cluster.as_deref(), None);
+                subject.instance.is_none() && shared.contains(&*identity)
+            };
+            let whole = self.acting(is_whole);
+            verdicts.extend(whole.into_iter().filter_map(|key| self.spare(key, wall)));
         }
         if self.workloads.take_moved() {
             self.spare_successors(now, wall, verdicts);
@@ -66,27 +67,28 @@ impl Scorer {
             let at = (&**ip, subject.cluster.as_deref().unwrap_or_default());
             !self.workloads.is_at(at, now, (&subject.principal, workload), &self.tenancies)
         };
-        let left = self.standings.iter().filter(|(_, standing)| standing.enforce && has_left(&standing.subject));
-        let mut left: Vec<SourceKey> = left.map(|(key, _)| *key).collect();
-        left.sort_by(|a, b| self.identity_of(*a).cmp(self.identity_of(*b)));
-        for key in left {
-            verdicts.extend(self.spare(key, wall));
-        }
+        let left = self.acting(has_left);
+        verdicts.extend(left.into_iter().filter_map(|key| self.spare(key, wall)));
     }
 
-    /// Makes a shadow of what stands, where it acts.
+    /// Whoever is acted on and is such a subject, by name.
+    fn acting(&self, is_such: impl Fn(&Subject) -> bool) -> Vec<SourceKey> {
+        let such = self.standings.iter().filter(|(_, standing)| standing.enforce && is_such(&standing.subject));
+        let mut keys: Vec<SourceKey> = such.map(|(key, _)| *key).collect();
+        keys.sort_by(|a, b| self.identity_of(*a).cmp(self.identity_of(*b)));
+        keys
+    }
+
+    /// Makes a shadow of what stands.
     fn spare(&mut self, key: SourceKey, wall: Timestamp) -> Option<Verdict> {
         let mut standing = self.standings.remove(&key)?;
-        let acts = standing.enforce;
-        if acts {
-            (standing.enforce, standing.held) = (false, false);
-        }
+        (standing.enforce, standing.held) = (false, false);
         let now = self.watermark.now().unwrap_or(standing.episode);
         let source = self.shards[usize::from(key.0)].sources.get(&key.1);
         let reading = source.map(|source| self.reading_for(&standing, source, now)).unwrap_or_default();
         let told = self.mandated(key, &standing, (Cause::Shared, None), reading, wall);
         self.standings.insert(key, standing);
-        told.filter(|_| acts)
+        told
     }
 
     /// Whether what stands against a subject may act on it and on nobody else.

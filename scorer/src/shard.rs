@@ -6,7 +6,6 @@ use foldhash::{fast, quality};
 use hashbrown::HashMap;
 use qualm_model::{
     baseline::{DestinationBaseline, EdgeBaseline, SourceBaseline},
-    stats::Exposure,
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -246,15 +245,6 @@ impl Source {
     /// is one of several that share the principal.
     pub(crate) fn identity(&self) -> String {
         workloads::name(&self.principal, self.cluster.as_deref(), self.workload.as_deref())
-    }
-
-    /// An exposure as its own counts have it.
-    #[inline]
-    pub(crate) fn exposure(&self, exposure: Exposure) -> Exposure {
-        match self.since {
-            None => exposure,
-            Some(since) => workloads::exposure_since(since, exposure),
-        }
     }
 
     /// The number of the next decision of an episode: a level entered twice in one episode is two decisions.

@@ -158,6 +158,33 @@ fn nothing_is_ever_enforced_on_the_whole_of_a_shared_principal() {
 }
 
 #[test]
+fn what_stood_against_all_of_them_when_they_were_parted_is_a_shadow_from_then_on() {
+    // They have called side by side in as many hours as it takes at the begin of the 24th.
+    let parted = Timestamp(START + 82_000 * Span::SECOND.0);
+    let spree = |i: i64| {
+        let time = parted - Span((1200 - i) * Span::SECOND.0);
+        shared::worse(i as u64, Record { ip: pods::CART_IPS[i as usize % 2], ..shared::cart(i as u64, time) })
+    };
+    let mut records = days();
+    records.extend((0..1200).map(spree));
+    records.sort_by_key(|record| record.time);
+    let at = |time: Timestamp| records.partition_point(|record| record.time < time);
+    let (before, after) = (at(parted), at(parted + Span(10 * Span::MINUTE.0)));
+    let mut scorer = Scorer::new(config());
+    feed(&mut scorer, &records[..before], 0, 1000);
+    let stands = |scorer: &Scorer| scorer.entries().into_iter().find(|entry| entry.subject.principal == DEFAULT);
+    let whole = stands(&scorer).expect("it is noticed");
+    assert_eq!((whole.subject.instance, whole.enforce, scorer.shared_principals().principals), (None, true, 0));
+    let outcomes = feed(&mut scorer, &records[before..after], before, 1000);
+    assert_eq!(scorer.shared_principals().principals, 1);
+    let told: Vec<_> = outcomes.verdicts.iter().filter(|verdict| verdict.cause == Cause::Shared).collect();
+    assert_eq!(told.len(), 1);
+    assert_eq!((&*told[0].identity, told[0].enforce, told[0].is_beyond_scope()), (DEFAULT, false, true));
+    let shadow = stands(&scorer).expect("it still stands");
+    assert!(!shadow.enforce && !shadow.is_tellable(), "{shadow:?}");
+}
+
+#[test]
 fn an_address_that_goes_to_a_co_owner_is_not_held_any_more() {
     let (mut scorer, _, end) = settled(&days());
     let after = feed(&mut scorer, &as_cart_does(end, 1200, &[pods::REPORT_IP]), 0, 1000);

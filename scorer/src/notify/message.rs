@@ -209,3 +209,37 @@ fn quoted(word: &str) -> String {
 fn is_unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::notify::tests::finding;
+
+    use super::*;
+
+    #[test]
+    fn who_shares_an_identity_is_named_and_that_nothing_is_done_to_all_of_them() {
+        let mut shared = finding();
+        shared.next.clear();
+        shared.identity.workload = Some("report".to_owned());
+        shared.co_owners = ["cart", "mail", "report"].map(str::to_owned).to_vec();
+        shared.effect = Effect::Shadow;
+        let told = message(&shared);
+        assert!(told.starts_with("report under cart (namespace shop) called payments"), "{told}");
+        assert!(told.contains("nothing is cut, because it is not enforceable at this scope"), "{told}");
+        assert!(
+            told.contains("shared by cart, mail and report, and no rule could cut off one of them alone"),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("`qualm explain 'spiffe://mesh.test/ns/shop/sa/cart#report'` to see the evidence."),
+            "{told}"
+        );
+        (shared.instances, shared.effect) = (vec!["10.0.0.7".to_owned()], Effect::Enforced);
+        let told = message(&shared);
+        assert!(told.starts_with("instance 10.0.0.7 of report under cart"), "{told}");
+        assert!(
+            told.contains("told to deny its new calls") && told.contains("only the instance named is meant"),
+            "{told}"
+        );
+    }
+}

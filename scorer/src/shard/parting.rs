@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use foldhash::fast;
 use hashbrown::HashSet;
-use qualm_model::{baseline::CallRates, time::Timestamp};
+use qualm_model::{baseline::CallRates, stats::Exposure, time::Timestamp};
 
 use super::{
     Attribute, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, OPERATION_BYTES, SOURCE_BYTES, Seen, Shard, Source,
 };
+use crate::workloads;
 
 /// Share of the evidence of a principal that must come from a workload for it to go on against the workload.
 const MOST: f64 = 0.8;
@@ -66,6 +67,15 @@ impl Split {
 }
 
 impl Source {
+    /// An exposure as its own counts have it.
+    #[inline]
+    pub(crate) fn exposure(&self, exposure: Exposure) -> Exposure {
+        match self.since {
+            None => exposure,
+            Some(since) => workloads::exposure_since(since, exposure),
+        }
+    }
+
     /// What of it is a workload's.
     fn part(&self, parting: &Parting, now: Timestamp) -> Self {
         let Parting { workload, since, rates, split, .. } = parting;

@@ -114,9 +114,11 @@ impl Owners {
         }
         self.list.push(Owner::new(service, now));
         *news = News::Others;
-        if self.list.len() == 2 {
-            // From now on there is something to be told apart.
-            self.list[0].since = now;
+        // From now on there is something to be told apart.
+        if let [first, _] = self.list.as_mut_slice()
+            && !first.is_judged
+        {
+            first.since = now;
         }
         Some(self.list.len() - 1)
     }
@@ -251,13 +253,13 @@ impl Principals {
         self.shared > 0
     }
 
-    /// The owners of a shared principal that are judged on their own, by name.
+    /// The owners of a shared principal that are judged on their own, by name; none where all but one have left.
     pub(super) fn co_owners(&self, identity: &str) -> Vec<String> {
         let Some(owners) = self.by.get(identity).filter(|owners| owners.is_shared) else { return Vec::new() };
         let judged = owners.list.iter().filter(|owner| owner.is_judged);
         let mut names: Vec<String> = judged.map(|owner| owner.service.to_string()).collect();
         names.sort_unstable();
-        names
+        if names.len() < 2 { Vec::new() } else { names }
     }
 
     /// Since when the calls of a service were counted, where it is judged on its own.
@@ -319,6 +321,9 @@ mod tests {
         }
         assert_eq!(principals.take_due().len(), 1);
         assert_eq!(principals.shared(), (1, 3));
+        // Whoever remains when the others have left has it alone.
+        hear(&mut principals, "cart", 60 + LEFT_FOR_LONG);
+        assert_eq!((principals.co_owners(SHARED).len(), principals.shared()), (0, (1, 1)));
     }
 
     #[test]
