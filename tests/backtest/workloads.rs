@@ -73,8 +73,11 @@ fn who_does_what_a_co_owner_of_its_service_account_does_is_found_and_named() {
         found.text(name).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let identity = format!("{DEFAULT}#report");
-    let ours: Vec<Value> =
-        lines("trust.jsonl").into_iter().filter(|line| line["subject"]["principal"] == DEFAULT).collect();
+    let is_ours = |line: &Value| {
+        let is_after = line["time"].as_str().is_some_and(|time| time >= rfc3339(end).as_str());
+        is_after && line["subject"]["principal"] == DEFAULT && line["cause"] == "evidence"
+    };
+    let ours: Vec<Value> = lines("trust.jsonl").into_iter().filter(is_ours).collect();
     assert!(!ours.is_empty(), "{}", found.stdout);
     for line in &ours {
         assert_eq!((&line["identity"], &line["subject"]["workload"]), (&json!(identity), &json!("report")), "{line}");
@@ -82,7 +85,8 @@ fn who_does_what_a_co_owner_of_its_service_account_does_is_found_and_named() {
         assert_eq!(line["subject"]["instance"], pods::REPORT_IP);
     }
     let alerts = lines("alerts.jsonl");
-    let told = alerts.iter().filter_map(|alert| alert["message"].as_str()).find(|told| told.contains("under default"));
+    let told =
+        alerts.iter().filter_map(|alert| alert["message"].as_str()).find(|told| told.contains("report under default"));
     let told = told.unwrap_or_else(|| panic!("nobody is named: {alerts:?}"));
     assert!(told.contains(&format!("instance {} of report under default (namespace shop)", pods::REPORT_IP)), "{told}");
     assert!(told.contains("the identity is shared by cart and report"), "{told}");
