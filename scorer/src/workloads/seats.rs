@@ -115,9 +115,10 @@ impl Seats {
     /// The service at `place` at a time.
     pub(super) fn holder(&self, place: &str, at: Timestamp) -> Option<&Arc<str>> {
         let seat = self.by.get(place)?;
-        let is_known = at >= seat.shared_until && (hour(at) - seat.hour).abs() <= HOLDS;
-        // What began before it was there, or was told of late, may be another's: of the one before nothing is kept.
-        (is_known && (at >= seat.since || seat.before.is_none())).then_some(&seat.service)
+        let is_said = at >= seat.shared_until && hour(at) - seat.hour <= HOLDS;
+        // Of the one before nothing is kept; where there was none, it has been there for a while when it is first heard.
+        let was_there = at >= seat.since || seat.before.is_none() && hour(seat.since) - hour(at) <= HOLDS;
+        (is_said && was_there).then_some(&seat.service)
     }
 
     /// The service at `place` when somebody called from there for the last time.
@@ -157,6 +158,7 @@ mod tests {
         assert_eq!(said(&mut seats, 0, "a-1", "a"), Claimed::News);
         assert_eq!(said(&mut seats, 1, "a-1", "a"), Claimed::Again);
         assert_eq!(found(&seats, 5 * 3600), Some("a"));
+        assert_eq!((found(&seats, -5 * 3600), found(&seats, -9 * 3600)), (Some("a"), None));
         assert_eq!(found(&seats, 7 * 3600), None, "not heard of for long");
         assert_eq!(said(&mut seats, 7 * 3600, "b-1", "b"), Claimed::Other);
         assert_eq!(found(&seats, 7 * 3600), Some("b"));
