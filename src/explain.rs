@@ -1,6 +1,7 @@
 //! `qualm explain`: where an identity stands and why, from journal and snapshot. It only reads, also while an instance
 //! runs.
 
+mod named;
 mod trusted;
 
 use std::{
@@ -21,10 +22,11 @@ use qualm_model::{
 use qualm_scorer::{
     journal::{Kind, Seq, read_from},
     notify::{message, plain},
-    snapshot::{Glance, glance},
+    snapshot::glance,
     verdict::{Cause, Verdict},
 };
 
+use self::named::{Chosen, choose, listed, nobody};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -33,9 +35,6 @@ use crate::{
     reload::is_running,
     run::checkpoint::Reading,
 };
-
-/// So many names are listed where several or none fit.
-const LISTED: usize = 10;
 
 /// Runs the command.
 ///
@@ -127,65 +126,6 @@ impl Decisions {
     }
 }
 
-/// Whom a part of a name means.
-enum Chosen {
-    None,
-    One(String),
-    Several(Vec<String>),
-}
-
-/// The whole name, else the one whose service is called so, else the only one that contains it.
-fn choose(part: &str, names: &[&String]) -> Chosen {
-    let is_whole = |name: &&&String| name.as_str() == part;
-    let is_service = |name: &&&String| Hierarchy::of(name.split('@').next().unwrap_or(name)).service == part;
-    if let Some(name) = names.iter().find(is_whole) {
-        return Chosen::One((**name).clone());
-    }
-    let services: Vec<_> = names.iter().filter(is_service).collect();
-    match (services.as_slice(), names) {
-        ([one], _) => Chosen::One((**one).to_owned()),
-        (_, [one]) => Chosen::One((*one).clone()),
-        (_, []) => Chosen::None,
-        (_, several) => Chosen::Several(several.iter().map(|name| (*name).clone()).collect()),
-    }
-}
-
-/// That nobody is called so, and who is called nearly so.
-fn nobody(part: &str, decided: &BTreeSet<String>, glance: Option<&Glance>, directory: &Path) -> String {
-    let mut names: BTreeSet<&String> = decided.iter().collect();
-    names.extend(glance.into_iter().flat_map(|glance| &glance.names));
-    let head = format!(
-        "`{}` is not known: of {} in journal and snapshot of {} none is called so; it has made no call that was read \
-         (the last snapshot may be some seconds old), or it has another name",
-        plain(part),
-        match names.len() {
-            1 => "1 identity".to_owned(),
-            many => format!("{many} identities"),
-        },
-        directory.display()
-    );
-    let mut nearest: Vec<(f64, &String)> = names
-        .into_iter()
-        .map(|name| {
-            (strsim::jaro_winkler(name, part).max(strsim::jaro_winkler(Hierarchy::of(name).service, part)), name)
-        })
-        .collect();
-    nearest.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-    if nearest.is_empty() {
-        return head;
-    }
-    format!("{head}; the nearest:\n{}", listed(nearest.iter().map(|(_, name)| *name).take(3)))
-}
-
-fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
-    let more = names.len().saturating_sub(LISTED);
-    let mut lines: Vec<String> = names.take(LISTED).map(|name| format!("  {}", plain(name))).collect();
-    if more > 0 {
-        lines.push(format!("  and {more} more"));
-    }
-    lines.join("\n")
-}
-
 /// The whole answer.
 fn told(episode: &[Verdict], now: Timestamp, instance: Instance) -> Result<String> {
     let (Some(first), Some(last)) = (episode.first(), episode.last()) else { return Ok(String::new()) };
@@ -194,6 +134,10 @@ fn told(episode: &[Verdict], now: Timestamp, instance: Instance) -> Result<Strin
     writeln!(text, "\nidentity   {}", plain(&last.identity))?;
     writeln!(text, "stands at  {}", standing(last, now, instance))?;
     writeln!(text, "about      {}", scope(last))?;
+    if !last.co_owners.is_empty() {
+        let owners: Vec<String> = last.co_owners.iter().map(|workload| plain(workload)).collect();
+        writeln!(text, "principal  {}, shared by {}", plain(&last.subject.principal), owners.join(", "))?;
+    }
     writeln!(text, "decision   {} (the policy's name at the enforcement points)", last.decision)?;
     writeln!(text, "\nits latest episode, from {} on:", rfc3339(first.episode))?;
     let mut steps = episode.iter().peekable();
@@ -238,6 +182,9 @@ fn standing(last: &Verdict, now: Timestamp, instance: Instance) -> String {
             "sent to the enforcement points (Envoy marks it in its log, and denies from quarantined on)".to_owned()
         }
         (Some(held), false, _) => format!("in shadow only ({held})"),
+        (None, false, _) if last.is_beyond_scope() => {
+            "in shadow only (not enforceable at this scope: it would cut off all who share the principal)".to_owned()
+        }
         (None, false, _) => "in shadow only".to_owned(),
     };
     let until = match (expires > now, instance) {
@@ -270,6 +217,10 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
             let bits = latest.evidence_bits;
             let times = if renewed == 1 { "once".to_owned() } else { format!("{renewed} times") };
             writeln!(text, "  {at}  lease of {} renewed {times}, to {until}: {bits:.1} bits left", verdict.level)?;
+        }
+        Cause::Shared => {
+            let why = "it would act on others who share the principal or have the address now";
+            writeln!(text, "  {at}  {} stands as a shadow from now on: {why}", verdict.level)?;
         }
         Cause::Operator => {
             let effect = match (&verdict.held, verdict.enforce) {
@@ -315,7 +266,7 @@ fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     }
     let mut hints = vec![format!(
         "ask the owner of {} whether a change explains it: a deployment, a job, a person debugging",
-        plain(Hierarchy::of(&last.subject.principal).service)
+        plain(last.subject.workload.as_deref().unwrap_or(Hierarchy::of(&last.subject.principal).service))
     )];
     if let Some(instance) = &last.subject.instance {
         hints.push(format!("look into the workload at {} before it is restarted", plain(instance)));
@@ -323,7 +274,13 @@ fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     if last.enforce && last.level >= Level::Quarantined && last.expires.is_some_and(|expires| expires > now) {
         hints.push(format!("what was denied is in the mesh's access logs: look for {}", last.decision));
     }
-    if !last.enforce && last.held.is_none() && last.level > Level::Watched {
+    if !last.co_owners.is_empty() {
+        hints.push(
+            "give each of those who share the principal a service account of its own: then a rule can be about one"
+                .to_owned(),
+        );
+    }
+    if !last.enforce && last.held.is_none() && !last.is_beyond_scope() && last.level > Level::Watched {
         hints.push("it is in shadow; with `mode = \"enforce\"` in [enforce] `qualm reload` lets it act while its evidence stands".to_owned());
     }
     hints.push("it ends by itself with its lease once the evidence has decayed".to_owned());

@@ -96,7 +96,10 @@ impl Findings {
         Finding {
             uid: open.uid.clone(),
             activity,
-            identity: Identity::of(&verdict.subject.principal, verdict.subject.cluster.as_deref()),
+            identity: Identity {
+                workload: verdict.subject.workload.clone(),
+                ..Identity::of(&verdict.subject.principal, verdict.subject.cluster.as_deref())
+            },
             instances: verdict.subject.instance.clone().into_iter().collect(),
             level: verdict.level,
             previous: verdict.previous,
@@ -110,6 +113,7 @@ impl Findings {
             lease_until: verdict.expires,
             effect,
             decision: verdict.decision.clone(),
+            co_owners: verdict.co_owners.clone(),
             next,
         }
     }
@@ -157,7 +161,7 @@ pub(crate) mod tests {
             decided: time,
             identity: "cart".to_owned(),
             namespace: None,
-            subject: Subject { principal: "cart".to_owned(), cluster: None, instance: None },
+            subject: Subject { principal: "cart".to_owned(), cluster: None, workload: None, instance: None },
             object: Object::Any,
             level,
             previous,
@@ -177,6 +181,7 @@ pub(crate) mod tests {
             enforce: true,
             held: None,
             instances: Vec::new(),
+            co_owners: Vec::new(),
             reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
         }
     }

@@ -5,10 +5,16 @@
 mod figures;
 #[path = "backtest/made_up.rs"]
 mod made_up;
+#[path = "../scorer/tests/mesh/mod.rs"]
+mod mesh;
 #[path = "backtest/output.rs"]
 mod output;
 #[path = "backtest/public_sets.rs"]
 mod public_sets;
+#[path = "../scorer/tests/shared/mod.rs"]
+mod shared;
+#[path = "backtest/workloads.rs"]
+mod workloads;
 
 use std::{
     collections::BTreeSet,

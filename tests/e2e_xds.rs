@@ -102,6 +102,7 @@ fn quarantine(account: &str, instance: Option<Ipv4Addr>, lease: Span) -> TrustEn
         subject: Subject {
             principal: spiffe_id("shop", account),
             cluster: None,
+            workload: None,
             instance: instance.map(|address| address.to_string()),
         },
         object: Object::Any,
@@ -110,6 +111,7 @@ fn quarantine(account: &str, instance: Option<Ipv4Addr>, lease: Span) -> TrustEn
         decided,
         expires: decided + lease,
         evidence_bits: 40.0,
+        co_owners: Vec::new(),
         reason: "a test".to_owned(),
     }
 }

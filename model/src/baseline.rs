@@ -11,7 +11,7 @@ pub use self::{
     edge::EdgeBaseline,
     operation::OperationBaseline,
     siblings::SiblingRate,
-    source::{FirstTimes, SourceBaseline},
+    source::{CallRates, FirstTimes, SourceBaseline},
 };
 use crate::{stats::Exposure, time::Span};
 

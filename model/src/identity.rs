@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub use class::{Class, external, probe};
-pub use pod::workload_of_pod;
+pub use pod::{service_of_workload, workload_of_pod};
 pub use tenancy::{Tenancy, Tenant};
 
 /// How the identity of a party became known, best first.

@@ -15,6 +15,7 @@ use crate::{
     shard::shard_of,
     standing::{Cause as OddIn, reached},
     verdict::{Reason, Verdict},
+    workloads,
 };
 
 /// Where more than this share of those who should have called were silent, the telemetry is what is missing.
@@ -45,7 +46,11 @@ impl Scorer {
         let mut asked = Vec::new();
         for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
             for (&id, source) in sources {
-                let Some(deviation) = source.baseline.score_silence(exposure) else { continue };
+                let own = source.exposure(exposure);
+                let Some(deviation) = source.baseline.score_silence(own) else { continue };
+                if self.may_be_heard_as_another((shard, id), end) {
+                    continue;
+                }
                 let is_seen_in_part = source.filtered.is_some_and(|last| end - last <= Span::DAY);
                 if is_seen_in_part || source.class_may_reach() == Level::Trusted {
                     continue;
@@ -69,12 +74,27 @@ impl Scorer {
         }
     }
 
+    /// Whether calls of the source may be taken for another's: those that come from addresses of which it is not known
+    /// whose they are belong to the principal that several workloads share, and may be any one's.
+    fn may_be_heard_as_another(&self, key: SourceKey, end: Timestamp) -> bool {
+        let shard = &self.shards[usize::from(key.0)];
+        let Some(source) = shard.sources.get(&key.1) else { return false };
+        if source.workload.is_none() {
+            return self.workloads.is_shared(&source.principal, source.cluster.as_deref());
+        }
+        let whole = workloads::name(&source.principal, source.cluster.as_deref(), None);
+        let whole = shard.names.known(&whole).and_then(|id| shard.sources.get(&id));
+        whole.is_some_and(|whole| end - whole.last <= Span(10 * Span::MINUTE.0))
+    }
+
     /// Looks at calls of which only one of the two proxies has told in time.
     pub(crate) fn look_at_disagreements(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
         let Some(now) = self.watermark.now() else { return };
         for (call, deviation) in self.estate.disagreements(now) {
             let shard = shard_of(&call.source);
-            let id = self.shards[usize::from(shard)].names.id(&call.source);
+            let part = self.workloads.part_at(&call.source, &call.places[0], now, &self.tenancies);
+            let name = workloads::name(&call.source, None, part.as_deref());
+            let id = self.shards[usize::from(shard)].names.id(&name);
             // The called's proxy has verified who calls; a caller's proxy says so itself.
             let most = if call.by == Reporter::Destination { Level::Restricted } else { Level::Watched };
             let absence = Absence {

@@ -1,6 +1,6 @@
 //! The shards' door: a batch's dictionary keys become shard and id once a batch, not once an event.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::borrow::Cow;
 
 use qualm_model::{
     event::{Event, Names as Column},
@@ -10,6 +10,7 @@ use qualm_model::{
 use crate::{
     estate::Resolved,
     shard::{SHARDS, Shard, shard_of},
+    workloads,
 };
 
 const UNSET: u32 = u32::MAX;
@@ -88,15 +89,6 @@ pub(crate) struct Door {
     text: String,
 }
 
-/// The name of an identity, as [`Subject::identity`](crate::table::Subject::identity) gives it.
-fn identity(principal: &str, cluster: &str, text: &mut String) {
-    text.clear();
-    text.push_str(principal);
-    if !cluster.is_empty() {
-        let _ = write!(text, "@{cluster}");
-    }
-}
-
 impl Door {
     /// Forgets the batch before.
     pub(crate) fn open(&mut self) {
@@ -114,16 +106,23 @@ impl Door {
         }
     }
 
-    /// The event's ids; `None` where it has no source.
+    /// The event's ids; `None` where it has no source. `workload` is who calls, where that is one of several that share
+    /// the principal.
     #[inline]
-    pub(crate) fn ids(&mut self, event: Event<'_>, resolved: &Resolved, shards: &mut [Shard]) -> Option<Ids> {
+    pub(crate) fn ids(
+        &mut self,
+        event: Event<'_>,
+        resolved: &Resolved,
+        workload: Option<&str>,
+        shards: &mut [Shard],
+    ) -> Option<Ids> {
         let (batch, row) = (event.batch, event.row);
         let principal = batch.source.principal.key(row)?;
         let party = event.source();
         let (shard, source) = if let Some(source) = &resolved.source {
-            self.source(source, party.cluster(), shards)
-        } else if batch.source.cluster.key(row).is_some() {
-            self.source(party.principal(), party.cluster(), shards)
+            self.source(source, party.cluster(), workload, shards)
+        } else if workload.is_some() || batch.source.cluster.key(row).is_some() {
+            self.source(party.principal(), party.cluster(), workload, shards)
         } else {
             if self.sources.is_empty() {
                 self.sources.resize(batch.source.principal.distinct(), None);
@@ -131,7 +130,7 @@ impl Door {
             match self.sources[principal] {
                 Some(found) => found,
                 None => {
-                    let found = self.source(party.principal(), "", shards);
+                    let found = self.source(party.principal(), "", None, shards);
                     self.sources[principal] = Some(found);
                     found
                 }
@@ -165,8 +164,8 @@ impl Door {
         })
     }
 
-    fn source(&mut self, principal: &str, cluster: &str, shards: &mut [Shard]) -> (u8, u32) {
-        identity(principal, cluster, &mut self.text);
+    fn source(&mut self, principal: &str, cluster: &str, workload: Option<&str>, shards: &mut [Shard]) -> (u8, u32) {
+        workloads::write_name(&mut self.text, principal, cluster, workload);
         let shard = shard_of(&self.text);
         (shard, shards[usize::from(shard)].names.id(&self.text))
     }

@@ -29,7 +29,7 @@ use self::{
 pub use self::{clocks::WrongClock, left_out::LeftOut, tenancies::PodAddresses};
 pub(crate) use self::{
     streams::{Part, Share},
-    tenancies::Tenancies,
+    tenancies::{Sitting, Tenancies},
 };
 
 /// Everything of it; saved with every snapshot.

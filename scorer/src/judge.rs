@@ -1,5 +1,7 @@
 //! From bits to levels: evidence, scope, leases.
 
+use std::net::IpAddr;
+
 use qualm_model::{
     detector::Question,
     event::{Event, Filter},
@@ -189,7 +191,8 @@ impl Scorer {
         let ordinal = source.next_ordinal(episode);
         let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
         let subject = self.subject(key.0, source, now);
-        let held = self.held(source, reached.level, now);
+        let is_enforceable = self.is_enforceable(&subject);
+        let held = self.held(source, reached.level, now).filter(|_| is_enforceable);
         let decision = decision_id(&subject, reached.level, episode, ordinal);
         let lease = self.config.lease.of(reached.level);
         let verdict = Verdict {
@@ -213,9 +216,10 @@ impl Scorer {
             decision,
             episode,
             historic,
-            enforce: self.config.enforce.mode == Mode::Enforce && held.is_none(),
+            enforce: self.config.enforce.mode == Mode::Enforce && held.is_none() && is_enforceable,
             held,
             instances: self.live_instances(key.0, source, now),
+            co_owners: self.co_owners(&subject),
             reasons,
             subject,
         };
@@ -224,16 +228,22 @@ impl Scorer {
         Some(verdict)
     }
 
-    /// Whom an entry is about: one instance where nearly all of the evidence comes from it and others are live.
+    /// Whom an entry is about: one instance where nearly all of the evidence comes from it and others are live, of the
+    /// same identity or of those who share the principal.
     fn subject(&self, shard: u8, source: &Source, now: Timestamp) -> Subject {
         let live = source.live(now).count_ones();
         let total: f64 = source.instances.iter().map(|instance| instance.odds).sum();
         let odd = source.instances.iter().find(|instance| instance.odds >= NARROW_SHARE * total && total > 0.0);
         let address = |id| self.shards[usize::from(shard)].names.text(id).to_owned();
+        let is_shared = self.workloads.is_shared(&source.principal, source.cluster.as_deref());
+        let has_others = live >= 2 || is_shared;
+        // Where no address is known, a name stands in its place, by which nobody can be told from those who share it.
+        let is_place = |place: &str| !is_shared || place.parse::<IpAddr>().is_ok();
         Subject {
             principal: source.principal.to_string(),
             cluster: source.cluster.as_deref().map(str::to_owned),
-            instance: odd.filter(|_| live >= 2).map(|odd| address(odd.address)),
+            workload: source.workload.as_deref().map(str::to_owned),
+            instance: odd.filter(|_| has_others).map(|odd| address(odd.address)).filter(|place| is_place(place)),
         }
     }
 
@@ -326,6 +336,7 @@ impl Scorer {
             enforce: standing.enforce && !standing.held,
             held: None,
             instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
+            co_owners: self.co_owners(&standing.subject),
             reasons: Vec::new(),
         };
         if let Some(lease) = lease {
@@ -369,6 +380,7 @@ impl Scorer {
     /// Every line of the trust table that stands now, ordered by subject.
     pub fn entries(&self) -> Vec<TrustEntry> {
         let mut entries: Vec<_> = self.standings.values().filter_map(Standing::entry).collect();
+        entries.iter_mut().for_each(|entry| entry.co_owners = self.co_owners(&entry.subject));
         entries.sort_by(|a, b| (&a.subject, &a.object).cmp(&(&b.subject, &b.object)));
         entries
     }

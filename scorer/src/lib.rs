@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`scorer`]: observe an event: score, decide, then perhaps learn; `judge`, `standing`: bits to levels
+//! - `workloads`, `parting`: which workload calls where several share one principal, and how each is judged on its own
 //! - `shard`, `door`, `names`, `memory`, `forgotten`: what is kept of whom, and within which bound
 //! - `mesh`, `tide`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
 //! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
@@ -27,6 +28,7 @@ mod mesh;
 mod names;
 pub mod notify;
 pub mod order;
+mod parting;
 mod pending;
 pub mod scorer;
 mod shard;
@@ -37,3 +39,4 @@ pub mod table;
 mod tide;
 pub mod verdict;
 mod watermark;
+mod workloads;

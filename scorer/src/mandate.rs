@@ -45,7 +45,7 @@ impl Scorer {
         for (key, reading) in self.strongest_first(keys) {
             let Some(mut standing) = self.standings.remove(&key) else { continue };
             (standing.enforce, standing.held) = (false, false);
-            verdicts.extend(self.mandated(key, &standing, None, reading, wall));
+            verdicts.extend(self.mandated(key, &standing, (Cause::Operator, None), reading, wall));
             self.standings.insert(key, standing);
         }
     }
@@ -63,13 +63,14 @@ impl Scorer {
             let Some(mut standing) = self.standings.remove(&key) else { continue };
             let source = self.shards[usize::from(key.0)].sources.get(&key.1);
             let stands = !self.config.enforce.protects(&standing.subject.principal)
+                && self.is_enforceable(&standing.subject)
                 && standing.supported(&self.mesh, reading) == standing.level;
             if let Some(source) = source.filter(|_| stands) {
                 let held = self.held(source, standing.level, now);
                 let before = (standing.enforce, standing.held);
                 (standing.enforce, standing.held) = (true, held.is_some());
                 if before != (standing.enforce, standing.held) {
-                    verdicts.extend(self.mandated(key, &standing, held, reading, wall));
+                    verdicts.extend(self.mandated(key, &standing, (Cause::Operator, held), reading, wall));
                 }
             }
             self.standings.insert(key, standing);
@@ -100,11 +101,11 @@ impl Scorer {
     }
 
     /// What is to be told of a standing that may do something else from now on; nothing of history.
-    fn mandated(
+    pub(crate) fn mandated(
         &self,
         key: SourceKey,
         standing: &Standing,
-        held: Option<String>,
+        (cause, held): (Cause, Option<String>),
         reading: Reading,
         wall: Timestamp,
     ) -> Option<Verdict> {
@@ -124,7 +125,7 @@ impl Scorer {
             object: Object::Any,
             level: standing.level,
             previous: standing.level,
-            cause: Cause::Operator,
+            cause,
             pace: None,
             evidence_bits: self.mesh.shown_bits(pace, m),
             threshold_bits: 0.0,
@@ -139,6 +140,7 @@ impl Scorer {
             enforce: standing.enforce && !standing.held,
             held,
             instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
+            co_owners: self.co_owners(&standing.subject),
             reasons: Vec::new(),
         })
     }

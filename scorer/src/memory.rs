@@ -48,6 +48,7 @@ impl Scorer {
             + self.standings.len() * STANDING_BYTES
             + self.estate.bytes()
             + self.tenancies.bytes()
+            + self.workloads.bytes()
     }
 
     /// Leaves to the sources what the rest does not take of the bound.

@@ -17,13 +17,17 @@ pub(crate) struct Names {
 impl Names {
     /// The id of `text`, a new one where it is new.
     pub(crate) fn id(&mut self, text: &str) -> u32 {
-        let known = self.ids.find(hash(text), |id| self.text(*id) == text);
-        if let Some(&id) = known {
+        if let Some(id) = self.known(text) {
             return id;
         }
         let id = self.next;
         self.restore(id, Arc::from(text));
         id
+    }
+
+    /// The id of `text`, where it has one.
+    pub(crate) fn known(&self, text: &str) -> Option<u32> {
+        self.ids.find(hash(text), |id| self.text(*id) == text).copied()
     }
 
     /// The text of an id; empty where it was let go.

@@ -12,7 +12,6 @@ use qualm_model::{
 
 use serde::{Deserialize, Serialize};
 
-pub use crate::estate::{LeftOut, PodAddresses, WrongClock};
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
@@ -25,6 +24,11 @@ use crate::{
     standings::Standings,
     verdict::{Reason, Verdict},
     watermark::Watermark,
+    workloads::Workloads,
+};
+pub use crate::{
+    estate::{LeftOut, PodAddresses, WrongClock},
+    parting::SharedPrincipals,
 };
 
 /// So far behind the watermark an event is still learned, where nobody has said otherwise: shippers flush every few
@@ -102,6 +106,7 @@ pub struct Scorer {
     pub(crate) order: Order,
     pub(crate) estate: Estate,
     pub(crate) tenancies: Tenancies,
+    pub(crate) workloads: Workloads,
     door: Door,
 }
 
@@ -148,6 +153,7 @@ impl Scorer {
             order: Order::default(),
             estate: Estate::default(),
             tenancies: Tenancies::default(),
+            workloads: Workloads::default(),
             door: Door::default(),
         }
     }
@@ -227,6 +233,7 @@ impl Scorer {
     /// go: within a batch the door holds their ids.
     pub fn open(&mut self, _batch: &EventBatch) {
         self.door.open();
+        self.workloads.open();
         let due = std::mem::take(&mut self.sweep_due);
         for (index, shard) in self.shards.iter_mut().enumerate() {
             if due || shard.has_idle_names() {
@@ -268,7 +275,9 @@ impl Scorer {
             }
         };
         let resolved = self.estate.resolve(event, &mut self.tenancies);
-        let Some(ids) = self.door.ids(event, &resolved, &mut self.shards) else { return Observed::NoSource };
+        let from = self.workloads.caller(event, &resolved, &self.tenancies);
+        let ids = self.door.ids(event, &resolved, from.workload.as_deref(), &mut self.shards);
+        let Some(ids) = ids else { return Observed::NoSource };
         let is_reported = share.calls > 0.0 && self.is_reported(event, ids);
         if self.estate.has_alone() {
             self.look_at_disagreements(wall, verdicts);
@@ -281,6 +290,13 @@ impl Scorer {
         self.tell_time(event, wall, verdicts);
         if self.is_late(event) {
             self.tally.late += 1;
+        } else if from.is_counted() {
+            let seen = Observation {
+                more: share.calls,
+                duration_ns: event.duration_ns(),
+                ..Observation::at(self.mesh.exposure(time))
+            };
+            self.workloads.count(&from, seen);
         }
         let caller = resolved.source.as_deref().unwrap_or(event.source().principal());
         let observed = self.judge((event, caller), (ids, share), wall, verdicts);
@@ -452,6 +468,7 @@ impl Scorer {
         }
         self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
         self.end_history(watermark, verdicts);
+        self.part_workloads(watermark, wall, verdicts);
         // They may take a quarter of the memory bound.
         let most = (self.config.memory.baselines_mib << 20) / 4 / DESTINATION_BYTES;
         let folded = self.mesh.fold_destinations(most);

@@ -17,16 +17,21 @@ use crate::{
     pending::{Gone, Pending},
     standing::Evidence,
     tide::Round,
+    workloads,
 };
 
 mod admitting;
 mod folding;
 mod judging;
 mod operation;
+mod parting;
 mod release;
 mod users;
 
-pub(crate) use self::operation::Operation;
+pub(crate) use self::{
+    operation::Operation,
+    parting::{Parting, Split},
+};
 use self::{release::is_shared, users::Users};
 
 /// Number of virtual shards: the unit of snapshot, memory and hand-over, independent of Kafka's partitions.
@@ -45,9 +50,10 @@ const TOUCHED: usize = 4096;
 /// The canonical id of what exceeds a cap.
 const OTHER: u32 = u32::MAX;
 
-/// The shard of a source service: a fixed hash, so that every instance of Qualm agrees.
+/// The shard of a source service: a fixed hash, so that every instance of Qualm agrees. All workloads that share a
+/// principal are in one.
 pub(crate) fn shard_of(identity: &str) -> u8 {
-    (quality::FixedState::with_seed(1).hash_one(identity) % SHARDS as u64) as u8
+    (quality::FixedState::with_seed(1).hash_one(workloads::of_principal(identity)) % SHARDS as u64) as u8
 }
 
 /// One place from which an identity calls.
@@ -65,6 +71,12 @@ pub(crate) struct Instance {
 pub(crate) struct Source {
     pub(crate) principal: Arc<str>,
     pub(crate) cluster: Option<Arc<str>>,
+    /// The workload, where it is one of several that share the principal. In a snapshot it is in the name alone.
+    #[serde(skip)]
+    pub(crate) workload: Option<Arc<str>>,
+    /// Since when its calls were counted, where that is later than the birth of the mesh; known of workloads alone.
+    #[serde(skip)]
+    pub(crate) since: Option<Timestamp>,
     pub(crate) namespace: Option<Arc<str>>,
     pub(crate) baseline: SourceBaseline,
     pub(crate) evidence: Evidence,
@@ -229,12 +241,10 @@ pub(crate) const OPERATION_BYTES: usize = size_of::<Operation>() + 16;
 pub(crate) const INSTANCE_BYTES: usize = 2 * size_of::<Instance>() + NAME_BYTES;
 
 impl Source {
-    /// Its name in every output: the principal, with `@cluster` where there are several.
+    /// Its name in every output: the principal, with `@cluster` where there are several, and with `#workload` where it
+    /// is one of several that share the principal.
     pub(crate) fn identity(&self) -> String {
-        match &self.cluster {
-            Some(cluster) => format!("{}@{cluster}", self.principal),
-            None => self.principal.to_string(),
-        }
+        workloads::name(&self.principal, self.cluster.as_deref(), self.workload.as_deref())
     }
 
     /// The number of the next decision of an episode: a level entered twice in one episode is two decisions.

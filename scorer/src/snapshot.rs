@@ -189,6 +189,10 @@ impl Scorer {
         if std::mem::take(&mut self.tenancies.is_changed) || reach == Reach::Base {
             puts.push(Put::Meta("tenancies", bytes(&self.tenancies)));
         }
+        // Nor does this where no reporter names its pod.
+        if std::mem::take(&mut self.workloads.is_changed) || reach == Reach::Base {
+            puts.push(Put::Meta("workloads", bytes(&self.workloads)));
+        }
         self.collecting = Some(Changes { puts, reach, covered, first: None });
     }
 

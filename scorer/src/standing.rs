@@ -254,6 +254,7 @@ pub(crate) fn reached(mesh: &Mesh, reading: Reading, most: Level, share: f64) ->
 pub(crate) struct Standing {
     pub(crate) level: Level,
     pub(crate) decision: String,
+    #[serde(with = "without_workload")]
     pub(crate) subject: Subject,
     /// Start of the episode, event time.
     pub(crate) episode: Timestamp,
@@ -270,6 +271,22 @@ pub(crate) struct Standing {
     pub(crate) held: bool,
     pub(crate) evidence_bits: f64,
     pub(crate) reason: String,
+}
+
+/// A subject as snapshots have always had it: its workload is in the name of its source.
+mod without_workload {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use crate::table::Subject;
+
+    pub(super) fn serialize<S: Serializer>(subject: &Subject, serializer: S) -> Result<S::Ok, S::Error> {
+        (&subject.principal, &subject.cluster, &subject.instance).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Subject, D::Error> {
+        let (principal, cluster, instance) = Deserialize::deserialize(deserializer)?;
+        Ok(Subject { principal, cluster, workload: None, instance })
+    }
 }
 
 impl Standing {
@@ -303,6 +320,7 @@ impl Standing {
             decided: self.decided,
             expires: self.expires,
             evidence_bits: self.evidence_bits,
+            co_owners: Vec::new(),
             reason: self.reason.clone(),
         })
     }

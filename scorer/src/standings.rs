@@ -62,6 +62,11 @@ impl Standings {
         self.by_key.remove(key)
     }
 
+    /// Visits everybody who stands, to put something in that changes no level and no lease.
+    pub(crate) fn for_each(&mut self, mut visit: impl FnMut(SourceKey, &mut Standing)) {
+        self.by_key.iter_mut().for_each(|(key, standing)| visit(*key, standing));
+    }
+
     pub(crate) fn values(&self) -> hash_map::Values<'_, SourceKey, Standing> {
         self.by_key.values()
     }

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use qualm_model::{identity::SpiffeId, level::Level, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::workloads;
+
 /// Whom an entry is about. Ordered, so that tables have one order.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Subject {
@@ -12,17 +14,18 @@ pub struct Subject {
     pub principal: String,
     /// Its cluster, where the deployment names clusters.
     pub cluster: Option<String>,
+    /// The workload, where it is one of several that share the principal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
     /// The one instance meant, as its source address; `None` is every instance.
     pub instance: Option<String>,
 }
 
 impl Subject {
-    /// Name of the identity in every output: the principal, with `@cluster` where there are several.
+    /// Name of the identity in every output: the principal, with `@cluster` where there are several, and with `#workload`
+    /// where it is one of several that share the principal.
     pub fn identity(&self) -> String {
-        match &self.cluster {
-            Some(cluster) => format!("{}@{cluster}", self.principal),
-            None => self.principal.clone(),
-        }
+        workloads::name(&self.principal, self.cluster.as_deref(), self.workload.as_deref())
     }
 }
 
@@ -58,8 +61,19 @@ pub struct TrustEntry {
     pub expires: Timestamp,
     /// Evidence behind it, `log2(N · 1440 / rate)`.
     pub evidence_bits: f64,
+    /// The workloads that share the principal, where several do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub co_owners: Vec<String>,
     /// The first reason, in words.
     pub reason: String,
+}
+
+impl TrustEntry {
+    /// Whether enforcement points may be told of it at all: of a principal that several workloads share, only what is
+    /// narrowed to an instance. Anything else would be a rule about all of them.
+    pub fn is_tellable(&self) -> bool {
+        self.co_owners.is_empty() || self.subject.instance.is_some()
+    }
 }
 
 /// The whole table; level-triggered: whoever reconnects gets all of it.

@@ -42,6 +42,8 @@ pub enum Cause {
     Lease,
     /// The operator's configuration lets it act, or no longer; the level and its lease stand as they were.
     Operator,
+    /// It would act on others who share the principal, or the address: a shadow from now on, with the same lease.
+    Shared,
 }
 
 /// One step.
@@ -93,11 +95,20 @@ pub struct Verdict {
     pub held: Option<String>,
     /// Instances of the identity that are live.
     pub instances: Vec<String>,
+    /// The workloads that share the principal, where several do. Then only what is narrowed to an instance is enforced.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub co_owners: Vec<String>,
     /// Why, strongest first.
     pub reasons: Vec<Reason>,
 }
 
 impl Verdict {
+    /// Whether it is a shadow, whatever the mode, because it is about more than one instance of a principal that several
+    /// workloads share: to enforce it would be to cut off the others.
+    pub fn is_beyond_scope(&self) -> bool {
+        !self.co_owners.is_empty() && self.subject.instance.is_none()
+    }
+
     /// The line of the trust table that this verdict asks for; `None` where nothing is to stand.
     pub fn entry(&self) -> Option<TrustEntry> {
         if self.level == Level::Trusted || self.historic {
@@ -112,6 +123,7 @@ impl Verdict {
             decided: self.decided,
             expires: self.expires?,
             evidence_bits: self.evidence_bits,
+            co_owners: self.co_owners.clone(),
             reason: self.reasons.first().map_or_else(String::new, |reason| reason.detector.name().to_owned()),
         })
     }
@@ -127,7 +139,8 @@ pub(crate) fn decision_id(subject: &Subject, level: Level, episode: Timestamp, o
         subject.instance.as_deref().unwrap_or_default(),
         level.as_str(),
     ];
-    for part in parts {
+    // Where there is no workload, ids are as they have always been.
+    for part in parts.into_iter().chain(subject.workload.as_deref()) {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }

@@ -152,13 +152,14 @@ fn entry(principal: &str, level: Level) -> TrustEntry {
     let start = Timestamp::from_seconds(START);
     TrustEntry {
         decision: format!("d-{level}"),
-        subject: Subject { principal: principal.into(), cluster: None, instance: None },
+        subject: Subject { principal: principal.into(), cluster: None, workload: None, instance: None },
         object: Object::Any,
         level,
         enforce: true,
         decided: start,
         expires: start + Span::seconds(600),
         evidence_bits: 30.5,
+        co_owners: Vec::new(),
         reason: "called 14 services it never called".into(),
     }
 }

@@ -160,13 +160,19 @@ fn quarantined(service: &str, decision: &str, lease_s: i64) -> TrustEntry {
     let start = Timestamp::from_seconds(START);
     TrustEntry {
         decision: decision.into(),
-        subject: Subject { principal: format!("spiffe://mesh.test/{service}"), cluster: None, instance: None },
+        subject: Subject {
+            principal: format!("spiffe://mesh.test/{service}"),
+            cluster: None,
+            workload: None,
+            instance: None,
+        },
         object: Object::Any,
         level: Level::Quarantined,
         enforce: true,
         decided: start,
         expires: start + Span::seconds(lease_s),
         evidence_bits: 30.0,
+        co_owners: Vec::new(),
         reason: "never seen before".into(),
     }
 }

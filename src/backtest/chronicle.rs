@@ -78,7 +78,7 @@ pub(super) struct Chronicle {
 impl Chronicle {
     /// Takes in an event that was scored; `is_true` says whether it belongs to a known attack of its source.
     #[inline]
-    pub(super) fn see(&mut self, event: Event<'_>, identity_bits: f64, is_true: impl FnOnce(&str, &str) -> bool) {
+    pub(super) fn see(&mut self, event: Event<'_>, identity_bits: f64, is_true: impl FnOnce(&str, &Subject) -> bool) {
         self.note_hour(event, identity_bits);
         if !self.standing.is_empty() {
             self.note_met(event, is_true);
@@ -94,11 +94,13 @@ impl Chronicle {
         }
     }
 
-    fn note_met(&mut self, event: Event<'_>, is_true: impl FnOnce(&str, &str) -> bool) {
+    fn note_met(&mut self, event: Event<'_>, is_true: impl FnOnce(&str, &Subject) -> bool) {
         let source = event.source();
         let is_meant = |standing: &&Standing| {
-            let Subject { principal, cluster, instance } = &standing.subject;
-            principal == source.principal()
+            let Subject { principal, cluster, workload, instance } = &standing.subject;
+            // One of several workloads that share a principal is held at its own instances alone.
+            (workload.is_none() || instance.is_some())
+                && principal == source.principal()
                 && cluster.as_deref().unwrap_or_default() == source.cluster()
                 && instance.as_deref().is_none_or(|instance| instance == source.ip())
         };
@@ -109,7 +111,7 @@ impl Chronicle {
             return;
         }
         let met = self.met.entry(standing.identity.clone()).or_default();
-        let is_wrong = !is_true(&standing.identity, source.principal());
+        let is_wrong = !is_true(&standing.identity, &standing.subject);
         let place = Level::BY_BEHAVIOUR.iter().position(|level| *level == standing.level).unwrap_or_default();
         met.calls[place] += 1;
         met.wrongly[place] += u64::from(is_wrong);

@@ -1,13 +1,17 @@
 //! Known attacks, and which of them were found how soon.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use qualm_model::{
     level::Level,
     time::{Span, Timestamp},
 };
-use qualm_scorer::verdict::Verdict;
+use qualm_scorer::{table::Subject, verdict::Verdict};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -95,7 +99,7 @@ impl Labels {
     pub(super) fn enter(&mut self, verdict: &Verdict) {
         let at = verdict.decided;
         let levels = Level::BY_BEHAVIOUR.iter().take_while(|&&level| level <= verdict.level).count();
-        let places: Vec<usize> = self.places(&verdict.identity, &verdict.subject.principal, at).collect();
+        let places: Vec<usize> = self.places(&verdict.identity, &verdict.subject, at).collect();
         for &place in &places {
             for first in &mut self.found[place][..levels] {
                 first.get_or_insert(at);
@@ -106,16 +110,18 @@ impl Labels {
         }
     }
 
-    /// Whether a label of one of these names is about this time.
-    pub(super) fn cover(&self, identity: &str, principal: &str, at: Timestamp) -> bool {
-        self.places(identity, principal, at).next().is_some()
+    /// Whether a label of an identity is about this time.
+    pub(super) fn cover(&self, identity: &str, subject: &Subject, at: Timestamp) -> bool {
+        self.places(identity, subject, at).next().is_some()
     }
 
-    /// The labels of an identity, or of its principal, that are about this time.
-    fn places<'a>(&'a self, identity: &str, principal: &str, at: Timestamp) -> impl Iterator<Item = usize> + use<'a> {
-        let other = (principal != identity).then(|| self.by_identity.get(principal)).flatten();
-        let places = [self.by_identity.get(identity), other].into_iter().flatten().flatten();
-        places.copied().filter(move |&place| {
+    /// The labels that are about this time of an identity, of its principal, or of all who share that.
+    fn places<'a>(&'a self, identity: &str, subject: &Subject, at: Timestamp) -> impl Iterator<Item = usize> + use<'a> {
+        let whole = Subject { workload: None, ..subject.clone() }.identity();
+        let mut names = vec![identity, &subject.principal, &whole];
+        names.dedup();
+        let places = names.into_iter().filter_map(|name| self.by_identity.get(name)).flatten().collect::<BTreeSet<_>>();
+        places.into_iter().copied().filter(move |&place| {
             let label = &self.labels[place];
             at >= label.start && at <= label.end + GRACE
         })

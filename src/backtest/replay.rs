@@ -16,6 +16,7 @@ use qualm_model::{
 use qualm_scorer::{
     notify::DetectionFinding,
     scorer::{Observed, Scorer},
+    table::Subject,
     verdict::Verdict,
 };
 
@@ -92,7 +93,7 @@ impl Replay {
                 self.seen.top.see(event, bits, leading);
                 let labels = self.seen.labels.as_ref();
                 let is_true =
-                    |identity: &str, principal: &str| labels.is_some_and(|of| of.cover(identity, principal, time));
+                    |identity: &str, subject: &Subject| labels.is_some_and(|of| of.cover(identity, subject, time));
                 self.chronicle.see(event, identity_bits, is_true);
             }
             self.chronicle_decisions();
@@ -157,7 +158,7 @@ impl Replay {
     fn chronicle_decisions(&mut self) {
         for verdict in &self.verdicts[self.told..] {
             let labels = self.seen.labels.as_ref();
-            let is_true = labels.map(|of| of.cover(&verdict.identity, &verdict.subject.principal, verdict.decided));
+            let is_true = labels.map(|of| of.cover(&verdict.identity, &verdict.subject, verdict.decided));
             self.chronicle.decide(verdict, is_true);
         }
         self.told = self.verdicts.len();

@@ -22,6 +22,8 @@ pub(super) struct Transition<'a> {
     lease_s: Option<f64>,
     decision: &'a str,
     cause: Cause,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    co_owners: &'a [String],
     reasons: Vec<Ground<'a>>,
 }
 
@@ -56,6 +58,7 @@ impl<'a> Transition<'a> {
             lease_s: verdict.lease.map(|lease| lease.as_seconds()),
             decision: &verdict.decision,
             cause: verdict.cause,
+            co_owners: &verdict.co_owners,
             reasons: verdict.reasons.iter().map(ground).collect(),
         })
     }

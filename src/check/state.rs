@@ -48,6 +48,14 @@ pub(super) fn check(config: &Config, hash: &str, running: bool, found: &mut Find
         Ok((_, Some(loaded))) => {
             let tally = loaded.scorer.tally();
             found.ok("state", format!("the snapshot is sound: {} identities, {} edges", tally.identities, tally.edges));
+            let shared = loaded.scorer.shared_principals();
+            if shared.principals > 0 {
+                found.ok("state", format!(
+                    "{} principals are shared by {} workloads: each is judged on its own, and what is not narrowed to one \
+                     instance is not enforced; a service account of its own for each lets rules be about one",
+                    shared.principals, shared.workloads
+                ));
+            }
             left_out(loaded.scorer, config, found);
         }
     }

@@ -33,6 +33,14 @@ pub(crate) struct PipelineMetrics {
     pub verdict_to_ack: Histogram,
     /// Identities with a state.
     pub identities: IntGauge,
+    /// Principals that several workloads share.
+    pub shared_principals: IntGauge,
+    /// Workloads that are judged on their own because of that.
+    pub shared_workloads: IntGauge,
+    /// Calls of workloads for which there was no room; judged with their principal.
+    pub shared_beyond: IntGauge,
+    /// Addresses and principals forgotten for want of room.
+    pub shared_forgotten: IntGauge,
     /// Edges with a state.
     pub edges: IntGauge,
     /// Bytes of all states.
@@ -102,6 +110,20 @@ impl PipelineMetrics {
                 "From a verdict to its acknowledgement by an enforcement point.",
             )?,
             identities: maker.gauge("qualm_identities", "Identities with a state.")?,
+            shared_principals: maker
+                .gauge("qualm_shared_principals", "Principals that several workloads share, as sa/default.")?,
+            shared_workloads: maker.gauge(
+                "qualm_shared_principals_workloads",
+                "Workloads that are judged on their own because of that.",
+            )?,
+            shared_beyond: maker.gauge(
+                "qualm_shared_principals_beyond",
+                "Calls of workloads for which there was no room: they are judged with their principal.",
+            )?,
+            shared_forgotten: maker.gauge(
+                "qualm_workload_addresses_forgotten",
+                "Addresses of pods, and principals, forgotten for want of room.",
+            )?,
             edges: maker.gauge("qualm_edges", "Edges with a state.")?,
             state_bytes: maker.gauge("qualm_state_bytes", "Bytes of all states.")?,
             state_limit_bytes: maker.gauge("qualm_state_limit_bytes", "Bytes that the states may have.")?,

@@ -11,7 +11,7 @@ use std::{
 use qualm_model::level::Level;
 use qualm_scorer::{
     journal::{Journal, Seq},
-    table::{SharedTable, Subject, TrustEntry, TrustTable},
+    table::{SharedTable, TrustEntry, TrustTable},
     verdict::Verdict,
 };
 use tokio::sync::{mpsc, watch};
@@ -131,8 +131,8 @@ pub(crate) fn is_synced_first(level: Level) -> bool {
 
 /// How the identity is told without the decision: as it was before, or else as a shadow.
 fn without(entry: &TrustEntry, sent: &TrustTable) -> TrustEntry {
-    let identity = |subject: &Subject| (subject.principal.clone(), subject.cluster.clone());
-    let before = sent.entries.iter().find(|before| identity(&before.subject) == identity(&entry.subject));
+    let identity = entry.subject.identity();
+    let before = sent.entries.iter().find(|before| before.subject.identity() == identity);
     before.cloned().unwrap_or_else(|| TrustEntry { enforce: false, ..entry.clone() })
 }
 

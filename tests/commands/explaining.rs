@@ -36,7 +36,12 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         decided: time,
         identity: identity.to_owned(),
         namespace: Some("shop".to_owned()),
-        subject: Subject { principal: identity.to_owned(), cluster: None, instance: Some("10.0.0.7".to_owned()) },
+        subject: Subject {
+            principal: identity.to_owned(),
+            cluster: None,
+            workload: None,
+            instance: Some("10.0.0.7".to_owned()),
+        },
         object: Object::Any,
         level,
         previous,
@@ -55,6 +60,7 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         enforce: true,
         held: None,
         instances: vec!["10.0.0.7".to_owned(), "10.0.0.8".to_owned()],
+        co_owners: Vec::new(),
         reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
     }
 }
@@ -159,4 +165,35 @@ fn explain_says_of_whom_nothing_was_ever_decided_that_it_is_trusted_and_what_is_
     assert_eq!((nobody.code, nobody.out.as_str()), (Some(2), ""), "{nobody:#?}");
     assert!(nobody.err.contains("`crat` is not known: of 1 identity in journal and snapshot"), "{nobody:#?}");
     assert!(nobody.err.contains(CART), "{nobody:#?}");
+}
+
+#[test]
+fn explain_lists_who_shares_a_principal_and_says_that_nothing_is_enforced_on_all_of_them() {
+    let workload = format!("{CART}#report");
+    let shared = |level, previous, instance: Option<&str>| {
+        let mut verdict = verdict(&workload, previous, level, Cause::Evidence);
+        verdict.subject = Subject {
+            principal: CART.to_owned(),
+            cluster: None,
+            workload: Some("report".to_owned()),
+            instance: instance.map(str::to_owned),
+        };
+        verdict.co_owners = vec!["mail".to_owned(), "report".to_owned()];
+        verdict.enforce = instance.is_some();
+        verdict
+    };
+    let place = decided(&[shared(Level::Quarantined, Level::Trusted, None)]);
+    // The workload's name is enough.
+    let told = place.run(&["explain", "report"]);
+    assert_eq!(told.code, Some(0), "{told:#?}");
+    assert!(told.out.starts_with("report under cart (namespace shop) called payments"), "{told:#?}");
+    told.line(&format!("identity   {workload}"));
+    told.line("stands at  quarantined, in shadow only (not enforceable at this scope: it would cut off all");
+    told.line(&format!("principal  {CART}, shared by mail, report"));
+    told.line("give each of those who share the principal a service account of its own");
+    assert!(!told.out.contains("lets it act"), "no reload makes it act: {}", told.out);
+    let place = decided(&[shared(Level::Quarantined, Level::Trusted, Some("10.0.0.7"))]);
+    let told = place.run(&["explain", "report"]);
+    told.line("stands at  quarantined, enforced, until 20");
+    told.line("about      its instance 10.0.0.7 alone");
 }

@@ -210,22 +210,34 @@ impl<'a> Row<'a> {
     fn push_named(&mut self, draft: &EventDraft<'_>, standing: Standing) {
         let by_name = |party: &Party<'_>| party.provenance == Provenance::Name;
         if !by_name(&draft.source) && !by_name(&draft.destination) {
-            self.builder.push(draft);
+            self.push_vouched(draft);
             return;
         }
         let own = own_end(draft.reporter, standing);
         let source = by_name(&draft.source).then(|| name::of_source(draft, &self.origin, own)).flatten();
         let destination = by_name(&draft.destination).then(|| name::of_destination(draft, &self.origin, own)).flatten();
         if source.is_none() && destination.is_none() {
-            self.builder.push(draft);
+            self.push_vouched(draft);
             return;
         }
         let named = |party, name| Party { principal: name, ..party };
-        self.builder.push(&EventDraft {
+        self.push_vouched(&EventDraft {
             source: named(draft.source, source.as_deref().unwrap_or(draft.source.principal)),
             destination: named(draft.destination, destination.as_deref().unwrap_or(draft.destination.principal)),
             ..*draft
         });
+    }
+
+    /// Pushes. In a proxy's words that are no proxy's nobody is at an address: whoever prints such a line could be anywhere.
+    #[inline]
+    fn push_vouched(&mut self, draft: &EventDraft<'_>) {
+        if self.voucher != Voucher::Proxy || witness::is_proxys(&self.origin) {
+            self.builder.push(draft);
+            return;
+        }
+        let nowhere = |party| Party { instance: "", ..party };
+        let (source, destination) = (nowhere(draft.source), nowhere(draft.destination));
+        self.builder.push(&EventDraft { source, destination, ..*draft });
     }
 
     /// Says that one of several entries of the record became no event.

@@ -57,7 +57,41 @@ pub struct SourceBaseline {
     turned: Turned,
 }
 
+/// How often a part of a source calls, counted before the part is known as a source of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct CallRates {
+    rate_1m: Rate<60>,
+    rate_10m: Rate<600>,
+    rate_1h: Rate<3600>,
+}
+
+impl CallRates {
+    /// Counts a call; its exposure begins when the counting did.
+    pub fn learn(&mut self, seen: &Observation) {
+        self.rate_1m.learn_one(seen);
+        self.rate_10m.learn_one(seen);
+        self.rate_1h.learn_one(seen);
+    }
+}
+
 impl SourceBaseline {
+    /// What is usual for a part of this source that calls so often. How many it calls for the first time was not counted
+    /// part by part: hardly any, as whatever it calls is known of it.
+    #[must_use]
+    pub fn part(&self, rates: CallRates) -> Self {
+        let CallRates { rate_1m, rate_10m, rate_1h } = rates;
+        Self {
+            rate_1m,
+            rate_10m,
+            rate_1h,
+            spread_10m: Spread::default(),
+            spread_1h: Spread::default(),
+            remarks: [0.0; 2],
+            turned: Turned::default(),
+            ..self.clone()
+        }
+    }
+
     /// A source that has siblings starts with what is usual among them.
     pub fn inheriting(exposure: Exposure, minute: &SiblingRate) -> Self {
         let Some(rate_1m) = minute.inherit(exposure, Span::MINUTE) else { return Self::default() };

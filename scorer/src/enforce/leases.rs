@@ -57,13 +57,14 @@ mod tests {
     fn table(expires: i64) -> TrustTable {
         let entry = TrustEntry {
             decision: "d1".into(),
-            subject: Subject { principal: "spiffe://m/a".into(), cluster: None, instance: None },
+            subject: Subject { principal: "spiffe://m/a".into(), cluster: None, workload: None, instance: None },
             object: Object::Any,
             level: Level::Quarantined,
             enforce: true,
             decided: Timestamp::from_seconds(0),
             expires: Timestamp::from_seconds(expires),
             evidence_bits: 20.0,
+            co_owners: Vec::new(),
             reason: String::new(),
         };
         TrustTable { version: 1, entries: vec![entry], model_version: String::new() }

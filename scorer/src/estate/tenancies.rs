@@ -82,6 +82,17 @@ enum Holder<'a> {
     Several,
 }
 
+/// The workload at an address, as far as an orchestrator has told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sitting<'a> {
+    /// Nobody was told to have it.
+    Untold,
+    /// One of several, one that has left, or one of another account.
+    Nobody,
+    /// This one, without its namespace.
+    Workload(&'a str),
+}
+
 /// How many addresses are known.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PodAddresses {
@@ -242,6 +253,23 @@ impl Tenancies {
         Some(verified)
     }
 
+    /// Whether nobody has told of any pod.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.stays.is_empty()
+    }
+
+    /// The workload at `place` at a time, where `principal` is that of its account.
+    pub(crate) fn sitting(&self, place: &str, at: Timestamp, principal: &str) -> Sitting<'_> {
+        match self.holder(place, at) {
+            Holder::Untold => Sitting::Untold,
+            Holder::Known(Tenant::Workload { name, account, .. }) if principal.ends_with(&**account) => {
+                Sitting::Workload(name.rsplit_once('.').map_or(name, |(workload, _)| workload))
+            }
+            Holder::Known(_) | Holder::Left(_) | Holder::Several => Sitting::Nobody,
+        }
+    }
+
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
         let stays = self.order.len() * (2 * size_of::<Stay>() + 256);
@@ -264,7 +292,11 @@ impl Scorer {
     /// Takes what an orchestrator says of its pods. What of it was news comes back, for the journal: a pod that is told
     /// of again as it was moves nothing. (That a pod has ended is where entries of its instance can be taken back.)
     pub fn take_tenancies(&mut self, told: Vec<Tenancy>) -> Vec<Tenancy> {
-        told.into_iter().filter(|tenancy| self.tenancies.take(tenancy)).collect()
+        let news: Vec<Tenancy> = told.into_iter().filter(|tenancy| self.tenancies.take(tenancy)).collect();
+        if !news.is_empty() {
+            self.workloads.note_moved();
+        }
+        news
     }
 
     /// The same, of all pods that a cluster has: those it does not have any more ended by `unseen` at the latest.

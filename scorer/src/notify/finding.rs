@@ -38,6 +38,9 @@ pub struct Finding {
     pub effect: Effect,
     /// The decision; the name of the policy at the enforcement points.
     pub decision: String,
+    /// The workloads that share the principal, where several do. What is not narrowed to an instance is a shadow then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub co_owners: Vec<String>,
     /// What the reader may do now, each as an imperative without a full stop: ``run `qualm explain cart` ``.
     pub next: Vec<String>,
 }
@@ -80,6 +83,9 @@ pub struct Identity {
     pub namespace: Option<String>,
     /// Its service.
     pub service: String,
+    /// The workload, where it is one of several that share the principal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<String>,
 }
 
 /// One thing that was odd.
@@ -102,6 +108,11 @@ pub struct Reason {
 }
 
 impl Finding {
+    /// Whether it is a shadow, whatever the mode, because to enforce it would be to cut off others who share the principal.
+    pub(super) fn is_beyond_scope(&self) -> bool {
+        !self.co_owners.is_empty() && self.instances.is_empty()
+    }
+
     /// This state in place of an `older` one that was never told: what is new to the reader stays a beginning.
     pub fn superseding(mut self, older: &Self) -> Self {
         if older.activity == Activity::Create && self.activity == Activity::Update {
@@ -136,7 +147,7 @@ impl Effect {
 }
 
 impl Identity {
-    /// The identity of a principal, its place read from its name.
+    /// The identity of a principal, its place read from its name; no one workload of several that share it.
     pub fn of(principal: &str, cluster: Option<&str>) -> Self {
         let place = Hierarchy::of(principal);
         Self {
@@ -144,6 +155,7 @@ impl Identity {
             cluster: cluster.map(str::to_owned),
             namespace: place.namespace.map(str::to_owned),
             service: place.service.to_owned(),
+            workload: None,
         }
     }
 }

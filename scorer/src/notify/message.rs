@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use qualm_model::{level::Level, time::Timestamp};
 
-use super::finding::{Activity, Effect, Finding, Reason};
+use super::finding::{Activity, Effect, Finding, Identity, Reason};
 
 /// So many reasons are put into words; all are in the record.
 const TOLD: usize = 3;
@@ -15,7 +15,13 @@ const LONGEST_TEXT: usize = 200;
 
 /// The finding in one sentence, without a word that only those who know SPIFFE would understand.
 pub fn message(finding: &Finding) -> String {
-    let parts = [who_did_what(finding), how_unusual(finding.rate_per_day), what_was_done(finding), what_next(finding)];
+    let parts = [
+        who_did_what(finding),
+        how_unusual(finding.rate_per_day),
+        what_was_done(finding),
+        who_shares_it(finding),
+        what_next(finding),
+    ];
     let parts: Vec<_> = parts.into_iter().flatten().collect();
     format!("{}.", parts.join("; "))
 }
@@ -67,6 +73,11 @@ fn who(finding: &Finding) -> String {
             format!("instances {}{more} of ", named.join(", "))
         }
     };
+    // `report under default` where several have the identity `default`.
+    if let Some(workload) = &identity.workload {
+        who.push_str(&plain(workload));
+        who.push_str(" under ");
+    }
     who.push_str(&plain(&identity.service));
     let place: Vec<_> = [("namespace", &identity.namespace), ("cluster", &identity.cluster)]
         .into_iter()
@@ -114,6 +125,9 @@ fn what_was_done(finding: &Finding) -> Option<String> {
         (Effect::Historic, _) => "nothing was done, because this was found in history".to_owned(),
         (_, Level::Trusted) => "nothing is cut".to_owned(),
         (_, Level::Watched) => format!("nothing is cut, it is only watched{until}"),
+        (Effect::Shadow, level) if finding.is_beyond_scope() => {
+            format!("nothing is cut, because it is not enforceable at this scope: it is only noted as {level}{until}")
+        }
         (Effect::Shadow, level) => format!("nothing is cut, because in shadow mode it is only noted as {level}{until}"),
         (Effect::Held, level) => format!(
             "it is not cut off although it would be {level}, because the operator protects it or as many are cut off as \
@@ -136,6 +150,23 @@ fn what_was_done(finding: &Finding) -> Option<String> {
     Some(done)
 }
 
+/// Who else has the identity, where it is not one's own.
+fn who_shares_it(finding: &Finding) -> Option<String> {
+    let (last, before) = finding.co_owners.split_last()?;
+    if finding.activity == Activity::Close {
+        return None;
+    }
+    let mut named: Vec<_> = before.iter().take(NAMED).map(|name| plain(name)).collect();
+    let more = before.len().saturating_sub(NAMED);
+    named.extend((more > 0).then(|| format!("{more} more")));
+    let named = if named.is_empty() { plain(last) } else { format!("{} and {}", named.join(", "), plain(last)) };
+    let then = match finding.instances.is_empty() {
+        true => "no rule could cut off one of them alone",
+        false => "only the instance named is meant",
+    };
+    Some(format!("the identity is shared by {named}, and {then}"))
+}
+
 fn what_next(finding: &Finding) -> Option<String> {
     if !finding.next.is_empty() {
         let next: Vec<_> = finding.next.iter().map(|hint| plain(hint)).collect();
@@ -144,7 +175,15 @@ fn what_next(finding: &Finding) -> Option<String> {
     if finding.activity == Activity::Close {
         return None;
     }
-    Some(format!("run `qualm explain {}` to see the evidence", quoted(&plain(&finding.identity.principal))))
+    Some(format!("run `qualm explain {}` to see the evidence", quoted(&plain(&name_of(&finding.identity)))))
+}
+
+/// What `explain` finds it by.
+fn name_of(identity: &Identity) -> String {
+    match &identity.workload {
+        Some(workload) => crate::workloads::name(&identity.principal, identity.cluster.as_deref(), Some(workload)),
+        None => identity.principal.clone(),
+    }
 }
 
 /// The time of day, with the date where it is another day.
@@ -169,4 +208,38 @@ fn quoted(word: &str) -> String {
 /// Control characters, and those that turn the direction of text.
 fn is_unprintable(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::notify::tests::finding;
+
+    use super::*;
+
+    #[test]
+    fn who_shares_an_identity_is_named_and_that_nothing_is_done_to_all_of_them() {
+        let mut shared = finding();
+        shared.next.clear();
+        shared.identity.workload = Some("report".to_owned());
+        shared.co_owners = ["cart", "mail", "report"].map(str::to_owned).to_vec();
+        shared.effect = Effect::Shadow;
+        let told = message(&shared);
+        assert!(told.starts_with("report under cart (namespace shop) called payments"), "{told}");
+        assert!(told.contains("nothing is cut, because it is not enforceable at this scope"), "{told}");
+        assert!(
+            told.contains("shared by cart, mail and report, and no rule could cut off one of them alone"),
+            "{told}"
+        );
+        assert!(
+            told.ends_with("`qualm explain 'spiffe://mesh.test/ns/shop/sa/cart#report'` to see the evidence."),
+            "{told}"
+        );
+        (shared.instances, shared.effect) = (vec!["10.0.0.7".to_owned()], Effect::Enforced);
+        let told = message(&shared);
+        assert!(told.starts_with("instance 10.0.0.7 of report under cart"), "{told}");
+        assert!(
+            told.contains("told to deny its new calls") && told.contains("only the instance named is meant"),
+            "{told}"
+        );
+    }
 }

@@ -192,6 +192,8 @@ fn unmapped(finding: &Finding) -> Unmapped {
         cluster: finding.identity.cluster.as_deref().map(plain),
         instances: finding.instances.iter().take(TOLD).map(|instance| plain(instance)).collect(),
         instances_count: finding.instances.len(),
+        workload: finding.identity.workload.as_deref().map(plain),
+        co_owners: finding.co_owners.iter().map(|workload| plain(workload)).collect(),
         reasons: told(finding).map(bits).collect(),
         reasons_count: finding.reasons.len(),
         next: finding.next.iter().take(TOLD).map(|hint| plain(hint)).collect(),
@@ -205,7 +207,7 @@ fn told(finding: &Finding) -> impl Iterator<Item = &Reason> {
 /// The calling end; where one instance is meant, that one.
 fn source(finding: &Finding) -> Endpoint {
     let mut endpoint = endpoint(&finding.identity.principal);
-    endpoint.svc_name = plain(&finding.identity.service);
+    endpoint.svc_name = plain(finding.identity.workload.as_ref().unwrap_or(&finding.identity.service));
     if let [instance] = finding.instances.as_slice() {
         endpoint.ip = instance.parse().ok();
         endpoint.instance_uid = endpoint.ip.is_none().then(|| plain(instance));

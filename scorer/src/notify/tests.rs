@@ -58,6 +58,7 @@ pub(super) fn finding() -> Finding {
         lease_until: Some(Timestamp(DECIDED + 60 * MINUTE)),
         effect: Effect::Enforced,
         decision: "d41c07".to_owned(),
+        co_owners: Vec::new(),
         next: vec![
             "run `qualm explain spiffe://mesh.test/ns/shop/sa/cart`".to_owned(),
             "restore it if this change is yours".to_owned(),

@@ -1,7 +1,7 @@
 //! How an event enters a shard: place is made for what is new in it, it is noted that it was seen, and all that it is
 //! judged by is found, each once.
 
-use std::{hash::BuildHasher, net::IpAddr, sync::Arc};
+use std::{borrow::Cow, hash::BuildHasher, net::IpAddr, sync::Arc};
 
 use foldhash::{fast, quality};
 use hashbrown::{HashMap, hash_map::Entry};
@@ -25,6 +25,7 @@ use crate::{
     mesh::{Arrival, Delta, FOREIGN, Mesh, operation_key},
     names::Names,
     scorer::Case,
+    workloads::workload_in,
 };
 
 /// How long an adopted edge, recognised as the service's own change, is excused from being new.
@@ -57,7 +58,8 @@ impl Shard {
         let source = sources.entry(ids.source).or_insert_with(|| {
             bytes += SOURCE_BYTES;
             delta.new_identities += 1;
-            Box::new(new_source((caller, event.source().cluster()), forgotten, mesh, exposure))
+            let name = names.text(ids.source);
+            Box::new(new_source((caller, event.source().cluster(), name), forgotten, mesh, exposure))
         });
         changed.touch_source(ids.source, source);
         let instances = source.instances.len();
@@ -240,19 +242,35 @@ fn address_of(event: Event<'_>) -> Option<IpAddr> {
     event.source().ip().parse().ok()
 }
 
-fn new_source((principal, cluster): (&str, &str), forgotten: &Forgotten, mesh: &Mesh, exposure: Exposure) -> Source {
+/// A source of this name that was not seen before, or was folded away.
+fn new_source(
+    (principal, cluster, name): (&str, &str, &str),
+    forgotten: &Forgotten,
+    mesh: &Mesh,
+    exposure: Exposure,
+) -> Source {
     let namespace = Hierarchy::of(principal).namespace.map(Arc::<str>::from);
     let settled = exposure.now - exposure.birth >= SETTLED;
     let siblings = namespace.as_deref().filter(|_| settled).and_then(|namespace| mesh.siblings(namespace));
-    let mark = (3_u8, principal, cluster);
-    Source {
+    let cluster = Some(cluster).filter(|cluster| !cluster.is_empty());
+    let source = Source {
         principal: Arc::from(principal),
-        cluster: (!cluster.is_empty()).then(|| Arc::from(cluster)),
+        cluster: cluster.map(Arc::from),
+        workload: workload_in(name, principal, cluster).map(Arc::from),
         baseline: siblings.map_or_else(SourceBaseline::default, |rate| SourceBaseline::inheriting(exposure, rate)),
         namespace,
         first: exposure.now,
         last: exposure.now,
-        returned: forgotten.holds(mark),
         ..Source::default()
+    };
+    Source { returned: forgotten.holds(source.mark()), ..source }
+}
+
+impl Source {
+    /// Its key in the filter of forgotten things.
+    pub(super) fn mark(&self) -> (u8, Cow<'_, str>, &str) {
+        let whole = Cow::Borrowed(&*self.principal);
+        let named = self.workload.as_ref().map_or(whole, |_| Cow::Owned(self.identity()));
+        (3, named, self.cluster.as_deref().unwrap_or_default())
     }
 }

@@ -18,7 +18,7 @@ impl Shard {
         let mut freed = 0;
         for &id in ids {
             let Some(source) = self.sources.remove(&id) else { continue };
-            self.forgotten.mark((3_u8, &*source.principal, source.cluster.as_deref().unwrap_or_default()));
+            self.forgotten.mark(source.mark());
             if id < saved {
                 self.changed.gone.push(Gone::Source(id));
             }

@@ -25,7 +25,8 @@ impl Shard {
     pub(crate) fn ask(&self, mesh: &Mesh, case: &Case<'_>, answer: &mut impl FnMut(Question, Deviation)) -> f64 {
         let Ids { source: source_id, destination, .. } = case.ids;
         let source = &self.sources[&source_id];
-        let weight = source.baseline.score(&case.seen, case.first, &mut |question, deviation| {
+        let own = Observation { exposure: source.exposure(case.seen.exposure), ..case.seen };
+        let weight = source.baseline.score(&own, case.first, &mut |question, deviation| {
             if !(question == Question::RareSource && source.returned) {
                 answer(question, deviation);
             }
@@ -133,7 +134,8 @@ impl Place<'_> {
         let (seen, tables) = (&case.seen, mesh.tables());
         let Self { source, edge, operation, link, views, delta, .. } = self;
         let mut minute = SiblingRate::default();
-        source.baseline.turn(seen.exposure, &mut minute, &mut |question, x| delta.sample(question, x));
+        let own = source.exposure(seen.exposure);
+        source.baseline.turn(own, &mut minute, &mut |question, x| delta.sample(question, x));
         if minute.windows > 0.0 {
             let usual = source.baseline.calls_a_minute();
             delta.lap(source.round.add(seen.exposure.now.window(Span::MINUTE), minute.sum, usual));

@@ -8,7 +8,11 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{SETTLED, Source, is_shared, users::Users};
+use super::{
+    SETTLED, Source, is_shared,
+    parting::{Split, Use},
+    users::Users,
+};
 use crate::{
     mesh::{Delta, Mesh},
     scorer::Case,
@@ -43,6 +47,17 @@ impl Operation {
             self.adopted = Some(now);
             self.baseline = OperationBaseline::default();
         }
+    }
+
+    /// The operation as a part of its source has it; `None` where only others are known to use it. What is usual for all
+    /// of them together is not usual for one: that is learned anew, as after a change of the service.
+    pub(super) fn of_part(&self, split: &Split, now: Timestamp) -> Option<Self> {
+        let (users, shared) = self.users.of_part(split)?;
+        let own = Self { users, weight: 0.0, ..self.clone() };
+        Some(match shared {
+            Use::Alone => own,
+            Use::WithOthers => Self { adopted: Some(now), baseline: OperationBaseline::default(), ..own },
+        })
     }
 
     /// Tells the mesh of the calls of the minutes that have ended, and asks how much everybody uses it.

@@ -6,7 +6,11 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{SETTLED, Source, release::SUCCESSION};
+use super::{
+    SETTLED, Source,
+    parting::{Split, Use},
+    release::SUCCESSION,
+};
 
 /// The users of something that a source does.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
@@ -39,6 +43,17 @@ impl Users {
             self.lone = None;
         }
         is_new
+    }
+
+    /// Those of them that a part of the source has, at their places there; `None` where only others are known to use it.
+    pub(super) fn of_part(&self, split: &Split) -> Option<(Self, Use)> {
+        let (own, others) = (self.places & split.own(), self.places & split.others);
+        if own == 0 && others != 0 {
+            return None;
+        }
+        let lone = self.lone.filter(|_| self.places == own);
+        let shared = if others == 0 { Use::Alone } else { Use::WithOthers };
+        Some((Self { places: split.moved(self.places), lone, ..*self }, shared))
     }
 
     pub(super) fn places(&self) -> u64 {

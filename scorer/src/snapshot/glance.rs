@@ -15,7 +15,7 @@ use super::{
     SnapshotError, Whole,
     aside::Aside,
     soundness::{unpanicked, verify},
-    store::{AnyError, EDGES, META, SOURCES, parse, version_of},
+    store::{AnyError, EDGES, META, NAMES, SOURCES, parse, version_of},
 };
 use crate::{config::Budget, mesh::SourceKey, shard::Source};
 
@@ -122,13 +122,14 @@ fn read(backend: Aside, budget: &Budget, is_asked: &impl Fn(&str) -> bool) -> Re
         let standing = whole.standings.iter().find(|(other, standing)| *other == key && !standing.historic);
         standing.map_or(Level::Trusted, |(_, standing)| standing.level)
     };
-    let edges = read.open_table(EDGES)?;
+    let (edges, texts) = (read.open_table(EDGES)?, read.open_table(NAMES)?);
     let (mut names, mut known) = (Vec::new(), Vec::new());
     for entry in read.open_table(SOURCES)?.iter()? {
         let (key, value) = entry?;
         let (shard, id) = key.value();
         let source: Source = parse(value.value())?;
-        let identity = source.identity();
+        // Which workload it is, where several share the principal, is in its name alone.
+        let identity = texts.get((shard, id))?.map_or_else(|| source.identity(), |text| text.value().to_owned());
         if is_asked(&identity) {
             known.push(Known {
                 identity: identity.clone(),

@@ -24,7 +24,7 @@ use crate::{
 };
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
-const NAMES: TableDefinition<'_, (u8, u32), &str> = TableDefinition::new("names");
+pub(super) const NAMES: TableDefinition<'_, (u8, u32), &str> = TableDefinition::new("names");
 pub(super) const SOURCES: TableDefinition<'_, (u8, u32), &[u8]> = TableDefinition::new("sources");
 pub(super) const EDGES: TableDefinition<'_, (u8, u32, u32), &[u8]> = TableDefinition::new("edges");
 const KNOWN: TableDefinition<'_, (u8, &[u8]), &[u8]> = TableDefinition::new("known");
@@ -368,6 +368,9 @@ fn restore(
     if let Some(tenancies) = meta.get("tenancies")? {
         scorer.tenancies = parse(tenancies.value())?;
     }
+    if let Some(workloads) = meta.get("workloads")? {
+        scorer.workloads = parse(workloads.value())?;
+    }
     // Only where it is another one: reading the curves out of turn is itself a change.
     if let Some(budget) = meta.get("budget")?
         && parse::<Budget>(budget.value())? != scorer.config.budget
@@ -407,6 +410,7 @@ fn restore(
         let shard = shards.get_mut(usize::from(index)).ok_or("a shard that does not exist")?;
         shard.restore(rest.delta, rest.touched, rest.unresolved, rest.next_name, mesh);
     }
+    scorer.name_workloads();
     Ok(covered)
 }
 

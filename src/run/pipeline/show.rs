@@ -34,6 +34,8 @@ impl Pipeline {
         metrics.folded.inc_by(tally.folded - std::mem::replace(&mut self.folded, tally.folded));
         metrics.late.inc_by(tally.late - std::mem::replace(&mut self.late, tally.late));
         metrics.unlisted.inc_by(tally.unlisted - std::mem::replace(&mut self.unlisted, tally.unlisted));
+        self.show_shared();
+        let metrics = &self.metrics;
         let backlog = self.inputs.backlog();
         metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
         let mut notes = unreachable(self.inputs.unreachable(), wall);
@@ -84,6 +86,16 @@ impl Pipeline {
             changed
         });
         self.show_coverage(wall);
+    }
+
+    /// Principals that several workloads share.
+    fn show_shared(&self) {
+        let shared = self.state.scorer.shared_principals();
+        let metrics = &self.metrics;
+        metrics.shared_principals.set(i64::try_from(shared.principals).unwrap_or(i64::MAX));
+        metrics.shared_workloads.set(i64::try_from(shared.workloads).unwrap_or(i64::MAX));
+        metrics.shared_beyond.set(i64::try_from(shared.beyond).unwrap_or(i64::MAX));
+        metrics.shared_forgotten.set(i64::try_from(shared.forgotten).unwrap_or(i64::MAX));
     }
 
     /// Takes note of the formats of a batch, and journals and tells of a change.

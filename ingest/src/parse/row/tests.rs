@@ -45,6 +45,14 @@ fn an_application_that_prints_a_proxys_line_names_names_and_is_counted() {
 }
 
 #[test]
+fn an_application_that_prints_a_proxys_line_says_of_no_address_which_pod_is_there() {
+    for (container, pod) in [("istio-proxy", orders().pod), ("", orders().pod), ("orders", "")] {
+        let (batch, _) = read(Format::IstioJson, INBOUND, &Origin { container, ..orders() });
+        assert_eq!(batch.event(0).destination().instance(), pod, "{container}");
+    }
+}
+
+#[test]
 fn an_applications_line_is_not_believed_through_an_envelope_of_its_own() {
     let inner = serde_json::json!({ "log": INBOUND, "kubernetes": { "container_name": "istio-proxy" } }).to_string();
     let outer = serde_json::json!({ "log": inner, "kubernetes": { "container_name": "orders" } }).to_string();

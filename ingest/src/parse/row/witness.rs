@@ -89,7 +89,7 @@ fn is_vouched_for(draft: &EventDraft<'_>, origin: &Origin<'_>, standing: Standin
 }
 
 /// Whether a proxy wrote the line, as far as is known.
-fn is_proxys(origin: &Origin<'_>) -> bool {
+pub(super) fn is_proxys(origin: &Origin<'_>) -> bool {
     origin.container.is_empty() || PROXIES.contains(&origin.container)
 }
 

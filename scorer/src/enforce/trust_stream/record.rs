@@ -24,7 +24,9 @@ pub fn key(subject: &Subject, object: &Object) -> String {
     let (destination, operation) = called(object);
     let mut hash = Sha256::new();
     let optional = [subject.cluster.as_deref(), subject.instance.as_deref()].map(Option::unwrap_or_default);
-    for part in [subject.principal.as_str(), optional[0], optional[1], destination, operation] {
+    let parts = [subject.principal.as_str(), optional[0], optional[1], destination, operation];
+    // Where there is no workload, keys are as they have always been.
+    for part in parts.into_iter().chain(subject.workload.as_deref()) {
         // With its length before it, no part can pass for the end of another.
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
@@ -92,7 +94,8 @@ mod tests {
     use super::*;
 
     fn subject(principal: &str, cluster: Option<&str>, instance: Option<&str>) -> Subject {
-        Subject { principal: principal.into(), cluster: cluster.map(Into::into), instance: instance.map(Into::into) }
+        let (cluster, instance) = (cluster.map(Into::into), instance.map(Into::into));
+        Subject { principal: principal.into(), cluster, workload: None, instance }
     }
 
     #[test]
@@ -103,6 +106,7 @@ mod tests {
             key(&subject("a", Some("b"), None), &Object::Any),
             key(&subject("ab", Some("x"), None), &Object::Any),
             key(&subject("ab", None, Some("x")), &Object::Any),
+            key(&Subject { workload: Some("x".into()), ..subject("ab", None, None) }, &Object::Any),
             key(&subject("ab", None, None), &Object::Destination("x".into())),
             key(&subject("ab", None, None), &Object::Operation("x".into(), "y".into())),
         ] {

@@ -137,7 +137,9 @@ impl Session {
     fn wanted<'a>(&self, table: &'a SharedTable) -> impl Iterator<Item = &'a TrustEntry> + use<'a, '_> {
         table.entries.iter().filter(|entry| {
             let place = Hierarchy::of(&entry.subject.principal);
-            passes(&self.trust_domains, place.trust_domain) && passes(&self.namespaces, place.namespace)
+            let is_wanted =
+                passes(&self.trust_domains, place.trust_domain) && passes(&self.namespaces, place.namespace);
+            is_wanted && entry.is_tellable()
         })
     }
 }

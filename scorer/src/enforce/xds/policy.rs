@@ -70,13 +70,14 @@ struct Leaf {
 
 impl Policies {
     /// Adds what `entry` asks for; `false` where this filter cannot express it: a principal that is no SPIFFE ID,
-    /// an instance that is no address, an object other than everything. Nothing wider is done in its place.
+    /// an instance that is no address, an object other than everything, all instances of one of several workloads that
+    /// share the principal. Nothing wider is done in its place.
     #[must_use]
     pub fn add(&mut self, entry: &TrustEntry) -> bool {
         if entry.level == Level::Trusted {
             return true;
         }
-        if entry.object != Object::Any || !entry.subject.principal.starts_with("spiffe://") {
+        if !entry.is_tellable() || entry.object != Object::Any || !entry.subject.principal.starts_with("spiffe://") {
             return false;
         }
         let address = match entry.subject.instance.as_deref().map(str::parse::<IpAddr>) {
@@ -190,13 +191,19 @@ mod tests {
     fn entry(principal: &str, instance: Option<&str>, level: Level, decision: &str) -> TrustEntry {
         TrustEntry {
             decision: decision.into(),
-            subject: Subject { principal: principal.into(), cluster: None, instance: instance.map(Into::into) },
+            subject: Subject {
+                principal: principal.into(),
+                cluster: None,
+                workload: None,
+                instance: instance.map(Into::into),
+            },
             object: Object::Any,
             level,
             enforce: true,
             decided: Timestamp(0),
             expires: Timestamp(1),
             evidence_bits: 1.0,
+            co_owners: Vec::new(),
             reason: String::new(),
         }
     }
@@ -262,6 +269,21 @@ mod tests {
         assert!(!policies.add(&entry("10.0.0.7", None, Level::Quarantined, "d2")));
         assert!(!policies.add(&entry("spiffe://m/a", Some("cart-7f9c"), Level::Quarantined, "d3")));
         assert_eq!(policies, Policies::default());
+    }
+
+    #[test]
+    fn of_a_principal_that_several_share_nothing_is_denied_or_marked_but_an_instance() {
+        for level in [Level::Watched, Level::Quarantined] {
+            let mut policies = Policies::default();
+            let shared = |entry: TrustEntry| TrustEntry { co_owners: vec!["cart".into(), "report".into()], ..entry };
+            let subject = Subject { workload: Some("cart".into()), ..entry("spiffe://m/a", None, level, "d1").subject };
+            let whole = shared(entry("spiffe://m/a", None, level, "d1"));
+            assert!(!policies.add(&TrustEntry { subject, ..whole.clone() }) && !policies.add(&whole));
+            assert_eq!(policies, Policies::default());
+            assert!(policies.add(&shared(entry("spiffe://m/a", Some("10.0.0.7"), level, "d1"))));
+            let tree = if level == Level::Quarantined { &policies.denied } else { &policies.shadowed };
+            assert_eq!((tree["spiffe://m/a"].whole.clone(), tree["spiffe://m/a"].addresses.len()), (None, 1));
+        }
     }
 
     #[test]

@@ -209,6 +209,10 @@ pub(super) struct Unmapped {
     pub(super) cluster: Option<String>,
     pub(super) instances: Vec<String>,
     pub(super) instances_count: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) workload: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) co_owners: Vec<String>,
     pub(super) reasons: Vec<Bits>,
     pub(super) reasons_count: usize,
     pub(super) next: Vec<String>,
