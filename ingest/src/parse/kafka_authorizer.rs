@@ -17,6 +17,9 @@ const LOGGER: &str = "kafka.authorizer.logger";
 /// log4j's pattern of Kafka ends every line so. A line without it was cut off, unless it names its logger in front.
 const END: &str = " (kafka.authorizer.logger)";
 
+/// Characters of a kind of rule.
+const MOST_RULE: usize = 24;
+
 /// Reads lines of Kafka's authorizer log.
 #[derive(Debug, Default)]
 pub struct KafkaAuthorizer {
@@ -89,8 +92,7 @@ impl<'a> Decision<'a> {
             return Err(Invalid::Syntax);
         }
         let rule = rest.split_once(" based on rule ").map_or("", |(_, rule)| rule);
-        // `MatchingAcl(acl=…)` names the whole rule.
-        let rule = rule.split_once('(').map_or(rule, |(kind, _)| kind);
+        let rule = kind_of(rule);
         Ok(Self { principal, is_allowed, operation, host, resource, rule })
     }
 
@@ -112,6 +114,14 @@ impl<'a> Decision<'a> {
             fold::append_path(name, out);
         }
     }
+}
+
+/// `DefaultDeny`, or `MatchingAcl` of `MatchingAcl(acl=…)`, which names the whole rule; nothing where it is no such word:
+/// what stands in a line that was torn may be anybody's secret.
+fn kind_of(rule: &str) -> &str {
+    let kind = rule.split(['(', ' ']).next().unwrap_or_default();
+    let is_word = kind.len() <= MOST_RULE && kind.bytes().all(|byte| byte.is_ascii_alphabetic());
+    if is_word { kind } else { "" }
 }
 
 /// `[2024-03-13 20:10:17,259] INFO ` as Kafka writes it, or `[INFO] 2022-02-18 02:18:56,766 [thread] …`.
@@ -145,6 +155,15 @@ mod tests {
 
     const NEW: &str = "[2024-03-13 20:10:17,259] INFO Principal = User:cart is Denied operation = CREATE from host = 10.244.0.9 on resource = Topic:LITERAL:orders for request = CreateTopics with resourceRefCount = 1 based on rule DefaultDeny (kafka.authorizer.logger)";
     const OLD: &str = "[2018-01-12 21:13:18,454] INFO Principal = User:CN=client,OU=TEST,C=US is Denied Operation = Create from host = 172.23.0.7 on resource = Topic:orders (kafka.authorizer.logger)";
+
+    #[test]
+    fn of_a_rule_its_kind_is_kept_and_of_a_torn_line_nothing() {
+        let torn = NEW.replace("DefaultDeny", "Defaulthvs.CAESIJ3Nc8Qw1x0vE7kq5mZt9Lr2Yb6UuFh");
+        for (line, kind) in [(NEW, "DefaultDeny"), (OLD, ""), (torn.as_str(), "")] {
+            let batch = parse(line).expect("it is whole");
+            assert_eq!(batch.events().next().map(|event| event.denial_reason()), Some(kind), "{line}");
+        }
+    }
 
     #[test]
     fn both_wordings_say_the_same() {
