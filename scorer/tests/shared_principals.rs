@@ -242,6 +242,9 @@ fn neither_the_batch_size_nor_a_restart_changes_anything() {
     }
 }
 
+/// The name of a pod, by the hour and by which of two it is.
+type Pods = Box<dyn Fn(i64, usize) -> String>;
+
 /// Days in which the pods at two addresses of the principal are these, by the hour.
 fn days_of(pods: impl Fn(i64, usize) -> String) -> Vec<Record> {
     let mut records = days();
@@ -258,7 +261,7 @@ fn days_of(pods: impl Fn(i64, usize) -> String) -> Vec<Record> {
 #[test]
 fn what_is_one_service_stays_one() {
     let job = |hour: i64, place| pods::name(&format!("report-{}", 28_912_345 + hour * 60 + place), 3);
-    let cases: [(&str, Box<dyn Fn(i64, usize) -> String>); 6] = [
+    let cases: [(&str, Pods); 6] = [
         ("replicas of which each is replaced every ten hours", {
             Box::new(|hour, place| pods::name(&format!("cart-7d6c6c777{}", 2 + hour / 10 % 7), 2 + place as i64))
         }),
