@@ -161,12 +161,13 @@ fn nothing_is_ever_enforced_on_the_whole_of_a_shared_principal() {
 fn what_stood_against_all_of_them_when_they_were_parted_is_a_shadow_from_then_on() {
     // They have called side by side in as many hours as it takes at the begin of the 24th.
     let parted = Timestamp(START + 82_000 * Span::SECOND.0);
-    let spree = |i: i64| {
-        let time = parted - Span((1200 - i) * Span::SECOND.0);
-        shared::worse(i as u64, Record { ip: pods::CART_IPS[i as usize % 2], ..shared::cart(i as u64, time) })
+    // A flood of what is usual, from two pods in turns.
+    let flood = |i: i64| {
+        let time = parted - Span((9600 - i) * Span::SECOND.0 / 8);
+        Record { ip: pods::CART_IPS[i as usize % 2], ..shared::cart(i as u64, time) }
     };
     let mut records = days();
-    records.extend((0..1200).map(spree));
+    records.extend((0..9600).map(flood));
     records.sort_by_key(|record| record.time);
     let at = |time: Timestamp| records.partition_point(|record| record.time < time);
     let (before, after) = (at(parted), at(parted + Span(10 * Span::MINUTE.0)));
@@ -241,6 +242,9 @@ fn neither_the_batch_size_nor_a_restart_changes_anything() {
     }
 }
 
+/// The name of a pod, by the hour and by which of two it is.
+type Pods = Box<dyn Fn(i64, usize) -> String>;
+
 /// Days in which the pods at two addresses of the principal are these, by the hour.
 fn days_of(pods: impl Fn(i64, usize) -> String) -> Vec<Record> {
     let mut records = days();
@@ -257,7 +261,7 @@ fn days_of(pods: impl Fn(i64, usize) -> String) -> Vec<Record> {
 #[test]
 fn what_is_one_service_stays_one() {
     let job = |hour: i64, place| pods::name(&format!("report-{}", 28_912_345 + hour * 60 + place), 3);
-    let cases: [(&str, Box<dyn Fn(i64, usize) -> String>); 6] = [
+    let cases: [(&str, Pods); 6] = [
         ("replicas of which each is replaced every ten hours", {
             Box::new(|hour, place| pods::name(&format!("cart-7d6c6c777{}", 2 + hour / 10 % 7), 2 + place as i64))
         }),
