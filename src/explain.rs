@@ -1,6 +1,7 @@
 //! `qualm explain`: where an identity stands and why, from journal and snapshot. It only reads, also while an instance
 //! runs.
 
+mod by_hand;
 mod trusted;
 
 use std::{
@@ -25,17 +26,16 @@ use qualm_scorer::{
     verdict::{Cause, Verdict},
 };
 
+use self::by_hand::ByHand;
 use crate::{
     cli::ExplainArgs,
     clock,
     config::Config,
     finding::{Findings, Setting, in_words},
+    identities::{Chosen, choose, listed, nearest},
     reload::is_running,
     run::checkpoint::Reading,
 };
-
-/// So many names are listed where several or none fit.
-const LISTED: usize = 10;
 
 /// Runs the command.
 ///
@@ -58,6 +58,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let mut names: BTreeSet<&String> = decisions.episodes.keys().collect();
     names.extend(known.into_iter().flat_map(|glance| &glance.known).map(|known| &known.identity));
+    let ordered = decisions.by_hand.identities(part);
+    names.extend(&ordered);
     let names: Vec<&String> = names.into_iter().collect();
     let identity = match choose(part, &names) {
         Chosen::One(identity) => identity,
@@ -71,7 +73,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
             .and_then(|glance| Some((glance, glance.known.iter().find(|known| known.identity == identity)?)))
             .map_or_else(|| Ok(String::new()), |(glance, known)| trusted::told(known, glance))?,
     };
-    io::stdout().write_all(answer.as_bytes())?;
+    let by_hand = decisions.by_hand.told(&identity, clock::system().now())?;
+    io::stdout().write_all((by_hand + &answer).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,11 +91,13 @@ struct Decisions {
     known: BTreeSet<String>,
     /// The latest episode of each whose name fits, from *trusted* up, and down again: by number of record.
     episodes: BTreeMap<String, BTreeMap<Seq, Verdict>>,
+    /// What operators have brought about.
+    by_hand: ByHand,
 }
 
 impl Decisions {
     fn read(journal: &Path, part: &str) -> Result<Self> {
-        let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new() };
+        let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new(), by_hand: ByHand::default() };
         if !journal.is_dir() {
             return Ok(decisions);
         }
@@ -104,8 +109,12 @@ impl Decisions {
             if record.kind == Kind::Decision {
                 decisions.note(record.seq, record.payload().with_context(context)?, part);
             }
+            for verdict in decisions.by_hand.take(&record).with_context(context)? {
+                decisions.note(record.seq, verdict, part);
+            }
             // What was decided in files that are gone.
-            let checkpoint = reading.take(&record).with_context(context)?.unwrap_or_default();
+            let Some(checkpoint) = reading.take(&record).with_context(context)? else { continue };
+            decisions.by_hand.carry(checkpoint.kept);
             let gone = checkpoint.decisions.into_iter().filter(|(seq, _)| *seq < first);
             gone.for_each(|(seq, verdict)| decisions.note(seq, verdict, part));
         }
@@ -113,6 +122,10 @@ impl Decisions {
     }
 
     fn note(&mut self, seq: Seq, verdict: Verdict, part: &str) {
+        if verdict.cause == Cause::Ordered {
+            self.by_hand.note(&verdict);
+            return;
+        }
         if !self.known.contains(&verdict.identity) {
             self.known.insert(verdict.identity.clone());
         }
@@ -124,29 +137,6 @@ impl Decisions {
             episode.clear();
         }
         episode.insert(seq, verdict);
-    }
-}
-
-/// Whom a part of a name means.
-enum Chosen {
-    None,
-    One(String),
-    Several(Vec<String>),
-}
-
-/// The whole name, else the one whose service is called so, else the only one that contains it.
-fn choose(part: &str, names: &[&String]) -> Chosen {
-    let is_whole = |name: &&&String| name.as_str() == part;
-    let is_service = |name: &&&String| Hierarchy::of(name.split('@').next().unwrap_or(name)).service == part;
-    if let Some(name) = names.iter().find(is_whole) {
-        return Chosen::One((**name).clone());
-    }
-    let services: Vec<_> = names.iter().filter(is_service).collect();
-    match (services.as_slice(), names) {
-        ([one], _) => Chosen::One((**one).to_owned()),
-        (_, [one]) => Chosen::One((*one).clone()),
-        (_, []) => Chosen::None,
-        (_, several) => Chosen::Several(several.iter().map(|name| (*name).clone()).collect()),
     }
 }
 
@@ -164,26 +154,11 @@ fn nobody(part: &str, decided: &BTreeSet<String>, glance: Option<&Glance>, direc
         },
         directory.display()
     );
-    let mut nearest: Vec<(f64, &String)> = names
-        .into_iter()
-        .map(|name| {
-            (strsim::jaro_winkler(name, part).max(strsim::jaro_winkler(Hierarchy::of(name).service, part)), name)
-        })
-        .collect();
-    nearest.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    let nearest = nearest(part, names.into_iter());
     if nearest.is_empty() {
         return head;
     }
-    format!("{head}; the nearest:\n{}", listed(nearest.iter().map(|(_, name)| *name).take(3)))
-}
-
-fn listed<'a>(names: impl ExactSizeIterator<Item = &'a String>) -> String {
-    let more = names.len().saturating_sub(LISTED);
-    let mut lines: Vec<String> = names.take(LISTED).map(|name| format!("  {}", plain(name))).collect();
-    if more > 0 {
-        lines.push(format!("  and {more} more"));
-    }
-    lines.join("\n")
+    format!("{head}; the nearest:\n{}", listed(nearest.into_iter()))
 }
 
 /// The whole answer.
@@ -283,6 +258,12 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
             let bits = verdict.evidence_bits;
             writeln!(text, "  {at}  {} -> {}: the lease ended, {bits:.1} bits left", verdict.previous, verdict.level)?;
         }
+        Cause::Lifted => {
+            let (by, why) = verdict.order.as_ref().map_or(("", ""), |of| (of.by.as_str(), of.why.as_str()));
+            writeln!(text, "  {at}  {} -> {}: lifted by {}: {}", verdict.previous, verdict.level, plain(by), plain(why))?;
+        }
+        // An operator's own entries are told apart.
+        Cause::Ordered => {}
         Cause::Evidence => {
             let clock = match verdict.pace {
                 Some(Pace::Fast) => ", on the fast clock",
@@ -311,7 +292,9 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
 
 fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     if last.level == Level::Trusted {
-        return vec!["nothing: the evidence has decayed".to_owned()];
+        let nothing =
+            if last.cause == Cause::Lifted { "nothing: it was lifted" } else { "nothing: the evidence has decayed" };
+        return vec![nothing.to_owned()];
     }
     let mut hints = vec![format!(
         "ask the owner of {} whether a change explains it: a deployment, a job, a person debugging",
@@ -326,6 +309,7 @@ fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     if !last.enforce && last.held.is_none() && last.level > Level::Watched {
         hints.push("it is in shadow; with `mode = \"enforce\"` in [enforce] `qualm reload` lets it act while its evidence stands".to_owned());
     }
+    hints.push(format!("if it is a false alarm: qualm lift {} --reason \"…\"", plain(&last.identity)));
     hints.push("it ends by itself with its lease once the evidence has decayed".to_owned());
     hints
 }

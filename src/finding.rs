@@ -49,9 +49,9 @@ impl Findings {
     }
 
     /// The finding that a verdict asks for; `None` where it only renews a lease, which is no news, and at the end of what
-    /// has no known beginning.
+    /// has no known beginning. What an operator has set is no finding: whoever has set it knows.
     pub(crate) fn tell(&mut self, verdict: &Verdict) -> Option<Finding> {
-        if verdict.cause == Cause::Renewed {
+        if matches!(verdict.cause, Cause::Renewed | Cause::Ordered) {
             return None;
         }
         let known = self.open.remove(&verdict.identity);
@@ -83,6 +83,7 @@ impl Findings {
         let effect = match self.setting {
             Setting::Backtest => Effect::Historic,
             Setting::Live if verdict.historic => Effect::Historic,
+            Setting::Live if verdict.paused => Effect::Shadow,
             Setting::Live if verdict.enforce => Effect::Enforced,
             Setting::Live if verdict.held.is_some() => Effect::Held,
             Setting::Live => Effect::Shadow,
@@ -178,6 +179,8 @@ pub(crate) mod tests {
             held: None,
             instances: Vec::new(),
             reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
+            order: None,
+            paused: false,
         }
     }
 

@@ -26,6 +26,11 @@ impl Names {
         id
     }
 
+    /// The id of `text`, where it has one.
+    pub(crate) fn find(&self, text: &str) -> Option<u32> {
+        self.ids.find(hash(text), |id| self.text(*id) == text).copied()
+    }
+
     /// The text of an id; empty where it was let go.
     pub(crate) fn text(&self, id: u32) -> &str {
         self.texts.get(&id).map_or("", |text| text)

@@ -32,6 +32,31 @@ impl Role {
     }
 }
 
+/// How much a person may do at the operator's interface; each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Authority {
+    /// Ask who stands where and why.
+    Viewer,
+    /// Set levels for a time, and lift them.
+    Operator,
+    /// Pause all enforcement, and end that.
+    Approver,
+    /// Set aside what protects.
+    Admin,
+}
+
+impl Authority {
+    /// The key of its list.
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewers",
+            Self::Operator => "operators",
+            Self::Approver => "approvers",
+            Self::Admin => "admins",
+        }
+    }
+}
+
 /// One SPIFFE ID, or all below a prefix: `spiffe://mesh.test/ns/shop/*`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -79,6 +104,8 @@ pub(crate) struct Roles {
     reporters: Vec<IdPattern>,
     enforcement_points: Vec<IdPattern>,
     subscribers: Vec<IdPattern>,
+    /// Highest first.
+    authorities: [(Authority, Vec<IdPattern>); 4],
 }
 
 impl Roles {
@@ -87,6 +114,12 @@ impl Roles {
             reporters: config.reporters.clone(),
             enforcement_points: config.enforcement_points.clone(),
             subscribers: config.subscribers.clone(),
+            authorities: [
+                (Authority::Admin, config.admins.clone()),
+                (Authority::Approver, config.approvers.clone()),
+                (Authority::Operator, config.operators.clone()),
+                (Authority::Viewer, config.viewers.clone()),
+            ],
         }
     }
 
@@ -101,7 +134,13 @@ impl Roles {
 
     /// Whether `id` may do anything at all; if not, its connection is closed at once.
     pub(super) fn know(&self, id: &SpiffeId) -> bool {
-        Role::ALL.into_iter().any(|role| self.allow(role, id))
+        Role::ALL.into_iter().any(|role| self.allow(role, id)) || self.authority(id).is_some()
+    }
+
+    /// The most that `id` may do at the operator's interface; `None` where it may do nothing there.
+    pub(crate) fn authority(&self, id: &SpiffeId) -> Option<Authority> {
+        let listed = |(_, patterns): &&(Authority, Vec<IdPattern>)| patterns.iter().any(|of| of.matches(id));
+        self.authorities.iter().find(listed).map(|(authority, _)| *authority)
     }
 }
 

@@ -56,6 +56,8 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         held: None,
         instances: vec!["10.0.0.7".to_owned(), "10.0.0.8".to_owned()],
         reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
+        order: None,
+        paused: false,
     }
 }
 
