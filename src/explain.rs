@@ -48,7 +48,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     // A snapshot that cannot be read matters only where the journal does not have the answer.
     let seen = glance(directory, &config.budget, |name| name.contains(part));
     let known = seen.as_ref().ok().and_then(|seen| seen.as_ref());
-    if decisions.known.is_empty() && matches!(seen, Ok(None)) {
+    if decisions.known.is_empty() && decisions.by_hand.is_empty() && matches!(seen, Ok(None)) {
         bail!(
             "nothing is known here yet ({} holds neither decisions nor a snapshot), or `directory` in [state] is \
              another one: name the configuration of the instance with --config, and run this where its relative paths \
@@ -71,7 +71,10 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
         Some(episode) => told(&episode.into_values().collect::<Vec<_>>(), clock::system().now(), running)?,
         None => known
             .and_then(|glance| Some((glance, glance.known.iter().find(|known| known.identity == identity)?)))
-            .map_or_else(|| Ok(String::new()), |(glance, known)| trusted::told(known, glance))?,
+            .map_or_else(
+                || Ok("nothing was ever decided.\n".to_owned()),
+                |(glance, known)| trusted::told(known, glance),
+            )?,
     };
     let by_hand = decisions.by_hand.told(&identity, clock::system().now())?;
     io::stdout().write_all((by_hand + &answer).as_bytes())?;
@@ -260,7 +263,14 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
         }
         Cause::Lifted => {
             let (by, why) = verdict.order.as_ref().map_or(("", ""), |of| (of.by.as_str(), of.why.as_str()));
-            writeln!(text, "  {at}  {} -> {}: lifted by {}: {}", verdict.previous, verdict.level, plain(by), plain(why))?;
+            writeln!(
+                text,
+                "  {at}  {} -> {}: lifted by {}: {}",
+                verdict.previous,
+                verdict.level,
+                plain(by),
+                plain(why)
+            )?;
         }
         // An operator's own entries are told apart.
         Cause::Ordered => {}

@@ -92,6 +92,9 @@ impl Findings {
             (Setting::Backtest, Activity::Create | Activity::Update) => {
                 vec!["look at its lines in trust.jsonl, and with --scores in scores.parquet".to_owned()]
             }
+            (Setting::Live, _) if verdict.cause == Cause::Lifted => {
+                vec!["an operator has lifted it: `qualm explain` says who, and why".to_owned()]
+            }
             _ => Vec::new(),
         };
         Finding {
@@ -213,6 +216,24 @@ pub(crate) mod tests {
         let acts = verdict(2, Level::Quarantined, Level::Quarantined, Cause::Operator);
         let told = findings.tell(&acts).expect("it is news that it acts");
         assert_eq!((told.activity, told.effect, told.reasons.len()), (Activity::Update, Effect::Enforced, 1));
+    }
+
+    #[test]
+    fn what_an_operator_lifts_is_closed_and_what_one_has_set_is_no_finding() {
+        let mut findings = Findings::new(Setting::Live);
+        assert_eq!(findings.tell(&verdict(1, Level::Trusted, Level::Quarantined, Cause::Ordered)), None);
+        findings.tell(&verdict(2, Level::Trusted, Level::Quarantined, Cause::Evidence)).expect("it is new");
+        assert_eq!(findings.tell(&verdict(3, Level::Quarantined, Level::Trusted, Cause::Ordered)), None);
+        let told = findings.tell(&verdict(4, Level::Quarantined, Level::Trusted, Cause::Lifted)).expect("it is news");
+        assert_eq!(told.activity, Activity::Close);
+        assert!(told.next[0].contains("an operator has lifted it"), "{told:?}");
+    }
+
+    #[test]
+    fn while_all_is_paused_a_finding_says_that_it_is_a_shadow() {
+        let mut findings = Findings::new(Setting::Live);
+        let paused = Verdict { paused: true, ..verdict(1, Level::Trusted, Level::Quarantined, Cause::Evidence) };
+        assert_eq!(findings.tell(&paused).map(|finding| finding.effect), Some(Effect::Shadow));
     }
 
     #[test]

@@ -66,9 +66,9 @@ impl std::str::FromStr for Head {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text.split_once(':').and_then(|(number, hash)| {
-            Some(Self(Seq(number.parse().ok()?), Digest::from_hex(hash.as_bytes()).ok()?))
-        });
+        let parsed = text
+            .split_once(':')
+            .and_then(|(number, hash)| Some(Self(Seq(number.parse().ok()?), Digest::from_hex(hash.as_bytes()).ok()?)));
         parsed.ok_or_else(|| "write the number and 64 hex digits, as `qualm journal verify` tells them".to_owned())
     }
 }
@@ -131,7 +131,11 @@ fn verified(args: &VerifyArgs) -> Result<ExitCode> {
         found.records, found.head.seq, found.segments
     )?;
     if found.unwritten > 0 {
-        writeln!(out, "{} records were refused by the disk when they were due; gap records say which", found.unwritten)?;
+        writeln!(
+            out,
+            "{} records were refused by the disk when they were due; gap records say which",
+            found.unwritten
+        )?;
     }
     if let Some(torn) = &found.torn {
         writeln!(
@@ -140,7 +144,11 @@ fn verified(args: &VerifyArgs) -> Result<ExitCode> {
             torn.bytes
         )?;
     }
-    writeln!(out, "head {}:{} (kept elsewhere it shows, with --head, that nothing was cut off)", found.head.seq, found.head.hash)?;
+    writeln!(
+        out,
+        "head {}:{} (kept elsewhere it shows, with --head, that nothing was cut off)",
+        found.head.seq, found.head.hash
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -201,9 +209,9 @@ fn moment(text: &str) -> Result<Timestamp> {
     if let Ok(ago) = length(text) {
         return Ok(clock::system().now() - Span(ago.0));
     }
-    let time: jiff::Timestamp = text
-        .parse()
-        .map_err(|_| anyhow::anyhow!("--since {text}: write a time as 2026-11-23T08:00:00Z, or so long ago as \"2h\""))?;
+    let time: jiff::Timestamp = text.parse().map_err(|_| {
+        anyhow::anyhow!("--since {text}: write a time as 2026-11-23T08:00:00Z, or so long ago as \"2h\"")
+    })?;
     Ok(Timestamp(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)))
 }
 

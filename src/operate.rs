@@ -126,8 +126,7 @@ pub(crate) fn pause(args: &PauseArgs) -> Result<ExitCode> {
 /// # Errors
 /// As [`list`].
 pub(crate) fn resume(args: &ResumeArgs) -> Result<ExitCode> {
-    let request =
-        ResumeRequest { reason: args.reasoned.reason.clone(), idempotency_key: key(&args.reasoned) };
+    let request = ResumeRequest { reason: args.reasoned.reason.clone(), idempotency_key: key(&args.reasoned) };
     let answer = answered(&args.server, async |client| client.resume(request).await)?;
     print(&if args.server.json { tell::json_of_receipt(&answer) } else { tell::receipt(&answer)? })
 }

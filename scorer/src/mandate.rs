@@ -72,7 +72,9 @@ impl Scorer {
             let may_act = by_mode && self.may_stand(&acting, now).is_ok();
             let next = match change {
                 // Who already acts takes no further place of those who may be denied.
-                Change::Restrict => order.enforce && by_mode && !matches!(self.may_stand(&acting, now), Err(Refusal::Protected(_))),
+                Change::Restrict => {
+                    order.enforce && by_mode && !matches!(self.may_stand(&acting, now), Err(Refusal::Protected(_)))
+                }
                 Change::LetAct => order.enforce || may_act,
             };
             if next != order.enforce {

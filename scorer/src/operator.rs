@@ -16,7 +16,10 @@ mod obey;
 pub mod orders;
 
 pub use self::obey::Obeyed;
-use qualm_model::{level::Level, time::{Span, Timestamp}};
+use qualm_model::{
+    level::Level,
+    time::{Span, Timestamp},
+};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -115,16 +118,24 @@ pub enum Refusal {
     #[error("{0}")]
     Invalid(String),
     /// Nobody is called so.
-    #[error("`{0}` is not known: it has made no call that was read, and nothing stands about it; give the full name as `qualm list` or `qualm explain` write it")]
+    #[error(
+        "`{0}` is not known: it has made no call that was read, and nothing stands about it; give the full name as `qualm list` or `qualm explain` write it"
+    )]
     Unknown(String),
     /// It is an address, a probe or somebody outside.
-    #[error("`{0}` carries no trust: addresses outside the mesh and probes have no principal that could be denied; name the workload or credential")]
+    #[error(
+        "`{0}` carries no trust: addresses outside the mesh and probes have no principal that could be denied; name the workload or credential"
+    )]
     CarriesNoTrust(String),
     /// It is protected.
-    #[error("`{0}` is protected by [enforce] `protected` of the configuration; take it out of there, or let an admin say so explicitly (override `protected`)")]
+    #[error(
+        "`{0}` is protected by [enforce] `protected` of the configuration; take it out of there, or let an admin say so explicitly (override `protected`)"
+    )]
     Protected(String),
     /// Too many are denied.
-    #[error("{denied} of at most {most} identities are denied already ([enforce] `max_share`); lift one of them, raise `max_share`, or let an admin say so explicitly (override `max_share`)")]
+    #[error(
+        "{denied} of at most {most} identities are denied already ([enforce] `max_share`); lift one of them, raise `max_share`, or let an admin say so explicitly (override `max_share`)"
+    )]
     BlastRadius {
         /// Identities that are denied.
         denied: usize,
@@ -132,7 +143,9 @@ pub enum Refusal {
         most: usize,
     },
     /// There is nothing to lift.
-    #[error("nothing stands for `{0}`: it is trusted already; to keep it so whatever it does, say for how long (`hold`)")]
+    #[error(
+        "nothing stands for `{0}`: it is trusted already; to keep it so whatever it does, say for how long (`hold`)"
+    )]
     NothingStands(String),
     /// There is no pause.
     #[error("enforcement is not paused; `list` says what is in force")]
@@ -224,7 +237,9 @@ fn reason(text: &str) -> Result<(), Refusal> {
         return invalid("a reason is missing: say in a few words why, it is kept in the journal".to_owned());
     }
     if characters > LONGEST_REASON {
-        return invalid(format!("the reason has {characters} characters, at most {LONGEST_REASON} are kept; shorten it"));
+        return invalid(format!(
+            "the reason has {characters} characters, at most {LONGEST_REASON} are kept; shorten it"
+        ));
     }
     if text.chars().any(char::is_control) {
         return invalid("the reason must stand on one line, without control characters".to_owned());
@@ -244,7 +259,9 @@ fn key(text: &str) -> Result<(), Refusal> {
 
 fn name(text: &str) -> Result<(), Refusal> {
     if text.is_empty() || text.len() > LONGEST_NAME || text.chars().any(char::is_control) {
-        return invalid(format!("an identity has a name of 1 to {LONGEST_NAME} bytes on one line; give it as `list` does"));
+        return invalid(format!(
+            "an identity has a name of 1 to {LONGEST_NAME} bytes on one line; give it as `list` does"
+        ));
     }
     Ok(())
 }
@@ -253,7 +270,10 @@ fn address(text: Option<&str>) -> Result<(), Refusal> {
     let Some(text) = text else { return Ok(()) };
     match text.parse::<std::net::IpAddr>() {
         Ok(address) if address.to_string() == text => Ok(()),
-        _ => invalid("an instance is meant by its IP address, as 10.1.2.3 or fd00::7; `show` lists those of an identity".to_owned()),
+        _ => invalid(
+            "an instance is meant by its IP address, as 10.1.2.3 or fd00::7; `show` lists those of an identity"
+                .to_owned(),
+        ),
     }
 }
 
@@ -261,12 +281,7 @@ fn within(what: &str, span: Span, (least, most): (Span, Span)) -> Result<(), Ref
     if (least..=most).contains(&span) {
         return Ok(());
     }
-    invalid(format!(
-        "{what} must be from {} to {}; this would be {}",
-        length(least),
-        length(most),
-        length(span)
-    ))
+    invalid(format!("{what} must be from {} to {}; this would be {}", length(least), length(most), length(span)))
 }
 
 /// A length of time for people.

@@ -22,10 +22,7 @@ const HALF_AN_HOUR: Span = Span(30 * Span::MINUTE.0);
 
 fn config(mode: Mode, protected: &[&str]) -> ScorerConfig {
     let protected = protected.iter().map(|&pattern| pattern.to_owned()).collect();
-    ScorerConfig {
-        enforce: EnforceConfig { mode, protected, ..EnforceConfig::default() },
-        ..ScorerConfig::default()
-    }
+    ScorerConfig { enforce: EnforceConfig { mode, protected, ..EnforceConfig::default() }, ..ScorerConfig::default() }
 }
 
 /// A scorer, and what an operator says to it at a time of its own.
@@ -73,7 +70,11 @@ impl Desk {
             .map(|i| Call {
                 operation: format!("GET /admin/{}", mixed(i, 3) % 50),
                 bytes: 5_000_000,
-                ..call(from + Span(i as i64 * Span::SECOND.0), ODD, &format!("spiffe://mesh.test/ns/shop/sa/t{}", i % 60))
+                ..call(
+                    from + Span(i as i64 * Span::SECOND.0),
+                    ODD,
+                    &format!("spiffe://mesh.test/ns/shop/sa/t{}", i % 60),
+                )
             })
             .collect();
         self.feed(&calls);
@@ -294,10 +295,9 @@ fn whoever_is_not_known_or_carries_no_trust_is_refused() {
     let nobody = "spiffe://mesh.test/ns/shop/sa/nobody";
     assert_eq!(desk.say(set(nobody, Level::Watched)), Err(Refusal::Unknown(nobody.to_owned())));
     assert_eq!(desk.say(lift(nobody, Some(Span::HOUR))), Err(Refusal::Unknown(nobody.to_owned())));
-    let outside = "203.0.113.9";
+    let outside = "external:203.0.113.0/24";
     desk.feed(&[call(desk.now, outside, CALM)]);
-    let refused = desk.say(set(outside, Level::Quarantined)).expect_err("an address carries no trust");
-    assert!(matches!(refused, Refusal::CarriesNoTrust(_) | Refusal::Unknown(_)), "{refused}");
+    assert_eq!(desk.say(set(outside, Level::Quarantined)), Err(Refusal::CarriesNoTrust(outside.to_owned())));
     assert!(desk.scorer.entries().is_empty());
 }
 
@@ -339,9 +339,11 @@ fn of_two_lines_about_one_subject_the_one_that_acts_is_in_the_table_and_people_s
     let mut desk = Desk::settled(config(Mode::Enforce, &[]));
     desk.say(set(CALM, Level::Throttled)).expect("it is done");
     desk.spree();
-    let subject = desk.scorer.entries().into_iter().find(|entry| entry.subject.principal == ODD).expect("noticed").subject;
+    let subject =
+        desk.scorer.entries().into_iter().find(|entry| entry.subject.principal == ODD).expect("noticed").subject;
     let Ask::Set { identity, level, lease, in_shadow, overrides, .. } = set(ODD, Level::Quarantined) else { return };
-    desk.say(Ask::Set { identity, instance: subject.instance.clone(), level, lease, in_shadow, overrides }).expect("done");
+    desk.say(Ask::Set { identity, instance: subject.instance.clone(), level, lease, in_shadow, overrides })
+        .expect("done");
     assert_eq!(desk.stands(ODD), [(Level::Quarantined, true)]);
     let shown = desk.scorer.show(ODD, desk.now).expect("it is known");
     assert_eq!(shown.lines.len(), 2, "{shown:?}");

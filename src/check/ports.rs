@@ -77,7 +77,8 @@ fn roles(listen: &ListenConfig, found: &mut Findings) {
         );
     } else {
         let [viewers, operators, approvers, admins] = people;
-        let listed = format!("viewers: {viewers}, operators: {operators}, approvers: {approvers}, admins: {admins} listed");
+        let listed =
+            format!("viewers: {viewers}, operators: {operators}, approvers: {approvers}, admins: {admins} listed");
         found.ok("listen", listed);
     }
     for (key, listed, otherwise) in lists {

@@ -72,6 +72,11 @@ impl ByHand {
         }
     }
 
+    /// Whether nothing stands by hand.
+    pub(super) fn is_empty(&self) -> bool {
+        self.orders.is_empty()
+    }
+
     /// Those about whom something stands by hand, whose name contains `part`.
     pub(super) fn identities(&self, part: &str) -> Vec<String> {
         self.orders.keys().map(Subject::identity).filter(|identity| identity.contains(part)).collect()

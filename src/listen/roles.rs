@@ -200,4 +200,25 @@ mod tests {
             assert!(IdPattern::try_from(text.to_owned()).is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn each_authority_includes_those_before_it_and_the_highest_counts() {
+        let list = |text: &str| vec![pattern(text)];
+        let config = ListenConfig {
+            viewers: list("spiffe://mesh.test/ns/soc/*"),
+            operators: list("spiffe://mesh.test/ns/soc/sa/otto"),
+            admins: list("spiffe://mesh.test/ns/soc/sa/ada"),
+            subscribers: list("spiffe://mesh.test/ns/gateway/*"),
+            ..ListenConfig::default()
+        };
+        let roles = Roles::of(&config);
+        let of = |text: &str| roles.authority(&text.parse().unwrap());
+        assert_eq!(of("spiffe://mesh.test/ns/soc/sa/vera"), Some(Authority::Viewer));
+        assert_eq!(of("spiffe://mesh.test/ns/soc/sa/otto"), Some(Authority::Operator));
+        assert_eq!(of("spiffe://mesh.test/ns/soc/sa/ada"), Some(Authority::Admin));
+        assert!(Authority::Admin > Authority::Approver && Authority::Approver > Authority::Operator);
+        assert_eq!(of("spiffe://mesh.test/ns/gateway/sa/api"), None, "another role is no authority");
+        assert!(roles.know(&"spiffe://mesh.test/ns/soc/sa/vera".parse().unwrap()), "a person may connect");
+        assert!(!roles.know(&"spiffe://mesh.test/ns/shop/sa/cart".parse().unwrap()));
+    }
 }

@@ -116,7 +116,8 @@ impl PipelineMetrics {
                 "qualm_trust_entries_held_back_total",
                 "Steps up the ladder that an operator's hold has kept identities from.",
             )?,
-            paused: maker.gauge("qualm_enforcement_paused", "1 while an operator has paused all enforcement, else 0.")?,
+            paused: maker
+                .gauge("qualm_enforcement_paused", "1 while an operator has paused all enforcement, else 0.")?,
             wrong_clocks: maker.gauge(
                 "qualm_reporters_clock_wrong",
                 "Reporters whose clocks seem to be wrong by two seconds or more.",

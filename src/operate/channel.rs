@@ -169,7 +169,10 @@ fn listen(args: &ServerArgs) -> Result<ListenConfig> {
 /// Where an instance with this configuration is reached from this machine.
 fn address(listen: &ListenConfig, args: &ServerArgs) -> Result<SocketAddr> {
     let address = listen.address.with_context(|| {
-        format!("{}: no `address` in [listen], so the instance has no port; name one with --server", args.config.display())
+        format!(
+            "{}: no `address` in [listen], so the instance has no port; name one with --server",
+            args.config.display()
+        )
     })?;
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -216,9 +219,9 @@ fn config(roots: &Path, (cert, key): (&PathBuf, &PathBuf), expected: Option<Spif
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
     let builder = match expected {
-        Some(id) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(SpiffeServer { id, roots: store, provider })),
+        Some(id) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(SpiffeServer { id, roots: store, provider }))
+        }
         None => builder.with_root_certificates(store),
     };
     let mut config = builder

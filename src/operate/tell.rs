@@ -103,7 +103,10 @@ fn in_force(enforcement: Option<&Enforcement>) -> Result<String> {
     let mut text = String::new();
     let Some(enforcement) = enforcement else { return Ok(text) };
     if enforcement.mode() == Mode::Shadow {
-        writeln!(text, "the mode of the configuration is shadow: entries are marked, and deny nothing unless said below")?;
+        writeln!(
+            text,
+            "the mode of the configuration is shadow: entries are marked, and deny nothing unless said below"
+        )?;
     }
     if let Some(pause) = &enforcement.pause {
         let (by, why) = (plain(&pause.by), plain(&pause.reason));

@@ -6,12 +6,10 @@ use std::{
 };
 
 use prometheus::{IntCounterVec, Opts, Registry};
-use qualm_model::{
-    identity::Peer,
-    time::Span,
-};
+use qualm_model::{identity::Peer, time::Span};
 use qualm_proto::operator::v1::{
-    LiftRequest, ListRequest, ListResponse, PauseRequest, Receipt, ResumeRequest, SetRequest, ShowRequest, ShowResponse,
+    LiftRequest, ListRequest, ListResponse, PauseRequest, Receipt, ResumeRequest, SetRequest, ShowRequest,
+    ShowResponse,
     operator_server::{Operator, OperatorServer},
 };
 use qualm_scorer::{
@@ -82,11 +80,8 @@ impl Desk {
             Some(Peer::Verified(id)) => (id.to_string(), self.roles.authority(id)),
             None => return Err(Status::unauthenticated("no verified peer; connect with a client certificate")),
         };
-        let taken = self.allowances.lock().unwrap_or_else(PoisonError::into_inner).take(
-            &who,
-            asked.effort,
-            Instant::now(),
-        );
+        let taken =
+            self.allowances.lock().unwrap_or_else(PoisonError::into_inner).take(&who, asked.effort, Instant::now());
         if let Err(wait) = taken {
             let why = format!("{who} asks too often; wait {:.1} s", wait.as_secs_f64());
             return Err(self.refuse(&who, asked, Status::resource_exhausted(why)));

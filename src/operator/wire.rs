@@ -6,7 +6,8 @@ use qualm_model::{
 };
 use qualm_proto::{
     operator::v1::{
-        Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride, Pause, Peer, Receipt, ShowResponse, Step,
+        Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride, Pause, Peer, Receipt, ShowResponse,
+        Step,
     },
     trust::v1::{Level as WireLevel, Mode as WireMode},
 };
@@ -186,5 +187,8 @@ fn wire_level(level: Level) -> WireLevel {
 
 fn time(time: Timestamp) -> prost_types::Timestamp {
     let nanos = time.0.rem_euclid(Span::SECOND.0);
-    prost_types::Timestamp { seconds: time.0.div_euclid(Span::SECOND.0), nanos: i32::try_from(nanos).unwrap_or_default() }
+    prost_types::Timestamp {
+        seconds: time.0.div_euclid(Span::SECOND.0),
+        nanos: i32::try_from(nanos).unwrap_or_default(),
+    }
 }

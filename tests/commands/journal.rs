@@ -103,8 +103,8 @@ fn records_are_exported_as_json_lines_by_time_and_by_identity() {
         said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
     };
     assert_eq!(export(&[]).len(), RECORDS);
-    let [one] = &export(&["--identity", "sa/s17"])[..] else { panic!("one record") };
-    assert_eq!((&one["seq"], &one["payload"]["n"], &one["kind"]), (&18.into(), &17.into(), &"command".into()));
+    let [one] = &export(&["--identity", "sa/s199"])[..] else { panic!("one record") };
+    assert_eq!((&one["seq"], &one["payload"]["n"], &one["kind"]), (&200.into(), &199.into(), &"command".into()));
     assert_eq!(export(&["--since", "2023-11-14T22:16:30Z"]).len(), 10);
     assert!(export(&["--since", "1h"]).is_empty());
     let wrong = answer(folder.path(), &["journal", "export", "journal", "--since", "lately"]);

@@ -42,9 +42,7 @@ impl Estate {
             lists()
         );
         let mut qualm = Qualm::start(folder.path(), &config, http);
-        qualm.wait_until("has read the calls", || {
-            super::support::qualm::sample(http, "qualm_identities") >= Some(3.0)
-        });
+        qualm.wait_until("has read the calls", || super::support::qualm::sample(http, "qualm_identities") >= Some(3.0));
         Self { authority, qualm, _folder: folder }
     }
 

@@ -1,6 +1,9 @@
 //! Somebody who operates a running Qualm at the command line.
 
-use std::{path::{Path, PathBuf}, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use serde_json::Value;
 

@@ -107,10 +107,7 @@ impl Scorer {
             hold: self.orders.hold(identity).filter(|hold| hold.until > wall).cloned(),
             evidence_bits: source.map_or(0.0, |source| source.shown_bits),
             seen: source.map(|source| (source.first, source.last)),
-            instances: key
-                .zip(source)
-                .map(|(key, source)| self.live_instances(key.0, source, now))
-                .unwrap_or_default(),
+            instances: key.zip(source).map(|(key, source)| self.live_instances(key.0, source, now)).unwrap_or_default(),
             peers,
             peers_left_out,
             is_protected: self.config.enforce.protects(&principal),
@@ -127,9 +124,7 @@ impl Scorer {
                 last: edge.last,
             })
             .collect();
-        peers.sort_by(|a, b| {
-            b.calls_a_day.total_cmp(&a.calls_a_day).then_with(|| a.destination.cmp(&b.destination))
-        });
+        peers.sort_by(|a, b| b.calls_a_day.total_cmp(&a.calls_a_day).then_with(|| a.destination.cmp(&b.destination)));
         let left_out = peers.len().saturating_sub(PEERS);
         peers.truncate(PEERS);
         (peers, left_out)

@@ -40,9 +40,7 @@ impl Scorer {
         of.check()?;
         match &of.ask {
             Ask::Set { .. } => self.set(of, verdicts),
-            Ask::Lift { identity, instance, hold } => {
-                self.lift(of, (identity, instance.as_deref()), *hold, verdicts)
-            }
+            Ask::Lift { identity, instance, hold } => self.lift(of, (identity, instance.as_deref()), *hold, verdicts),
             Ask::Pause { lease } => {
                 let (by, why) = (of.by.clone(), of.why.clone());
                 self.orders.pause = Some(Pause { by, why, since: of.at, until: of.at + *lease });
@@ -115,12 +113,8 @@ impl Scorer {
         }
         let subject = Subject { instance: instance.clone(), ..whole };
         let enforce = self.config.enforce.mode == Mode::Enforce || *in_shadow == InShadow::Acts;
-        let by = Ordered {
-            by: of.by.clone(),
-            why: of.why.clone(),
-            in_shadow: *in_shadow,
-            overrides: overrides.clone(),
-        };
+        let by =
+            Ordered { by: of.by.clone(), why: of.why.clone(), in_shadow: *in_shadow, overrides: overrides.clone() };
         let order = Order {
             decision: decision_id(&subject, *level, of),
             subject,

@@ -31,7 +31,8 @@ pub(super) struct Refusals {
 impl Refusals {
     /// Whether one more may have a record, and how many before it have none.
     fn take(&mut self, now: Instant) -> Option<u64> {
-        let (begin, written) = self.second.filter(|(begin, _)| now - *begin < Duration::from_secs(1)).unwrap_or((now, 0));
+        let (begin, written) =
+            self.second.filter(|(begin, _)| now - *begin < Duration::from_secs(1)).unwrap_or((now, 0));
         if written >= REFUSALS_A_SECOND {
             self.unrecorded += 1;
             return None;
