@@ -367,7 +367,7 @@ mod tests {
         needed.note(append(&journal, Kind::Decision, &rise), &rise);
         let kept = append(&journal, Kind::Decision, &higher);
         needed.note(kept, &higher);
-        for carried in checkpoint::records("hash", &[], &needed, Vec::new()) {
+        for carried in checkpoint::records("hash", &[], &needed, Default::default()) {
             append(&journal, Kind::Checkpoint, &carried);
         }
         journal.release(kept);

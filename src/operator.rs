@@ -74,7 +74,7 @@ pub(crate) struct Portrait {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NotOne {
     #[error("`{part}` is not known: none of {known} identities is called so; the nearest:\n{nearest}")]
-    Nobody { part: String, known: usize, nearest: String },
+    Nobody { part: String, known: u64, nearest: String },
     #[error("`{part}` may be any of these; name one:\n{listed}")]
     Several { part: String, listed: String },
 }

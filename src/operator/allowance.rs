@@ -21,7 +21,7 @@ impl Effort {
     /// Calls at once, and the time after which there may be one more.
     const fn bounds(self) -> (u32, Duration) {
         match self {
-            Self::Look => (200, Duration::from_millis(50)),
+            Self::Look => (100, Duration::from_millis(200)),
             Self::Change => (60, Duration::from_secs(1)),
         }
     }

@@ -1,5 +1,7 @@
 //! Who stands where and why, for people: read from the state as it is, changing nothing.
 
+use std::collections::BTreeSet;
+
 use qualm_model::{
     level::Level,
     time::{Span, Timestamp},
@@ -9,6 +11,7 @@ use super::orders::{Hold, Order};
 use crate::{
     config::Mode,
     scorer::Scorer,
+    shard::Source,
     standing::Standing,
     table::{Subject, TrustEntry},
 };
@@ -81,11 +84,18 @@ impl Scorer {
         self.config.enforce.mode
     }
 
-    /// Names of all identities that call or called, or about which something stands; in no order, some twice.
-    pub fn identities(&self) -> impl Iterator<Item = String> {
-        let sources = self.shards.iter().flat_map(|shard| shard.sources.values()).map(|source| source.identity());
+    /// Names that contain `part` of identities that call or called, or about which something stands, in order; up to
+    /// `most` of each of these, which are the first where `part` is empty.
+    pub fn named(&self, part: &str, most: usize) -> BTreeSet<String> {
+        let sources = self.shards.iter().flat_map(|shard| shard.sources.values());
+        // Most names are looked at without being put together.
+        let is_meant = |source: &&Box<Source>| {
+            source.principal.contains(part) || part.contains('@') && source.identity().contains(part)
+        };
+        let sources = sources.filter(is_meant).map(|source| source.identity()).take(most);
         let standings = self.standings.values().map(|standing| standing.subject.identity());
-        sources.chain(standings).chain(self.orders.iter().map(|order| order.subject.identity()))
+        let beside = standings.chain(self.orders.iter().map(|order| order.subject.identity()));
+        sources.chain(beside.filter(|name| name.contains(part)).take(most)).collect()
     }
 
     /// What is known of one identity; `None` where nobody is called so.

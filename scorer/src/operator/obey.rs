@@ -195,7 +195,9 @@ impl Scorer {
         hold: Option<Span>,
         verdicts: &mut Vec<Verdict>,
     ) -> Result<Obeyed, Refusal> {
-        self.subject_of(identity).ok_or_else(|| Refusal::Unknown(identity.to_owned()))?;
+        if self.subject_of(identity).is_none() && self.orders.hold(identity).is_none() {
+            return Err(Refusal::Unknown(identity.to_owned()));
+        }
         let is_meant = |subject: &Subject| instance.is_none() || subject.instance.as_deref() == instance;
         let orders: Vec<Subject> =
             self.orders.about(identity).map(|order| order.subject.clone()).filter(is_meant).collect();

@@ -17,6 +17,8 @@ use crate::{
 
 /// Entries and holds of operators at once, each.
 const MOST: usize = 1_024;
+/// Entries about one identity, its instances among them.
+const OF_ONE_IDENTITY: usize = 64;
 /// Calls of which it is known that they were answered, and for how long.
 const ANSWERED: (usize, Span) = (4_096, Span::DAY);
 
@@ -173,8 +175,13 @@ impl Orders {
     /// # Errors
     /// The table is full.
     pub(super) fn put(&mut self, order: Order) -> Result<(), Refusal> {
-        if self.set.len() >= MOST && !self.set.contains_key(&order.subject) {
+        let is_new = !self.set.contains_key(&order.subject);
+        if is_new && self.set.len() >= MOST {
             return Err(Refusal::TooMany(MOST));
+        }
+        // All of them are lifted in one record.
+        if is_new && self.about(&order.subject.identity()).count() >= OF_ONE_IDENTITY {
+            return Err(Refusal::TooMany(OF_ONE_IDENTITY));
         }
         self.set.insert(order.subject.clone(), order);
         Ok(())

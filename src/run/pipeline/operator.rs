@@ -1,13 +1,10 @@
 //! What a person asks and decides enters the loop here: as a command that is journalled at the event time of now.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use qualm_scorer::{
     journal::Seq,
-    operator::{Instruction, Refusal, look::Line},
+    operator::{Instruction, LONGEST_NAME, Refusal, look::Line},
     verdict::Verdict,
 };
 
@@ -20,6 +17,8 @@ use crate::{
 
 /// Records of refusals a second; the others are counted in the next one.
 const REFUSALS_A_SECOND: u32 = 5;
+/// Names among which it is looked for who is meant: the loop stands still meanwhile.
+const FITTING: usize = 10_000;
 
 /// How many refusals have records.
 #[derive(Debug, Default)]
@@ -56,7 +55,9 @@ impl Pipeline {
             }
             Call::Do(request, answer) => {
                 let (by, call) = (request.by.clone(), request.ask.name());
-                let identity = request.ask.identity().map(str::to_owned);
+                // One that is longer is refused.
+                let identity =
+                    request.ask.identity().map(|identity| identity.chars().take(LONGEST_NAME).collect::<String>());
                 let done = self.carry_out(*request);
                 if let Err(refusal) = &done {
                     self.journal_refusal((&by, call), identity.as_deref(), &refusal.to_string());
@@ -131,18 +132,33 @@ impl Pipeline {
     }
 
     fn portrait(&self, part: &str) -> Result<Portrait, NotOne> {
-        let names: BTreeSet<String> = self.state.scorer.identities().collect();
-        let fitting: Vec<&String> = names.iter().filter(|name| name.contains(part)).collect();
-        let identity = match choose(part, &fitting) {
-            Chosen::One(identity) => identity,
-            Chosen::Several(several) => {
-                return Err(NotOne::Several { part: part.to_owned(), listed: listed(several.iter()) });
+        let wall = self.setup.clock.now();
+        let shown = match self.state.scorer.show(part, wall) {
+            Some(shown) => shown,
+            None => {
+                let identity = self.one_named(part)?;
+                self.state.scorer.show(&identity, wall).ok_or_else(|| self.nobody(part))?
             }
-            Chosen::None => return Err(nobody(part, &names)),
         };
-        let shown = self.state.scorer.show(&identity, self.setup.clock.now()).ok_or_else(|| nobody(part, &names))?;
-        let decisions = self.state.decisions.of(&identity).iter().map(|(_, verdict)| verdict.clone()).collect();
+        let decisions = self.state.decisions.of(&shown.identity).iter().map(|(_, verdict)| verdict.clone()).collect();
         Ok(Portrait { shown, decisions, in_force: self.in_force() })
+    }
+
+    /// The one whom a part of a name means.
+    fn one_named(&self, part: &str) -> Result<String, NotOne> {
+        let names = self.state.scorer.named(part, FITTING);
+        match choose(part, &names.iter().collect::<Vec<_>>()) {
+            Chosen::One(identity) => Ok(identity),
+            Chosen::Several(several) => Err(NotOne::Several { part: part.to_owned(), listed: listed(several.iter()) }),
+            Chosen::None => Err(self.nobody(part)),
+        }
+    }
+
+    fn nobody(&self, part: &str) -> NotOne {
+        let names = self.state.scorer.named("", FITTING);
+        let nearest = nearest(part, names.iter());
+        let known = self.state.scorer.tally().identities;
+        NotOne::Nobody { part: part.to_owned(), known, nearest: listed(nearest.into_iter()) }
     }
 
     fn journal_refusal(&mut self, (by, call): (&str, &str), identity: Option<&str>, why: &str) {
@@ -150,9 +166,4 @@ impl Pipeline {
         tracing::warn!(by, call, identity, why, "an operator's call is refused");
         self.journal_command(&Command::Refused { by, call, identity, why, unrecorded });
     }
-}
-
-fn nobody(part: &str, names: &BTreeSet<String>) -> NotOne {
-    let nearest = nearest(part, names.iter());
-    NotOne::Nobody { part: part.to_owned(), known: names.len(), nearest: listed(nearest.into_iter()) }
 }
