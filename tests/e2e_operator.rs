@@ -83,7 +83,7 @@ fn what_an_operator_quarantines_is_denied_and_what_is_lifted_passes_again() {
     assert_eq!(mesh.usual(SIBLING, &mut sibling), 200, "one replica, not its sibling");
 
     let by_otto = |what: &str| (what.to_owned(), otto.id.clone());
-    let expected = [("refused set".to_owned(), vera.id.clone()), by_otto("set"), by_otto("lift"), by_otto("set")];
+    let expected = [("refused set".to_owned(), vera.id), by_otto("set"), by_otto("lift"), by_otto("set")];
     assert_eq!(asked(&mesh), expected);
 }
 
@@ -119,7 +119,7 @@ fn a_false_quarantine_is_lifted_held_off_and_a_pause_lets_everybody_pass() {
         calls == 20
     });
     let shown = otto.done(&["show", &caller]);
-    assert_eq!((&shown["entries"], &shown["hold"]["by"]), (&serde_json::json!([]), &Value::String(otto.id.clone())));
+    assert_eq!((&shown["entries"], &shown["hold"]["by"]), (&serde_json::json!([]), &Value::String(otto.id)));
     until_true("the alert is closed", PATIENCE, || {
         let findings = mesh.findings_about(&caller);
         findings.into_values().flatten().any(|finding| finding["activity_name"] == "Close")

@@ -85,7 +85,7 @@ impl Route {
             None => listen.as_ref().and_then(|listen| own_id(listen.certificate.as_deref()?)),
         };
         let config = config(&roots, (cert, key), expected)?;
-        let name = ServerName::try_from(host.clone()).with_context(|| format!("--server {server}: not a host"))?;
+        let name = ServerName::try_from(host).with_context(|| format!("--server {server}: not a host"))?;
         Ok(Self { server, tls: Some(Tls { config: Arc::new(config), name }) })
     }
 

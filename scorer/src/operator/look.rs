@@ -84,12 +84,12 @@ impl Scorer {
         self.config.enforce.mode
     }
 
-    /// Names that contain `part` of identities that call or called, or about which something stands, in order; up to
-    /// `most` of each of these, which are the first where `part` is empty.
+    /// Names that contain `part` of identities that call or called, or about which something stands, in order.
+    /// Of callers and of those who stand `most` each are looked for; where there are more, no matter which.
     pub fn named(&self, part: &str, most: usize) -> BTreeSet<String> {
-        let sources = self.shards.iter().flat_map(|shard| shard.sources.values());
+        let sources = self.shards.iter().flat_map(|shard| shard.sources.values().map(|source| &**source));
         // Most names are looked at without being put together.
-        let is_meant = |source: &&Box<Source>| {
+        let is_meant = |source: &&Source| {
             source.principal.contains(part) || part.contains('@') && source.identity().contains(part)
         };
         let sources = sources.filter(is_meant).map(|source| source.identity()).take(most);
