@@ -342,8 +342,7 @@ fn of_two_lines_about_one_subject_the_one_that_acts_is_in_the_table_and_people_s
     let subject =
         desk.scorer.entries().into_iter().find(|entry| entry.subject.principal == ODD).expect("noticed").subject;
     let Ask::Set { identity, level, lease, in_shadow, overrides, .. } = set(ODD, Level::Quarantined) else { return };
-    desk.say(Ask::Set { identity, instance: subject.instance, level, lease, in_shadow, overrides })
-        .expect("done");
+    desk.say(Ask::Set { identity, instance: subject.instance, level, lease, in_shadow, overrides }).expect("done");
     assert_eq!(desk.stands(ODD), [(Level::Quarantined, true)]);
     let shown = desk.scorer.show(ODD, desk.now).expect("it is known");
     assert_eq!(shown.lines.len(), 2, "{shown:?}");
