@@ -31,7 +31,7 @@ pub(crate) enum JournalCommand {
 /// `qualm journal verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// The journal's directory; otherwise `journal` in the `directory` of [state] of the configuration.
+    /// The journal's directory; otherwise `journal` in the `directory` of section `state` of the configuration.
     directory: Option<PathBuf>,
     /// A record known from elsewhere, as an earlier `verify` told it: `NUMBER:HASH`. It must still be there, which shows
     /// that nothing was cut off the end or written anew.
@@ -45,7 +45,7 @@ pub(crate) struct VerifyArgs {
 /// `qualm journal export`.
 #[derive(Debug, Args)]
 pub(crate) struct ExportArgs {
-    /// The journal's directory; otherwise `journal` in the `directory` of [state] of the configuration.
+    /// The journal's directory; otherwise `journal` in the `directory` of section `state` of the configuration.
     directory: Option<PathBuf>,
     /// Only what was written since then: RFC 3339, as 2026-11-23T08:00:00Z, or so long ago, as "2h".
     #[arg(long, value_name = "TIME")]

@@ -9,13 +9,13 @@ use qualm_scorer::config::Length;
 /// Which instance, and who asks it.
 #[derive(Debug, Args)]
 pub(crate) struct ServerArgs {
-    /// Address of the instance, as `qualm.qualm.svc:9465`; otherwise `address` in [listen] of the configuration.
+    /// Address of the instance, as `qualm.qualm.svc:9465`; otherwise `address` in section `listen` of the configuration.
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) server: Option<String>,
-    /// PEM file with the roots of its certificate; otherwise `client_roots` in [listen].
+    /// PEM file with the roots of its certificate; otherwise `client_roots` in section `listen`.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
-    /// The SPIFFE ID that it must prove; otherwise that of `certificate` in [listen], or its host name.
+    /// The SPIFFE ID that it must prove; otherwise that of `certificate` in section `listen`, or its host name.
     #[arg(long, value_name = "SPIFFE_ID")]
     pub(crate) server_id: Option<String>,
     /// PEM file with your certificate, which says who you are.
