@@ -8,6 +8,8 @@ use qualm_model::level::Level;
 
 use crate::{
     generate::args::GenerateArgs,
+    journal::JournalCommand,
+    operate::args::{LiftArgs, ListArgs, PauseArgs, ResumeArgs, SetArgs, ShowArgs},
     wire::{Namespace, Target},
 };
 
@@ -21,7 +23,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 it failed while running; 2 the command line, the configuration or an \
-input is wrong (the message says which and what to do); 3 `check` found something to mend.\n\nFirst steps: `qualm \
+input is wrong (the message says which and what to do); 3 `check` found something to mend, or `journal verify` a damage.\n\nFirst steps: `qualm \
 demo` shows the main job on this machine alone; `qualm check --config qualm.toml` tells what is wrong with a setup; \
 `qualm backtest LOG --out DIR` shows what would have been flagged.";
 
@@ -49,6 +51,29 @@ pub(crate) enum Command {
     Explain(ExplainArgs),
     /// Tell a running instance to read its configuration again.
     Reload(RunArgs),
+    /// List who stands above trusted in a running instance, by evidence or by an operator, and what is held or paused.
+    List(ListArgs),
+    /// Show one identity of a running instance: where it stands and why, its latest decisions, whom it calls.
+    Show(ShowArgs),
+    /// Deny every new request and connection of an identity, or of one of its instances, for a time.
+    #[command(visible_alias = "block")]
+    Quarantine(SetArgs),
+    /// Limit an identity to what is usual for it, for a time.
+    Restrict(SetArgs),
+    /// Limit an identity's rate, for a time.
+    Throttle(SetArgs),
+    /// Mark an identity's calls in the mesh's own log, for a time.
+    Watch(SetArgs),
+    /// End what stands for an identity, by evidence or by an operator: the way back from a false quarantine.
+    #[command(visible_alias = "unblock")]
+    Lift(LiftArgs),
+    /// Make a shadow of everything at once, for a time: nothing is denied to anybody.
+    Pause(PauseArgs),
+    /// End a pause: what still stands acts again.
+    Resume(ResumeArgs),
+    /// Verify or export the journal of a running or stopped instance.
+    #[command(subcommand)]
+    Journal(JournalCommand),
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,7 @@
 //! `qualm explain`: where an identity stands and why, from journal and snapshot. It only reads, also while an instance
 //! runs.
 
-mod named;
+mod by_hand;
 mod trusted;
 
 use std::{
@@ -22,16 +22,17 @@ use qualm_model::{
 use qualm_scorer::{
     journal::{Kind, Seq, read_from},
     notify::{message, plain},
-    snapshot::glance,
+    snapshot::{Glance, glance},
     verdict::{Cause, Verdict},
 };
 
-use self::named::{Chosen, choose, listed, nobody};
+use self::by_hand::ByHand;
 use crate::{
     cli::ExplainArgs,
     clock,
     config::Config,
     finding::{Findings, Setting, in_words},
+    identities::{Chosen, choose, listed, nearest},
     reload::is_running,
     run::checkpoint::Reading,
 };
@@ -47,7 +48,7 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     // A snapshot that cannot be read matters only where the journal does not have the answer.
     let seen = glance(directory, &config.budget, |name| name.contains(part));
     let known = seen.as_ref().ok().and_then(|seen| seen.as_ref());
-    if decisions.known.is_empty() && matches!(seen, Ok(None)) {
+    if decisions.known.is_empty() && decisions.by_hand.is_empty() && matches!(seen, Ok(None)) {
         bail!(
             "nothing is known here yet ({} holds neither decisions nor a snapshot), or `directory` in [state] is \
              another one: name the configuration of the instance with --config, and run this where its relative paths \
@@ -57,6 +58,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     }
     let mut names: BTreeSet<&String> = decisions.episodes.keys().collect();
     names.extend(known.into_iter().flat_map(|glance| &glance.known).map(|known| &known.identity));
+    let ordered = decisions.by_hand.identities(part);
+    names.extend(&ordered);
     let names: Vec<&String> = names.into_iter().collect();
     let identity = match choose(part, &names) {
         Chosen::One(identity) => identity,
@@ -68,9 +71,13 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
         Some(episode) => told(&episode.into_values().collect::<Vec<_>>(), clock::system().now(), running)?,
         None => known
             .and_then(|glance| Some((glance, glance.known.iter().find(|known| known.identity == identity)?)))
-            .map_or_else(|| Ok(String::new()), |(glance, known)| trusted::told(known, glance))?,
+            .map_or_else(
+                || Ok("nothing was ever decided.\n".to_owned()),
+                |(glance, known)| trusted::told(known, glance),
+            )?,
     };
-    io::stdout().write_all(answer.as_bytes())?;
+    let by_hand = decisions.by_hand.told(&identity, clock::system().now())?;
+    io::stdout().write_all((by_hand + &answer).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -87,11 +94,13 @@ struct Decisions {
     known: BTreeSet<String>,
     /// The latest episode of each whose name fits, from *trusted* up, and down again: by number of record.
     episodes: BTreeMap<String, BTreeMap<Seq, Verdict>>,
+    /// What operators have brought about.
+    by_hand: ByHand,
 }
 
 impl Decisions {
     fn read(journal: &Path, part: &str) -> Result<Self> {
-        let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new() };
+        let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new(), by_hand: ByHand::default() };
         if !journal.is_dir() {
             return Ok(decisions);
         }
@@ -103,8 +112,12 @@ impl Decisions {
             if record.kind == Kind::Decision {
                 decisions.note(record.seq, record.payload().with_context(context)?, part);
             }
+            for verdict in decisions.by_hand.take(&record).with_context(context)? {
+                decisions.note(record.seq, verdict, part);
+            }
             // What was decided in files that are gone.
-            let checkpoint = reading.take(&record).with_context(context)?.unwrap_or_default();
+            let Some(checkpoint) = reading.take(&record).with_context(context)? else { continue };
+            decisions.by_hand.carry(checkpoint.kept);
             let gone = checkpoint.decisions.into_iter().filter(|(seq, _)| *seq < first);
             gone.for_each(|(seq, verdict)| decisions.note(seq, verdict, part));
         }
@@ -112,6 +125,10 @@ impl Decisions {
     }
 
     fn note(&mut self, seq: Seq, verdict: Verdict, part: &str) {
+        if verdict.cause == Cause::Ordered {
+            self.by_hand.note(&verdict);
+            return;
+        }
         if !self.known.contains(&verdict.identity) {
             self.known.insert(verdict.identity.clone());
         }
@@ -124,6 +141,27 @@ impl Decisions {
         }
         episode.insert(seq, verdict);
     }
+}
+
+/// That nobody is called so, and who is called nearly so.
+fn nobody(part: &str, decided: &BTreeSet<String>, glance: Option<&Glance>, directory: &Path) -> String {
+    let mut names: BTreeSet<&String> = decided.iter().collect();
+    names.extend(glance.into_iter().flat_map(|glance| &glance.names));
+    let head = format!(
+        "`{}` is not known: of {} in journal and snapshot of {} none is called so; it has made no call that was read \
+         (the last snapshot may be some seconds old), or it has another name",
+        plain(part),
+        match names.len() {
+            1 => "1 identity".to_owned(),
+            many => format!("{many} identities"),
+        },
+        directory.display()
+    );
+    let nearest = nearest(part, names.into_iter());
+    if nearest.is_empty() {
+        return head;
+    }
+    format!("{head}; the nearest:\n{}", listed(nearest.into_iter()))
 }
 
 /// The whole answer.
@@ -234,6 +272,19 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
             let bits = verdict.evidence_bits;
             writeln!(text, "  {at}  {} -> {}: the lease ended, {bits:.1} bits left", verdict.previous, verdict.level)?;
         }
+        Cause::Lifted => {
+            let (by, why) = verdict.order.as_ref().map_or(("", ""), |of| (of.by.as_str(), of.why.as_str()));
+            writeln!(
+                text,
+                "  {at}  {} -> {}: lifted by {}: {}",
+                verdict.previous,
+                verdict.level,
+                plain(by),
+                plain(why)
+            )?;
+        }
+        // An operator's own entries are told apart.
+        Cause::Ordered => {}
         Cause::Evidence => {
             let clock = match verdict.pace {
                 Some(Pace::Fast) => ", on the fast clock",
@@ -262,7 +313,9 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
 
 fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     if last.level == Level::Trusted {
-        return vec!["nothing: the evidence has decayed".to_owned()];
+        let nothing =
+            if last.cause == Cause::Lifted { "nothing: it was lifted" } else { "nothing: the evidence has decayed" };
+        return vec![nothing.to_owned()];
     }
     let mut hints = vec![format!(
         "ask the owner of {} whether a change explains it: a deployment, a job, a person debugging",
@@ -283,6 +336,7 @@ fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     if !last.enforce && last.held.is_none() && !last.is_beyond_scope() && last.level > Level::Watched {
         hints.push("it is in shadow; with `mode = \"enforce\"` in [enforce] `qualm reload` lets it act while its evidence stands".to_owned());
     }
+    hints.push(format!("if it is a false alarm: qualm lift {} --reason \"…\"", plain(&last.identity)));
     hints.push("it ends by itself with its lease once the evidence has decayed".to_owned());
     hints
 }
@@ -330,7 +384,7 @@ mod tests {
         needed.note(append(&journal, Kind::Decision, &rise), &rise);
         let kept = append(&journal, Kind::Decision, &higher);
         needed.note(kept, &higher);
-        for carried in checkpoint::records("hash", &[], &needed, Vec::new()) {
+        for carried in checkpoint::records("hash", &[], &needed, Default::default()) {
             append(&journal, Kind::Checkpoint, &carried);
         }
         journal.release(kept);

@@ -49,9 +49,9 @@ impl Findings {
     }
 
     /// The finding that a verdict asks for; `None` where it only renews a lease, which is no news, and at the end of what
-    /// has no known beginning.
+    /// has no known beginning. What an operator has set is no finding: whoever has set it knows.
     pub(crate) fn tell(&mut self, verdict: &Verdict) -> Option<Finding> {
-        if verdict.cause == Cause::Renewed {
+        if matches!(verdict.cause, Cause::Renewed | Cause::Ordered) {
             return None;
         }
         let known = self.open.remove(&verdict.identity);
@@ -83,6 +83,7 @@ impl Findings {
         let effect = match self.setting {
             Setting::Backtest => Effect::Historic,
             Setting::Live if verdict.historic => Effect::Historic,
+            Setting::Live if verdict.paused => Effect::Shadow,
             Setting::Live if verdict.enforce => Effect::Enforced,
             Setting::Live if verdict.held.is_some() => Effect::Held,
             Setting::Live => Effect::Shadow,
@@ -90,6 +91,9 @@ impl Findings {
         let next = match (self.setting, activity) {
             (Setting::Backtest, Activity::Create | Activity::Update) => {
                 vec!["look at its lines in trust.jsonl, and with --scores in scores.parquet".to_owned()]
+            }
+            (Setting::Live, _) if verdict.cause == Cause::Lifted => {
+                vec!["an operator has lifted it: `qualm explain` says who, and why".to_owned()]
             }
             _ => Vec::new(),
         };
@@ -183,6 +187,8 @@ pub(crate) mod tests {
             instances: Vec::new(),
             co_owners: Vec::new(),
             reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
+            order: None,
+            paused: false,
         }
     }
 
@@ -215,6 +221,24 @@ pub(crate) mod tests {
         let acts = verdict(2, Level::Quarantined, Level::Quarantined, Cause::Operator);
         let told = findings.tell(&acts).expect("it is news that it acts");
         assert_eq!((told.activity, told.effect, told.reasons.len()), (Activity::Update, Effect::Enforced, 1));
+    }
+
+    #[test]
+    fn what_an_operator_lifts_is_closed_and_what_one_has_set_is_no_finding() {
+        let mut findings = Findings::new(Setting::Live);
+        assert_eq!(findings.tell(&verdict(1, Level::Trusted, Level::Quarantined, Cause::Ordered)), None);
+        findings.tell(&verdict(2, Level::Trusted, Level::Quarantined, Cause::Evidence)).expect("it is new");
+        assert_eq!(findings.tell(&verdict(3, Level::Quarantined, Level::Trusted, Cause::Ordered)), None);
+        let told = findings.tell(&verdict(4, Level::Quarantined, Level::Trusted, Cause::Lifted)).expect("it is news");
+        assert_eq!(told.activity, Activity::Close);
+        assert!(told.next[0].contains("an operator has lifted it"), "{told:?}");
+    }
+
+    #[test]
+    fn while_all_is_paused_a_finding_says_that_it_is_a_shadow() {
+        let mut findings = Findings::new(Setting::Live);
+        let paused = Verdict { paused: true, ..verdict(1, Level::Trusted, Level::Quarantined, Cause::Evidence) };
+        assert_eq!(findings.tell(&paused).map(|finding| finding.effect), Some(Effect::Shadow));
     }
 
     #[test]

@@ -64,6 +64,14 @@ pub(crate) struct ListenConfig {
     pub enforcement_points: Vec<IdPattern>,
     /// Who may subscribe to the trust stream.
     pub subscribers: Vec<IdPattern>,
+    /// Who may ask who stands where.
+    pub viewers: Vec<IdPattern>,
+    /// Who may also set levels and lift them.
+    pub operators: Vec<IdPattern>,
+    /// Who may also pause all enforcement.
+    pub approvers: Vec<IdPattern>,
+    /// Who may also set aside what protects: the list of the protected, and the cap on how many are denied.
+    pub admins: Vec<IdPattern>,
     /// Connections at once, of all peers.
     pub connections: usize,
     /// Connections at once of one SPIFFE ID.
@@ -86,6 +94,10 @@ impl Default for ListenConfig {
             collectors: Vec::new(),
             enforcement_points: Vec::new(),
             subscribers: Vec::new(),
+            viewers: Vec::new(),
+            operators: Vec::new(),
+            approvers: Vec::new(),
+            admins: Vec::new(),
             connections: 16_384,
             connections_per_peer: 1_024,
             streams_per_connection: 64,
@@ -206,6 +218,11 @@ impl Listener {
     /// The gate that a service of this role stands behind.
     pub(crate) fn gate(&self, role: Role) -> Gate {
         Gate::new(role, Arc::clone(&self.roles))
+    }
+
+    /// Who is listed for what.
+    pub(crate) fn roles(&self) -> Arc<Roles> {
+        Arc::clone(&self.roles)
     }
 
     /// Whether an identity may report calls of others.

@@ -10,9 +10,13 @@ mod explain;
 mod finding;
 mod formats;
 mod generate;
+mod identities;
+mod journal;
 mod listen;
 mod look;
 mod observability;
+mod operate;
+mod operator;
 mod reload;
 mod run;
 mod wire;
@@ -20,6 +24,7 @@ mod wire;
 use std::process::ExitCode;
 
 use clap::Parser;
+use qualm_model::level::Level;
 
 use crate::cli::{Cli, Command};
 
@@ -42,9 +47,20 @@ fn main() -> ExitCode {
         Command::Explain(args) => explain::run(&args),
         Command::Reload(args) => reload::run(&args),
         Command::Wire(args) => wire::run(&args),
+        Command::List(args) => operate::list(&args),
+        Command::Show(args) => operate::show(&args),
+        Command::Quarantine(args) => operate::set(&args, Level::Quarantined),
+        Command::Restrict(args) => operate::set(&args, Level::Restricted),
+        Command::Throttle(args) => operate::set(&args, Level::Throttled),
+        Command::Watch(args) => operate::set(&args, Level::Watched),
+        Command::Lift(args) => operate::lift(&args),
+        Command::Pause(args) => operate::pause(&args),
+        Command::Resume(args) => operate::resume(&args),
+        Command::Journal(command) => journal::run(&command),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("qualm: {error:#}");
-        ExitCode::from(if error.is::<run::WhileRunning>() { FAILED } else { WRONG_INPUT })
+        let failed = error.is::<run::WhileRunning>() || error.is::<operate::NotAnswered>();
+        ExitCode::from(if failed { FAILED } else { WRONG_INPUT })
     })
 }

@@ -46,6 +46,7 @@ use qualm_scorer::{
         trust_stream::{TrustStream, record::Coverage},
         xds::Xds,
     },
+    journal::Journal,
     table::{EnforcementReport, SharedTable},
     verdict::Verdict,
 };
@@ -69,10 +70,13 @@ use crate::{
         roles::{Gate, Role},
     },
     observability::{Observability, Readiness, metrics::PipelineMetrics},
+    operator::{Call, Desk},
 };
 
 /// Reports of enforcement points waiting for the loop.
 const REPORTS: usize = 4096;
+/// Calls of operators waiting for the loop.
+const CALLS: usize = 64;
 
 /// What is told to whoever started the pipeline: the demo and tests.
 #[derive(Debug)]
@@ -163,6 +167,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     // Who connects in the first moment is told what stands already: an empty table would lift every denial.
     let (table, tables) = watch::channel::<SharedTable>(state.table(state.last_seq, &setup.hash).into());
     let (reports, report) = mpsc::channel(REPORTS);
+    let (caller, calls) = mpsc::channel(CALLS);
     let (coverage, covered) = watch::channel(Coverage::default());
     let edge = Edge {
         registry: &registry,
@@ -170,19 +175,22 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         oldest: config.history.oldest.0,
         tables,
         reports,
+        caller,
+        journal: state.journal.clone(),
         coverage: covered,
         stopped: stopped.clone(),
     };
     if let Some(listener) = listener {
         let (address, telemetry) = edge.open(listener, inputs.next_index()).await?;
-        tracing::info!(%address, "gRPC: ALS, OTLP, xDS, trust stream");
+        tracing::info!(%address, "gRPC: ALS, OTLP, xDS, trust stream, operator");
         inputs.add(telemetry, "listen");
         if let Some(notices) = &setup.notices {
             let _ = notices.send(Notice::Listening(address));
         }
     }
     let publisher = Publisher::start(table, state.journal.clone());
-    let wires = Wires { inputs, pods, report, publisher, coverage, readiness, metrics, registry: &registry, stopped };
+    let wires =
+        Wires { inputs, pods, report, calls, publisher, coverage, readiness, metrics, registry: &registry, stopped };
     Pipeline::new(setup, state, wires)?.run().await.map_err(|error| match error.is::<NothingUnderstood>() {
         // It is the input that is wrong.
         true => error,
@@ -197,6 +205,8 @@ struct Edge<'a> {
     oldest: Span,
     tables: watch::Receiver<SharedTable>,
     reports: mpsc::Sender<EnforcementReport>,
+    caller: mpsc::Sender<Call>,
+    journal: Journal,
     coverage: watch::Receiver<Coverage>,
     stopped: watch::Receiver<bool>,
 }
@@ -215,13 +225,16 @@ impl Edge<'_> {
             TelemetryMetrics::register(self.registry)?,
         );
         let gate = |role| -> Gate { listener.gate(role) };
+        let operator = Desk::new(listener.roles(), self.caller, self.journal, self.registry)?;
         let mut routes = Routes::builder();
         routes
             .add_service(InterceptedService::new(als, gate(Role::Reporter)))
             .add_service(InterceptedService::new(otlp, gate(Role::Reporter)))
             .add_service(InterceptedService::new(xds.extension_config(), gate(Role::EnforcementPoint)))
             .add_service(InterceptedService::new(xds.aggregated(), gate(Role::EnforcementPoint)))
-            .add_service(InterceptedService::new(stream.service(), gate(Role::Subscriber)));
+            .add_service(InterceptedService::new(stream.service(), gate(Role::Subscriber)))
+            // It knows by itself who may do what, since refusals are journalled.
+            .add_service(operator.service());
         let listen_metrics = ListenMetrics::register(self.registry)?;
         let bound = listener.bind().await?;
         let address = bound.address();

@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`trust::v1`]: the trust stream, from `proto/qualm/trust/v1/trust.proto`
+//! - [`operator::v1`]: what a person asks and decides, from `proto/qualm/operator/v1/operator.proto`
 //!
 //! The code under `src/generated` is checked in, so that a build needs no protoc and no build script. After a change
 //! of a `.proto`, `QUALM_REGENERATE=1 cargo test --release -p qualm-proto` writes it anew; without the variable the
@@ -16,5 +17,15 @@ pub mod trust {
     #[allow(clippy::all, clippy::pedantic)]
     pub mod v1 {
         include!("generated/qualm.trust.v1.rs");
+    }
+}
+
+/// What a person asks and decides.
+pub mod operator {
+    /// Version 1: fields are added, never renumbered or re-used.
+    #[allow(missing_docs, unreachable_pub, unused_qualifications)]
+    #[allow(clippy::all, clippy::pedantic)]
+    pub mod v1 {
+        include!("generated/qualm.operator.v1.rs");
     }
 }

@@ -7,7 +7,8 @@ use std::{fs, path::Path};
 fn generated_code_is_current() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let fresh = tempfile::tempdir().unwrap();
-    let files = protox::compile(["qualm/trust/v1/trust.proto"], [root.join("proto")]).unwrap();
+    let sources = ["qualm/trust/v1/trust.proto", "qualm/operator/v1/operator.proto"];
+    let files = protox::compile(sources, [root.join("proto")]).unwrap();
     tonic_prost_build::configure().out_dir(fresh.path()).compile_fds(files).unwrap();
     for entry in fs::read_dir(fresh.path()).unwrap() {
         let entry = entry.unwrap();

@@ -1,7 +1,10 @@
 //! Holds the wire to what earlier releases said.
 
 use prost::Message;
-use qualm_proto::trust::v1::{ConfidenceLevel, Coverage, Level, Mode, Object, Scope, SubjectKind, TrustUpdate};
+use qualm_proto::{
+    operator::v1::{LiftRequest, Override, PauseRequest, SetRequest},
+    trust::v1::{ConfidenceLevel, Coverage, Level, Mode, Object, Scope, SubjectKind, TrustUpdate},
+};
 
 /// The bytes of version 0.1.0, written down once: a later release must read them to the same record.
 const GOLDEN: &str = "082a10011a700a02613110011a197370696666653a2f2f6d2e746573742f6e732f732f73612f63220263312a08 \
@@ -10,8 +13,7 @@ const GOLDEN: &str = "082a10011a700a02613110011a197370696666653a2f2f6d2e74657374
 
 #[test]
 fn what_release_0_1_0_said_is_still_understood() {
-    let hex: String = GOLDEN.chars().filter(|c| !c.is_whitespace()).collect();
-    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
+    let bytes = hex(GOLDEN);
     assert_eq!(TrustUpdate::decode(bytes.as_slice()).unwrap(), golden());
     assert_eq!(golden().encode_to_vec(), bytes);
 }
@@ -37,4 +39,36 @@ fn golden() -> TrustUpdate {
         model_version: "m1".into(),
     };
     TrustUpdate { version: 42, full: true, upserts: vec![record], removals: vec!["a2".into()] }
+}
+
+/// What an operator of version 0.1.0 says must go on to mean the same.
+#[test]
+fn what_an_operator_of_release_0_1_0_asked_for_is_still_understood() {
+    let seconds = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let set = SetRequest {
+        identity: "a".into(),
+        instance: "b".into(),
+        level: Level::Quarantined.into(),
+        lease: seconds(10),
+        reason: "c".into(),
+        idempotency_key: "d".into(),
+        act_in_shadow_mode: true,
+        overrides: vec![Override::Protected.into(), Override::MaxShare.into()],
+    };
+    assert_eq!(set.encode_to_vec(), hex("0a0161 120162 1805 2202080a 2a0163 320164 3801 42020102"));
+    let lift = LiftRequest {
+        identity: "a".into(),
+        instance: "b".into(),
+        reason: "c".into(),
+        idempotency_key: "d".into(),
+        hold: seconds(1),
+    };
+    assert_eq!(lift.encode_to_vec(), hex("0a0161 120162 1a0163 220164 2a020801"));
+    let pause = PauseRequest { lease: seconds(10), reason: "c".into(), idempotency_key: "d".into() };
+    assert_eq!(pause.encode_to_vec(), hex("0a02080a 120163 1a0164"));
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).unwrap()).collect()
 }

@@ -1,5 +1,7 @@
 //! What did not happen: who should have called and did not, and which calls only one of two proxies told of.
 
+use std::collections::BTreeSet;
+
 use qualm_model::{
     detector::{Deviation, Question},
     event::Reporter,
@@ -44,6 +46,12 @@ impl Scorer {
         }
         let exposure = Exposure { birth, now: end, tide: 1.0 };
         let mut asked = Vec::new();
+        let ordered: BTreeSet<String> = self
+            .orders
+            .iter()
+            .filter(|order| order.level >= Level::Throttled)
+            .map(|order| order.subject.identity())
+            .collect();
         for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
             for (&id, source) in sources {
                 let own = source.exposure(exposure);
@@ -56,7 +64,8 @@ impl Scorer {
                     continue;
                 }
                 // Whoever is held is silent because of us.
-                if self.standings.get(&(shard, id)).is_none_or(|standing| standing.level < Level::Throttled) {
+                let is_free = self.standings.get(&(shard, id)).is_none_or(|of| of.level < Level::Throttled);
+                if is_free && !ordered.contains(self.identity_of((shard, id))) {
                     asked.push(((shard, id), deviation));
                 }
             }
@@ -137,6 +146,7 @@ impl Scorer {
         let Some(reading) = told else { return };
         let Some(reached) = reached(&self.mesh, reading, most, 1.0) else { return };
         if !self.standings.is_news(&key, reached.level, || self.is_historic(at, wall))
+            || self.is_held_back(key, reached.level, at, wall)
             || self.is_unlisted(key, reached.level, at)
         {
             return;

@@ -14,6 +14,7 @@ use qualm_model::{
 use crate::{
     config::{Mode, ScorerConfig},
     mesh::{Delta, Mesh, SourceKey},
+    operator::orders::Order,
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
     standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
@@ -126,11 +127,12 @@ impl Scorer {
         reached: Reached,
         wall: Timestamp,
     ) -> Option<Verdict> {
-        if self.is_unlisted((case.ids.shard, case.ids.source), reached.level, case.seen.exposure.now) {
+        let (key, now) = ((case.ids.shard, case.ids.source), case.seen.exposure.now);
+        if self.is_held_back(key, reached.level, now, wall) || self.is_unlisted(key, reached.level, now) {
             return None;
         }
         let reasons = self.reasons(case, values);
-        self.enter((case.ids.shard, case.ids.source), case.seen.exposure.now, wall, reached, reasons)
+        self.enter(key, now, wall, reached, reasons)
     }
 
     /// The highest level that this event may lead to, by where it comes from.
@@ -221,6 +223,8 @@ impl Scorer {
             instances: self.live_instances(key.0, source, now),
             co_owners: self.co_owners(&subject),
             reasons,
+            order: None,
+            paused: self.orders.is_paused(),
             subject,
         };
         let standing = Standing::after(&verdict, ordinal)?;
@@ -266,9 +270,13 @@ impl Scorer {
         if self.config.enforce.protects(&source.principal) {
             return Some("protected by the operator".to_owned());
         }
-        let denied = self.standings.values().filter(|standing| standing.denies()).count();
-        let most = ((self.vouched_for(now) as f64 * self.config.enforce.max_share) as usize).max(1);
+        let (denied, most) = (self.denied().len(), self.most_denied(now));
         (denied >= most).then(|| format!("blast radius: {denied} of at most {most} identities are denied already"))
+    }
+
+    /// How many identities may be denied at once.
+    pub(crate) fn most_denied(&self, now: Timestamp) -> usize {
+        ((self.vouched_for(now) as f64 * self.config.enforce.max_share) as usize).max(1)
     }
 
     /// Identities of the last day that a certificate or the operator vouches for: those that can be denied. Names and
@@ -283,6 +291,7 @@ impl Scorer {
         for key in self.standings.ended(wall, Historic::No) {
             verdicts.extend(self.end_lease(key, wall));
         }
+        self.end_orders(wall, verdicts);
     }
 
     /// Ends in event time what was decided on history.
@@ -338,6 +347,8 @@ impl Scorer {
             instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
             co_owners: self.co_owners(&standing.subject),
             reasons: Vec::new(),
+            order: None,
+            paused: self.orders.is_paused(),
         };
         if let Some(lease) = lease {
             standing.level = level;
@@ -365,6 +376,10 @@ impl Scorer {
     /// Takes over a verdict of the journal that is younger than the snapshot: after a crash the journal, not
     /// re-derivation, is the truth for decisions already made.
     pub fn take_over(&mut self, verdict: &Verdict) {
+        if verdict.cause == Cause::Ordered {
+            self.orders.take_over(verdict);
+            return;
+        }
         let shard = shard_of(&verdict.identity);
         let key = (shard, self.shards[usize::from(shard)].names.id(&verdict.identity));
         let source = self.shards[usize::from(shard)].source_to_change(key.1);
@@ -377,11 +392,18 @@ impl Scorer {
         };
     }
 
-    /// Every line of the trust table that stands now, ordered by subject.
+    /// Every line of the trust table that stands now, ordered by subject. Where evidence and an operator have a line each
+    /// for one subject, the one that acts, and of two the higher, is in the table. While all is paused nothing acts.
     pub fn entries(&self) -> Vec<TrustEntry> {
         let mut entries: Vec<_> = self.standings.values().filter_map(Standing::entry).collect();
         entries.iter_mut().for_each(|entry| entry.co_owners = self.co_owners(&entry.subject));
-        entries.sort_by(|a, b| (&a.subject, &a.object).cmp(&(&b.subject, &b.object)));
-        entries
+        // A person may mean all who share a principal.
+        entries.extend(self.orders.iter().map(Order::entry));
+        entries.sort_by(|a, b| {
+            let by_subject = (&a.subject, &a.object).cmp(&(&b.subject, &b.object));
+            by_subject.then_with(|| (b.enforce, b.level, &b.decision).cmp(&(a.enforce, a.level, &a.decision)))
+        });
+        entries.dedup_by(|next, kept| (&next.subject, &next.object) == (&kept.subject, &kept.object));
+        entries.into_iter().map(|entry| self.as_in_force(entry)).collect()
     }
 }

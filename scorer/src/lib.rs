@@ -7,6 +7,7 @@
 //! - `mesh`, `tide`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
 //! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
 //! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
+//! - [`operator`]: what an operator decides by hand, while it runs
 //! - [`table`]: the trust table that enforcement points hold, and what they report back
 //! - [`journal`]: every decision, append-only and hash-chained
 //! - [`notify`]: one alert an episode, delivered at least once
@@ -27,6 +28,7 @@ mod memory;
 mod mesh;
 mod names;
 pub mod notify;
+pub mod operator;
 pub mod order;
 mod parting;
 mod pending;

@@ -9,11 +9,21 @@ use qualm_model::{evidence::Pace, level::Level, time::Timestamp};
 use crate::{
     config::{Mode, ScorerConfig},
     mesh::SourceKey,
+    operator::{InShadow, Refusal, orders::Order},
     scorer::Scorer,
     standing::{Reading, Standing},
     table::Object,
     verdict::{Cause, Verdict},
 };
+
+/// Which way a configuration moves what operators have set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// What may no longer act is a shadow.
+    Restrict,
+    /// What was a shadow may act.
+    LetAct,
+}
 
 impl Scorer {
     /// Replaces what the operator decides, between two batches. Where that changes what an entry may do, there is a
@@ -48,10 +58,37 @@ impl Scorer {
             verdicts.extend(self.mandated(key, &standing, (Cause::Operator, None), reading, wall));
             self.standings.insert(key, standing);
         }
+        self.weigh_orders(Change::Restrict, wall, verdicts);
+    }
+
+    /// Has operators' entries do what the configuration lets them. One that does something else from now on is told.
+    fn weigh_orders(&mut self, change: Change, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let now = self.watermark.now().unwrap_or(wall);
+        let subjects: Vec<_> = self.orders.iter().map(|order| order.subject.clone()).collect();
+        for subject in subjects {
+            let Some(order) = self.orders.get(&subject) else { continue };
+            let by_mode = self.config.enforce.mode == Mode::Enforce || order.by.in_shadow == InShadow::Acts;
+            let acting = Order { enforce: true, ..order.clone() };
+            let may_act = by_mode && self.may_stand(&acting, now).is_ok();
+            let next = match change {
+                // Who already acts takes no further place of those who may be denied.
+                Change::Restrict => {
+                    order.enforce && by_mode && !matches!(self.may_stand(&acting, now), Err(Refusal::Protected(_)))
+                }
+                Change::LetAct => order.enforce || may_act,
+            };
+            if next != order.enforce {
+                let told = Order { enforce: next, ..order.clone() };
+                verdicts.push(self.ordered(&told, told.level, wall));
+                self.orders.iter_mut().filter(|order| order.subject == subject).for_each(|order| order.enforce = next);
+            }
+        }
     }
 
     /// Weighs again what is a shadow or held back. The strongest first, as the blast radius is bounded.
     fn let_act(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        // A person's decision needs no telemetry of today.
+        self.weigh_orders(Change::LetAct, wall, verdicts);
         let now = self.watermark.now().unwrap_or(wall);
         if wall - now > self.config.enforce.max_age.0 {
             return;
@@ -142,6 +179,8 @@ impl Scorer {
             instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
             co_owners: self.co_owners(&standing.subject),
             reasons: Vec::new(),
+            order: None,
+            paused: self.orders.is_paused(),
         })
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     estate::{Estate, Part, Report, Share, Tenancies},
     judge::is_news,
     mesh::{DESTINATION_BYTES, Mesh},
+    operator::orders::Orders,
     order::Order,
     shard::{SHARDS, Shard, Source},
     snapshot::{Changes, Reach},
@@ -80,6 +81,9 @@ pub struct Tally {
     pub unlisted: u64,
     /// Records that were lost on the way.
     pub lost: u64,
+    /// Steps up the ladder that an operator's hold has kept identities from.
+    #[serde(skip)]
+    pub held_back: u64,
 }
 
 /// All state of the judgement. Deterministic: the same events and commands in the same order give the same verdicts.
@@ -93,6 +97,8 @@ pub struct Scorer {
     pub(crate) mesh: Mesh,
     pub(crate) watermark: Watermark,
     pub(crate) standings: Standings,
+    /// What operators have set, held and paused.
+    pub(crate) orders: Orders,
     pub(crate) used: usize,
     /// What `used` may grow to.
     pub(crate) limit: usize,
@@ -145,6 +151,7 @@ impl Scorer {
             mesh: Mesh::default(),
             watermark: Watermark::default(),
             standings: Standings::default(),
+            orders: Orders::default(),
             used: 0,
             tally: Tally::default(),
             collecting: None,

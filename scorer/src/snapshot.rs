@@ -178,6 +178,7 @@ impl Scorer {
             Put::Meta("covered", bytes(&covered)),
             Put::Meta("inputs", bytes(&covered.inputs)),
             Put::Meta("budget", bytes(&self.config.budget)),
+            Put::Meta("orders", bytes(&self.orders)),
             Put::Estate(Box::new(self.estate.clone())),
             Put::Order(bytes(&self.order.take())),
         ];

@@ -9,7 +9,10 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::table::{Object, Subject, TrustEntry};
+use crate::{
+    operator::{InShadow, Override},
+    table::{Object, Subject, TrustEntry},
+};
 
 /// Why: one question's answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -44,6 +47,25 @@ pub enum Cause {
     Operator,
     /// It would act on others who share the principal, or the address: a shadow from now on, with the same lease.
     Shared,
+    /// An operator's own entry: set by hand, told anew, or at its end. It says nothing of where evidence has led.
+    Ordered,
+    /// An operator has ended what stood on evidence.
+    Lifted,
+}
+
+/// By whose hand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ordered {
+    /// The SPIFFE ID of whoever has asked for it.
+    pub by: String,
+    /// Why, in the operator's words.
+    pub why: String,
+    /// Whether it acts also where the mode is shadow.
+    #[serde(default)]
+    pub in_shadow: InShadow,
+    /// What it disregards.
+    #[serde(default)]
+    pub overrides: Vec<Override>,
 }
 
 /// One step.
@@ -100,6 +122,12 @@ pub struct Verdict {
     pub co_owners: Vec<String>,
     /// Why, strongest first.
     pub reasons: Vec<Reason>,
+    /// The operator behind it, where it was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<Ordered>,
+    /// All enforcement is paused: whatever it asks for is a shadow until that ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub paused: bool,
 }
 
 impl Verdict {

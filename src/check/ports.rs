@@ -68,6 +68,19 @@ fn roles(listen: &ListenConfig, found: &mut Findings) {
         ("enforcement_points", listen.enforcement_points.len(), "no Envoy may receive policies"),
         ("subscribers", listen.subscribers.len(), "nobody may subscribe to the trust stream"),
     ];
+    let people = [&listen.viewers, &listen.operators, &listen.approvers, &listen.admins].map(|list| list.len());
+    let [_, acting @ ..] = people;
+    if acting.iter().sum::<usize>() == 0 {
+        found.warn(
+            "listen",
+            "`operators`, `approvers` and `admins` are empty: nobody can quarantine, lift or pause by hand".to_owned(),
+        );
+    } else {
+        let [viewers, operators, approvers, admins] = people;
+        let listed =
+            format!("viewers: {viewers}, operators: {operators}, approvers: {approvers}, admins: {admins} listed");
+        found.ok("listen", listed);
+    }
     for (key, listed, otherwise) in lists {
         match listed {
             0 => found.warn("listen", format!("`{key}` is empty: {otherwise}")),

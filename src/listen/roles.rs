@@ -32,6 +32,31 @@ impl Role {
     }
 }
 
+/// How much a person may do at the operator's interface; each may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Authority {
+    /// Ask who stands where and why.
+    Viewer,
+    /// Set levels for a time, and lift them.
+    Operator,
+    /// Pause all enforcement, and end that.
+    Approver,
+    /// Set aside what protects.
+    Admin,
+}
+
+impl Authority {
+    /// The key of its list.
+    pub(crate) const fn key(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewers",
+            Self::Operator => "operators",
+            Self::Approver => "approvers",
+            Self::Admin => "admins",
+        }
+    }
+}
+
 /// One SPIFFE ID, or all below a prefix: `spiffe://mesh.test/ns/shop/*`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
@@ -79,6 +104,8 @@ pub(crate) struct Roles {
     reporters: Vec<IdPattern>,
     enforcement_points: Vec<IdPattern>,
     subscribers: Vec<IdPattern>,
+    /// Highest first.
+    authorities: [(Authority, Vec<IdPattern>); 4],
 }
 
 impl Roles {
@@ -87,6 +114,12 @@ impl Roles {
             reporters: config.reporters.clone(),
             enforcement_points: config.enforcement_points.clone(),
             subscribers: config.subscribers.clone(),
+            authorities: [
+                (Authority::Admin, config.admins.clone()),
+                (Authority::Approver, config.approvers.clone()),
+                (Authority::Operator, config.operators.clone()),
+                (Authority::Viewer, config.viewers.clone()),
+            ],
         }
     }
 
@@ -101,7 +134,13 @@ impl Roles {
 
     /// Whether `id` may do anything at all; if not, its connection is closed at once.
     pub(super) fn know(&self, id: &SpiffeId) -> bool {
-        Role::ALL.into_iter().any(|role| self.allow(role, id))
+        Role::ALL.into_iter().any(|role| self.allow(role, id)) || self.authority(id).is_some()
+    }
+
+    /// The most that `id` may do at the operator's interface; `None` where it may do nothing there.
+    pub(crate) fn authority(&self, id: &SpiffeId) -> Option<Authority> {
+        let listed = |(_, patterns): &&(Authority, Vec<IdPattern>)| patterns.iter().any(|of| of.matches(id));
+        self.authorities.iter().find(listed).map(|(authority, _)| *authority)
     }
 }
 
@@ -160,5 +199,26 @@ mod tests {
         for text in ["*", "spiffe://*", "spiffe://mesh.test/a*", "spiffe://mesh.test/*/b", "cart"] {
             assert!(IdPattern::try_from(text.to_owned()).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn each_authority_includes_those_before_it_and_the_highest_counts() {
+        let list = |text: &str| vec![pattern(text)];
+        let config = ListenConfig {
+            viewers: list("spiffe://mesh.test/ns/soc/*"),
+            operators: list("spiffe://mesh.test/ns/soc/sa/otto"),
+            admins: list("spiffe://mesh.test/ns/soc/sa/ada"),
+            subscribers: list("spiffe://mesh.test/ns/gateway/*"),
+            ..ListenConfig::default()
+        };
+        let roles = Roles::of(&config);
+        let of = |text: &str| roles.authority(&text.parse().unwrap());
+        assert_eq!(of("spiffe://mesh.test/ns/soc/sa/vera"), Some(Authority::Viewer));
+        assert_eq!(of("spiffe://mesh.test/ns/soc/sa/otto"), Some(Authority::Operator));
+        assert_eq!(of("spiffe://mesh.test/ns/soc/sa/ada"), Some(Authority::Admin));
+        assert!(Authority::Admin > Authority::Approver && Authority::Approver > Authority::Operator);
+        assert_eq!(of("spiffe://mesh.test/ns/gateway/sa/api"), None, "another role is no authority");
+        assert!(roles.know(&"spiffe://mesh.test/ns/soc/sa/vera".parse().unwrap()), "a person may connect");
+        assert!(!roles.know(&"spiffe://mesh.test/ns/shop/sa/cart".parse().unwrap()));
     }
 }

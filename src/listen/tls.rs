@@ -152,7 +152,7 @@ fn certificates(key: &'static str, file: &Path, pem: &[u8]) -> Result<Vec<Certif
 
 /// Why a client certificate names nobody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum InvalidClient {
+pub(crate) enum InvalidClient {
     #[error("no client certificate")]
     NoCertificate,
     #[error("the client certificate cannot be read")]
@@ -164,7 +164,7 @@ pub(super) enum InvalidClient {
 }
 
 /// The SPIFFE ID of an X.509-SVID whose chain has been verified: its only URI name.
-pub(super) fn spiffe_id(chain: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, InvalidClient> {
+pub(crate) fn spiffe_id(chain: Option<&[CertificateDer<'_>]>) -> Result<SpiffeId, InvalidClient> {
     let leaf = chain.and_then(<[_]>::first).ok_or(InvalidClient::NoCertificate)?;
     let (_, leaf) = X509Certificate::from_der(leaf).map_err(|_| InvalidClient::Unreadable)?;
     let names = leaf.subject_alternative_name().map_err(|_| InvalidClient::Unreadable)?;

@@ -51,6 +51,10 @@ pub(crate) struct PipelineMetrics {
     pub folded: IntCounter,
     /// Entries not made for want of a place in the trust table.
     pub unlisted: IntCounter,
+    /// Steps up the ladder that an operator's hold has kept identities from.
+    pub held_back: IntCounter,
+    /// Whether all enforcement is paused.
+    pub paused: IntGauge,
     /// Reporters whose clocks are wrong by two seconds or more.
     pub wrong_clocks: IntGauge,
     /// By how much the worst of them is.
@@ -133,6 +137,12 @@ impl PipelineMetrics {
                 "qualm_trust_entries_unlisted_total",
                 "Times that a newcomer reached watched and was not entered because the trust table was full.",
             )?,
+            held_back: maker.counter(
+                "qualm_trust_entries_held_back_total",
+                "Steps up the ladder that an operator's hold has kept identities from.",
+            )?,
+            paused: maker
+                .gauge("qualm_enforcement_paused", "1 while an operator has paused all enforcement, else 0.")?,
             wrong_clocks: maker.gauge(
                 "qualm_reporters_clock_wrong",
                 "Reporters whose clocks seem to be wrong by two seconds or more.",

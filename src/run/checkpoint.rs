@@ -10,6 +10,7 @@ use qualm_model::level::Level;
 use qualm_scorer::{
     journal::{Kind, Record, Seq},
     notify::Owed,
+    operator::orders::Kept,
     verdict::{Cause, Verdict},
 };
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub(crate) enum Carried {
     Decision { seq: Seq, verdict: Box<Verdict> },
     /// An alert that not every sink has.
     Alert { owed: Box<Owed> },
+    /// What an operator has brought about.
+    Operator { kept: Box<Kept> },
     /// The last one: how many records there are between it and the first.
     End { records: usize },
 }
@@ -38,6 +41,10 @@ pub(crate) struct Decisions {
 impl Decisions {
     /// Takes in the decision of record `seq`.
     pub(crate) fn note(&mut self, seq: Seq, verdict: &Verdict) {
+        // An operator's own entries are carried apart.
+        if verdict.cause == Cause::Ordered {
+            return;
+        }
         if verdict.level == Level::Trusted {
             self.by_identity.remove(&verdict.identity);
             return;
@@ -48,6 +55,11 @@ impl Decisions {
         let last = known.len() - 1;
         let mut place = 0..;
         known.retain(|_| place.next().is_some_and(|at| at == 0 || at == last || Some(at) == evidence));
+    }
+
+    /// Those of one identity, in their order.
+    pub(crate) fn of(&self, identity: &str) -> &[(Seq, Verdict)] {
+        self.by_identity.get(identity).map_or(&[], Vec::as_slice)
     }
 
     /// All of them, those of one identity in their order.
@@ -63,16 +75,23 @@ pub(crate) struct Checkpoint {
     pub(crate) sinks: Vec<String>,
     pub(crate) decisions: Vec<(Seq, Verdict)>,
     pub(crate) owed: Vec<Owed>,
+    pub(crate) kept: Vec<Kept>,
 }
 
 /// The records of a checkpoint.
-pub(crate) fn records(config: &str, sinks: &[&str], decisions: &Decisions, owed: Vec<Owed>) -> Vec<Carried> {
+pub(crate) fn records(
+    config: &str,
+    sinks: &[&str],
+    decisions: &Decisions,
+    (owed, kept): (Vec<Owed>, Vec<Kept>),
+) -> Vec<Carried> {
     let sinks = sinks.iter().map(|&sink| sink.to_owned()).collect();
     let mut records = vec![Carried::Begin { config: config.to_owned(), sinks }];
     let decision =
         |(seq, verdict): &(Seq, Verdict)| Carried::Decision { seq: *seq, verdict: Box::new(verdict.clone()) };
     records.extend(decisions.iter().map(decision));
     records.extend(owed.into_iter().map(|owed| Carried::Alert { owed: Box::new(owed) }));
+    records.extend(kept.into_iter().map(|kept| Carried::Operator { kept: Box::new(kept) }));
     records.push(Carried::End { records: records.len() - 1 });
     records
 }
@@ -104,9 +123,14 @@ impl Reading {
                     open.owed.push(*owed);
                 }
             }
+            Carried::Operator { kept } => {
+                if let Some(open) = &mut self.open {
+                    open.kept.push(*kept);
+                }
+            }
             Carried::End { records } => {
-                let whole = self.open.take().filter(|open| open.decisions.len() + open.owed.len() == records);
-                return Ok(whole);
+                let parts = |open: &Checkpoint| open.decisions.len() + open.owed.len() + open.kept.len();
+                return Ok(self.open.take().filter(|open| parts(open) == records));
             }
         }
         Ok(None)

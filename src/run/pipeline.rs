@@ -3,12 +3,14 @@
 //! # Layout
 //! - [`act`]: what was decided is told
 //! - [`journal`]: what is journalled, and how much of it is kept
+//! - [`operator`]: what a person asks and decides
 //! - [`pods`]: what is told of pods
 //! - [`save`](mod@save): snapshots, from the first key to the commit
 //! - [`show`]: metrics, readiness, coverage
 
 mod act;
 mod journal;
+mod operator;
 mod pods;
 mod save;
 mod show;
@@ -35,6 +37,7 @@ use tokio::{
 use self::{
     act::{Decided, Unpublished},
     journal::{Command, Releasing},
+    operator::Refusals,
 };
 use super::{
     Notice, Setup,
@@ -54,6 +57,7 @@ use crate::{
     config::Config,
     finding::{Findings, Setting},
     observability::{Readiness, metrics::PipelineMetrics},
+    operator::Call,
 };
 
 /// How often leases, snapshots and metrics are looked at.
@@ -64,6 +68,7 @@ pub(crate) struct Wires<'a> {
     pub(crate) inputs: Inputs,
     pub(crate) pods: Pods,
     pub(crate) report: mpsc::Receiver<EnforcementReport>,
+    pub(crate) calls: mpsc::Receiver<Call>,
     pub(crate) publisher: Publisher,
     pub(crate) coverage: watch::Sender<Coverage>,
     pub(crate) readiness: watch::Sender<Readiness>,
@@ -79,6 +84,8 @@ pub(crate) struct Pipeline {
     inputs: Inputs,
     pods: Pods,
     report: mpsc::Receiver<EnforcementReport>,
+    calls: mpsc::Receiver<Call>,
+    refusals: Refusals,
     publisher: Publisher,
     coverage: watch::Sender<Coverage>,
     readiness: watch::Sender<Readiness>,
@@ -121,6 +128,7 @@ pub(crate) struct Pipeline {
     folded: u64,
     late: u64,
     unlisted: u64,
+    held_back: u64,
 }
 
 impl Pipeline {
@@ -147,6 +155,8 @@ impl Pipeline {
             inputs: wires.inputs,
             pods: wires.pods,
             report: wires.report,
+            calls: wires.calls,
+            refusals: Refusals::default(),
             publisher: wires.publisher,
             coverage: wires.coverage,
             readiness: wires.readiness,
@@ -171,6 +181,7 @@ impl Pipeline {
             folded: tally.folded,
             late: tally.late,
             unlisted: tally.unlisted,
+            held_back: tally.held_back,
             setup,
             state,
         })
@@ -203,6 +214,7 @@ impl Pipeline {
                 biased;
                 () = stop => break,
                 Some(report) = self.report.recv() => self.take_report(&report),
+                Some(call) = self.calls.recv() => self.take_call(call),
                 () = until(self.unpublished.as_ref().map(|of| of.due)) => self.publish_if_due(),
                 _ = tick.tick() => self.tick(),
                 _ = hangup.recv() => self.reload(),
@@ -310,7 +322,11 @@ impl Pipeline {
 
     fn tick(&mut self) {
         let wall = self.setup.clock.now();
+        let was_paused = self.state.scorer.pause().is_some();
         self.state.scorer.tick(wall, &mut self.verdicts);
+        if was_paused && self.state.scorer.pause().is_none() {
+            self.end_pause();
+        }
         if !self.verdicts.is_empty() {
             self.act(None);
         }

@@ -111,8 +111,9 @@ impl Outlet {
     fn send(&mut self, mut table: TrustTable) {
         self.held.retain(|decision| table.entries.iter().any(|entry| entry.decision == *decision));
         let sent = self.tables.borrow().clone();
+        let decisions: BTreeSet<String> = table.entries.iter().map(|entry| entry.decision.clone()).collect();
         for entry in table.entries.iter_mut().filter(|entry| self.held.contains(&entry.decision)) {
-            *entry = without(entry, &sent);
+            *entry = without(entry, &sent, &decisions);
         }
         table.entries.sort_by(|a, b| (&a.subject, &a.object).cmp(&(&b.subject, &b.object)));
         // A decision that was not journalled has no number of its own; the table is another one all the same.
@@ -129,10 +130,15 @@ pub(crate) fn is_synced_first(level: Level) -> bool {
     level >= Level::Restricted
 }
 
-/// How the identity is told without the decision: as it was before, or else as a shadow.
-fn without(entry: &TrustEntry, sent: &TrustTable) -> TrustEntry {
+/// How the identity is told without the decision: as it was before, or else as a shadow. What is in the table anyway
+/// (`decisions`), as an operator's entry beside that of evidence, is not told twice.
+fn without(entry: &TrustEntry, sent: &TrustTable, decisions: &BTreeSet<String>) -> TrustEntry {
     let identity = entry.subject.identity();
-    let before = sent.entries.iter().find(|before| before.subject.identity() == identity);
+    let is_before = |before: &&TrustEntry| {
+        let is_own = before.decision == entry.decision || !decisions.contains(&before.decision);
+        is_own && before.subject.identity() == identity
+    };
+    let before = sent.entries.iter().find(is_before);
     before.cloned().unwrap_or_else(|| TrustEntry { enforce: false, ..entry.clone() })
 }
 

@@ -11,6 +11,7 @@ use qualm_model::{identity::Tenancy, time::Timestamp};
 use qualm_scorer::{
     journal::{Journal, JournalLimits, Kind, Seq, read_from},
     notify::{Finding, Outstanding},
+    operator::Instruction,
     scorer::Scorer,
     snapshot::{Covered, Snapshots},
     table::TrustTable,
@@ -146,9 +147,18 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
                 if let Some(then) = command.sinks {
                     owed_to = of(&sinks, &then);
                 }
+                for verdict in &command.verdicts {
+                    if let Some(finding) = replayed.note(record.seq, verdict) {
+                        replayed.outstanding.raised(record.seq, finding, &owed_to);
+                    }
+                }
                 // What the snapshot does not know of is told again by nobody, where the pods have ended since.
                 if record.seq.0 >= covered.journal {
                     scorer.take_tenancies(command.pods);
+                    command.verdicts.iter().for_each(|verdict| scorer.take_over(verdict));
+                    if let Some(instruction) = &command.instruction {
+                        scorer.take_instruction(instruction, record.seq.0, &command.verdicts);
+                    }
                 }
             }
             Kind::Checkpoint => {
@@ -163,6 +173,9 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
                         scorer.take_over(verdict);
                         replayed.taken += 1;
                     }
+                }
+                if covered.journal < first.0 {
+                    scorer.take_kept_orders(checkpoint.kept);
                 }
                 replayed.outstanding = Outstanding::carried(checkpoint.owed, &sinks);
             }
@@ -185,12 +198,15 @@ fn of<'a>(sinks: &[&'a str], then: &[String]) -> Vec<&'a str> {
     sinks.iter().copied().filter(|sink| then.iter().any(|name| name == sink)).collect()
 }
 
-/// What a command says of sinks, and of pods.
+/// What a command says of sinks, of pods, and what an operator has had done.
 #[derive(Deserialize)]
 struct Told {
     sinks: Option<Vec<String>>,
     #[serde(default)]
     pods: Vec<Tenancy>,
+    instruction: Option<Instruction>,
+    #[serde(default)]
+    verdicts: Vec<Verdict>,
 }
 
 /// So that `qualm reload` knows whom to signal.
@@ -343,7 +359,7 @@ mod tests {
         let mut decisions = Decisions::default();
         of.iter().for_each(|(seq, verdict)| decisions.note(Seq(*seq), verdict));
         let value = |carried: Carried| (Kind::Checkpoint, serde_json::to_value(carried).expect("plain data"));
-        records("hash", sinks, &decisions, owed).into_iter().map(value).collect()
+        records("hash", sinks, &decisions, (owed, Vec::new())).into_iter().map(value).collect()
     }
 
     #[test]

@@ -5,6 +5,8 @@
 mod checking;
 mod configuration;
 mod explaining;
+mod journal;
+mod operating;
 mod place;
 mod reading;
 mod reloading;

@@ -279,7 +279,7 @@ client_roots = {bundle:?}
 reporters = ["{everyone}"]
 enforcement_points = ["{everyone}"]
 subscribers = ["{everyone}"]
-
+{people}
 [observe]
 address = "127.0.0.1:{http}"
 
@@ -309,6 +309,7 @@ snapshot_every = "{snapshot_every}"
         key = svid.key,
         bundle = svid.bundle,
         http = wiring.http,
+        people = super::operator::lists(),
         past = wiring.past,
         lease = wiring.settings.lease,
         mode = wiring.settings.mode,

@@ -16,6 +16,7 @@ pub(crate) mod kafka;
 pub(crate) mod kubernetes;
 pub(crate) mod measure;
 pub(crate) mod mesh;
+pub(crate) mod operator;
 pub(crate) mod parts;
 pub(crate) mod ports;
 pub(crate) mod process;

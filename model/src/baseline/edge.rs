@@ -100,6 +100,12 @@ impl EdgeBaseline {
         self.rarity.total()
     }
 
+    /// Expected calls a day, without any tide.
+    pub fn calls_a_day(&self) -> f64 {
+        const WINDOWS: f64 = 144.0;
+        self.rate.counts().calm_mean() * WINDOWS
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.bigger.heap_bytes() + self.longer.heap_bytes()

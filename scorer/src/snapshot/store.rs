@@ -365,6 +365,9 @@ fn restore(
     if let Some(estate) = meta.get("estate")? {
         scorer.estate = parse(estate.value())?;
     }
+    if let Some(orders) = meta.get("orders")? {
+        scorer.orders = parse(orders.value())?;
+    }
     if let Some(tenancies) = meta.get("tenancies")? {
         scorer.tenancies = parse(tenancies.value())?;
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use qualm_model::identity::Tenancy;
 use qualm_scorer::{
     journal::{Kind, Seq},
+    operator::Instruction,
     table::EnforcementReport,
     verdict::Verdict,
 };
@@ -39,6 +40,23 @@ pub(super) enum Command<'a> {
     Pods {
         pods: &'a [Tenancy],
     },
+    /// Somebody has had something done by hand.
+    Operator {
+        instruction: &'a Instruction,
+        /// What follows from it.
+        verdicts: &'a [Verdict],
+    },
+    /// Somebody has asked for something that is not done.
+    Refused {
+        by: &'a str,
+        call: &'a str,
+        identity: Option<&'a str>,
+        why: &'a str,
+        /// Earlier ones that have no record.
+        unrecorded: u64,
+    },
+    /// A pause of all enforcement has ended by itself.
+    PauseEnded,
     Report {
         report: &'a EnforcementReport,
         /// Earlier ones of the same node that have no record.
@@ -88,12 +106,18 @@ impl Pipeline {
         }
     }
 
-    pub(super) fn journal_command(&mut self, command: &Command<'_>) {
+    pub(super) fn journal_command(&mut self, command: &Command<'_>) -> Option<Seq> {
         let wall = self.setup.clock.now();
         let event = self.state.scorer.watermark().unwrap_or(wall);
         match self.state.journal.append(Kind::Command, event, wall, command) {
-            Ok(seq) => self.last_seq = seq.0,
-            Err(error) => tracing::error!(%error, "a command could not be journalled"),
+            Ok(seq) => {
+                self.last_seq = seq.0;
+                Some(seq)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a command could not be journalled");
+                None
+            }
         }
     }
 
@@ -124,7 +148,8 @@ impl Pipeline {
     /// Journals again what of the journal is needed; the last record.
     pub(super) fn journal_checkpoint(&mut self) -> Option<Seq> {
         let sinks = self.setup.config.alerts.sinks();
-        let records = records(&self.setup.hash, &sinks, &self.state.decisions, self.alerts.owed());
+        let beside = (self.alerts.owed(), self.state.scorer.kept_orders());
+        let records = records(&self.setup.hash, &sinks, &self.state.decisions, beside);
         tracing::info!(
             records = records.len(),
             "the journal's oldest files go: what of them is needed is journalled again"

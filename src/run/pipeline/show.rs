@@ -7,7 +7,7 @@ use qualm_model::{
     level::Level,
     time::{Span, Timestamp},
 };
-use qualm_scorer::config::arms_at;
+use qualm_scorer::{config::arms_at, operator::orders::Pause};
 
 use super::{Pipeline, journal::Command};
 use crate::observability::{Arming, Readiness};
@@ -49,6 +49,11 @@ impl Pipeline {
         }
         notes.extend_from_slice(&self.shown.notes);
         notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
+        metrics.held_back.inc_by(tally.held_back.saturating_sub(self.held_back));
+        self.held_back = tally.held_back;
+        let pause = self.state.scorer.pause();
+        metrics.paused.set(i64::from(pause.is_some()));
+        notes.extend(pause.map(paused));
         let mut reasons = Vec::new();
         if self.archives.is_some() {
             reasons.push("reading archived logs".to_owned());
@@ -146,6 +151,12 @@ fn unreachable<'a>(clusters: impl Iterator<Item = (&'a str, Timestamp)>, wall: T
         )
     };
     away.map(note).collect()
+}
+
+/// That nothing is denied although it may stand so.
+fn paused(pause: &Pause) -> String {
+    let until = jiff::Timestamp::from_nanosecond(i128::from(pause.until.0)).unwrap_or_default();
+    format!("all enforcement is paused by {} until {until:.0}: whatever stands is a shadow", pause.by)
 }
 
 /// What there is to say of the last snapshot, written so long ago.

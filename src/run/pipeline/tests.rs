@@ -47,6 +47,7 @@ impl Fixture {
             inputs: Inputs::start(&config, &clock, &registry, "", Unanswered::Fails).expect("no inputs"),
             pods: Pods::start(&config.kubernetes, &clock, &registry).await.expect("nothing to watch"),
             report,
+            calls: mpsc::channel(1).1,
             publisher: Publisher::start(table, state.journal.clone()),
             coverage: watch::channel(Coverage::default()).0,
             readiness,

@@ -1,0 +1,96 @@
+//! The operator's interface on the gRPC port: who stands where and why, and what a person decides by hand.
+//!
+//! # Layout
+//! - [`desk`]: the service: who may ask for what, and when it is answered
+//! - [`allowance`]: how much one caller may ask for
+//! - [`wire`]: the same in the words of `qualm.operator.v1`
+//!
+//! What is decided is decided in the loop (`run/pipeline/operator.rs`), by `qualm_scorer::operator`.
+
+pub(crate) mod allowance;
+pub(crate) mod desk;
+pub(crate) mod wire;
+
+use qualm_scorer::{
+    config::Mode,
+    journal::Seq,
+    operator::{
+        Ask, Refusal,
+        look::{Line, Shown},
+        orders::{Hold, Pause},
+    },
+    verdict::Verdict,
+};
+use tokio::sync::oneshot;
+
+pub(crate) use self::desk::Desk;
+
+/// What is asked of the loop.
+#[derive(Debug)]
+pub(crate) enum Call {
+    /// The table as it stands.
+    Table(oneshot::Sender<Table>),
+    /// One identity, by its name or a part of it.
+    Show { part: String, answer: oneshot::Sender<Result<Box<Portrait>, NotOne>> },
+    /// Something is to be done.
+    Do(Box<Request>, oneshot::Sender<Result<Done, Refusal>>),
+    /// Somebody has asked for what they may not, or too often.
+    Refused { by: String, call: &'static str, identity: Option<String>, why: String },
+}
+
+/// Something that is to be done, before it has a time.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    pub(crate) by: String,
+    pub(crate) why: String,
+    pub(crate) key: String,
+    pub(crate) ask: Ask,
+}
+
+/// What holds for all entries.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct InForce {
+    pub(crate) mode: Mode,
+    pub(crate) pause: Option<Pause>,
+}
+
+/// The table.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) lines: Vec<Line>,
+    pub(crate) holds: Vec<Hold>,
+    pub(crate) in_force: InForce,
+}
+
+/// One identity.
+#[derive(Debug)]
+pub(crate) struct Portrait {
+    pub(crate) shown: Shown,
+    pub(crate) decisions: Vec<Verdict>,
+    pub(crate) in_force: InForce,
+}
+
+/// A name that means nobody, or several; says who may be meant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotOne {
+    #[error("`{part}` is not known: none of {known} identities is called so; the nearest:\n{nearest}")]
+    Nobody { part: String, known: u64, nearest: String },
+    #[error("`{part}` may be any of these; name one:\n{listed}")]
+    Several { part: String, listed: String },
+}
+
+/// Something that was done, once its record is on disk.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Its record; `None` where it could not be appended.
+    pub(crate) record: Option<Seq>,
+    /// It had been done before.
+    pub(crate) repeated: bool,
+    /// Entries that it has ended.
+    pub(crate) ended: usize,
+    /// What the caller should know.
+    pub(crate) notes: Vec<String>,
+    /// What stands now about whom it was about.
+    pub(crate) lines: Vec<Line>,
+    pub(crate) in_force: InForce,
+}

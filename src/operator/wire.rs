@@ -1,0 +1,195 @@
+//! What the loop answers in the words of `qualm.operator.v1`, and what was asked for in ours.
+
+use qualm_model::{
+    level::Level,
+    time::{Span, Timestamp},
+};
+use qualm_proto::{
+    operator::v1::{
+        Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride, Pause, Peer, Receipt, ShowResponse,
+        Step,
+    },
+    trust::v1::{Level as WireLevel, Mode as WireMode},
+};
+use qualm_scorer::{
+    config::Mode,
+    operator::{Override, look::Line, orders},
+    verdict::{Cause, Verdict},
+};
+use tonic::Status;
+
+use super::{Done, InForce, Portrait, Table};
+use crate::finding::in_words;
+
+/// A level as it was asked for; none is the lowest.
+pub(super) fn level(level: WireLevel) -> Result<Level, Status> {
+    match level {
+        WireLevel::Unspecified | WireLevel::Trusted => Ok(Level::Trusted),
+        WireLevel::Watched => Ok(Level::Watched),
+        WireLevel::Throttled => Ok(Level::Throttled),
+        WireLevel::Restricted => Ok(Level::Restricted),
+        WireLevel::Quarantined => Ok(Level::Quarantined),
+        WireLevel::Revoked => Ok(Level::Revoked),
+    }
+}
+
+/// What is to be disregarded.
+pub(super) fn overrides(said: impl Iterator<Item = WireOverride>) -> Result<Vec<Override>, Status> {
+    let mut overrides = Vec::new();
+    for said in said {
+        let of = match said {
+            WireOverride::Protected => Override::Protected,
+            WireOverride::MaxShare => Override::MaxShare,
+            WireOverride::Unspecified => {
+                return Err(Status::invalid_argument("an override is not known here; it is PROTECTED or MAX_SHARE"));
+            }
+        };
+        if !overrides.contains(&of) {
+            overrides.push(of);
+        }
+    }
+    Ok(overrides)
+}
+
+/// A length of time; what is beyond all bounds stays so.
+pub(super) fn span(duration: Option<prost_types::Duration>) -> Option<Span> {
+    let duration = duration?;
+    let seconds = duration.seconds.saturating_mul(Span::SECOND.0);
+    Some(Span(seconds.saturating_add(i64::from(duration.nanos))))
+}
+
+/// The table, as far as it was asked for.
+pub(super) fn table(table: &Table, at_least: Level, part: &str, limit: usize) -> ListResponse {
+    let lines = table.lines.iter().filter(|line| line.entry.level >= at_least);
+    let lines: Vec<&Line> = lines.filter(|line| line.subject().identity().contains(part)).collect();
+    let holds = table.holds.iter().filter(|hold| hold.identity.contains(part)).take(limit);
+    ListResponse {
+        left_out: u32::try_from(lines.len().saturating_sub(limit)).unwrap_or(u32::MAX),
+        entries: lines.into_iter().take(limit).map(entry).collect(),
+        holds: holds.map(hold).collect(),
+        enforcement: Some(enforcement(&table.in_force)),
+    }
+}
+
+/// One identity.
+pub(super) fn portrait(of: &Portrait) -> ShowResponse {
+    let shown = &of.shown;
+    ShowResponse {
+        identity: shown.identity.clone(),
+        entries: shown.lines.iter().map(entry).collect(),
+        hold: shown.hold.as_ref().map(hold),
+        evidence_bits: shown.evidence_bits,
+        first_seen: shown.seen.map(|(first, _)| time(first)),
+        last_seen: shown.seen.map(|(_, last)| time(last)),
+        instances: shown.instances.clone(),
+        decisions: of.decisions.iter().map(step).collect(),
+        peers: shown
+            .peers
+            .iter()
+            .map(|peer| Peer {
+                destination: peer.destination.clone(),
+                calls_a_day: peer.calls_a_day,
+                last: Some(time(peer.last)),
+            })
+            .collect(),
+        peers_left_out: u32::try_from(shown.peers_left_out).unwrap_or(u32::MAX),
+        protected: shown.is_protected,
+        enforcement: Some(enforcement(&of.in_force)),
+    }
+}
+
+/// What was done.
+pub(super) fn receipt(by: String, done: &Done) -> Receipt {
+    Receipt {
+        record: done.record.map_or(0, |record| record.0),
+        by,
+        repeated: done.repeated,
+        entries: done.lines.iter().map(entry).collect(),
+        ended: u32::try_from(done.ended).unwrap_or(u32::MAX),
+        enforcement: Some(enforcement(&done.in_force)),
+        notes: done.notes.clone(),
+    }
+}
+
+fn entry(line: &Line) -> Entry {
+    let of = &line.entry;
+    let (by, reason) = line.by.clone().unwrap_or_else(|| (String::new(), of.reason.clone()));
+    Entry {
+        identity: of.subject.identity(),
+        instance: of.subject.instance.clone().unwrap_or_default(),
+        level: wire_level(of.level).into(),
+        mode: if of.enforce { WireMode::Enforce } else { WireMode::Shadow }.into(),
+        origin: if line.by.is_some() { Origin::Operator } else { Origin::Evidence }.into(),
+        decided: Some(time(of.decided)),
+        expires: Some(time(of.expires)),
+        evidence_bits: of.evidence_bits,
+        reason,
+        decision_id: of.decision.clone(),
+        by,
+    }
+}
+
+fn hold(of: &orders::Hold) -> Hold {
+    let kept_from = if of.kept_from == Level::Trusted { WireLevel::Unspecified } else { wire_level(of.kept_from) };
+    Hold {
+        identity: of.identity.clone(),
+        by: of.by.clone(),
+        reason: of.why.clone(),
+        until: Some(time(of.until)),
+        kept_from: kept_from.into(),
+    }
+}
+
+fn step(verdict: &Verdict) -> Step {
+    let cause = match verdict.cause {
+        Cause::Evidence => "evidence",
+        Cause::Renewed => "renewed",
+        Cause::Lease => "lease",
+        Cause::Operator | Cause::Ordered => "operator",
+        Cause::Lifted => "lifted",
+        Cause::Shared => "shared",
+    };
+    let told = verdict.reasons.iter().map(in_words);
+    Step {
+        decided: Some(time(verdict.decided)),
+        previous: wire_level(verdict.previous).into(),
+        level: wire_level(verdict.level).into(),
+        cause: cause.to_owned(),
+        evidence_bits: verdict.evidence_bits,
+        reasons: told.map(|reason| format!("{:.1} bits: it {}", reason.bits, reason.observed)).collect(),
+        decision_id: verdict.decision.clone(),
+    }
+}
+
+fn enforcement(of: &InForce) -> Enforcement {
+    let pause = of.pause.as_ref().map(|pause| Pause {
+        by: pause.by.clone(),
+        reason: pause.why.clone(),
+        since: Some(time(pause.since)),
+        until: Some(time(pause.until)),
+    });
+    let mode = match of.mode {
+        Mode::Shadow => WireMode::Shadow,
+        Mode::Enforce => WireMode::Enforce,
+    };
+    Enforcement { mode: mode.into(), pause }
+}
+
+fn wire_level(level: Level) -> WireLevel {
+    match level {
+        Level::Trusted => WireLevel::Trusted,
+        Level::Watched => WireLevel::Watched,
+        Level::Throttled => WireLevel::Throttled,
+        Level::Restricted => WireLevel::Restricted,
+        Level::Quarantined => WireLevel::Quarantined,
+        Level::Revoked => WireLevel::Revoked,
+    }
+}
+
+fn time(time: Timestamp) -> prost_types::Timestamp {
+    let nanos = time.0.rem_euclid(Span::SECOND.0);
+    prost_types::Timestamp {
+        seconds: time.0.div_euclid(Span::SECOND.0),
+        nanos: i32::try_from(nanos).unwrap_or_default(),
+    }
+}

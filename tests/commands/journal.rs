@@ -1,0 +1,120 @@
+//! `journal verify` and `journal export`.
+
+use std::fs;
+
+use qualm_model::time::Timestamp;
+use qualm_scorer::journal::{Journal, JournalLimits, Kind};
+
+use crate::place::{LINE, Place, answer, read};
+
+const RECORDS: usize = 200;
+
+/// A journal of its own, in several files.
+fn written() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = JournalLimits { segment_bytes: 8 << 10, ..JournalLimits::default() };
+    let journal = Journal::open(&folder.path().join("journal"), &limits).unwrap().journal;
+    for n in 0..RECORDS {
+        let time = Timestamp::from_seconds(1_700_000_000 + n as i64);
+        let payload = serde_json::json!({ "identity": format!("spiffe://mesh.test/ns/shop/sa/s{n}"), "n": n });
+        journal.append(Kind::Command, time, time, &payload).unwrap();
+    }
+    folder
+}
+
+/// The files of a journal, in order.
+fn files(folder: &tempfile::TempDir) -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir(folder.path().join("journal")).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.file_name().is_some_and(|name| name != "LOCK")).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_sound_journal_is_told_so_with_its_head() {
+    let folder = written();
+    let sound = answer(folder.path(), &["journal", "verify", "journal"]);
+    assert_eq!(sound.code, Some(0), "{sound:#?}");
+    assert!(sound.line("sound: ").contains("200 records, 1 to 200"));
+    let head = sound.line("head ").split(' ').nth(1).unwrap().to_owned();
+    assert_eq!(answer(folder.path(), &["journal", "verify", "journal", "--head", &head]).code, Some(0));
+    // Cut off at its end by whole records, which no chain can show by itself.
+    let last = files(&folder).pop().unwrap();
+    let text = fs::read_to_string(&last).unwrap();
+    let cut = text.trim_end().rfind('\n').unwrap() + 1;
+    fs::write(&last, &text[..cut]).unwrap();
+    assert_eq!(answer(folder.path(), &["journal", "verify", "journal"]).code, Some(0));
+    let found = answer(folder.path(), &["journal", "verify", "journal", "--head", &head]);
+    assert_eq!(found.code, Some(3), "{found:#?}");
+    assert!(found.out.contains("was cut off"), "{found:#?}");
+}
+
+#[test]
+fn whatever_was_done_to_a_record_is_found_and_named() {
+    type Harm = fn(&mut Vec<String>);
+    let harms: [(&str, Harm); 4] = [
+        ("the record was changed", |lines| lines[5] = lines[5].replacen("\"n\":", "\"N\":", 1)),
+        ("a record was changed, removed or moved", |lines| {
+            lines.remove(5);
+        }),
+        ("a record was changed, removed or moved", |lines| lines.swap(5, 6)),
+        ("a record was changed, removed or moved", |lines| lines.insert(6, lines[5].clone())),
+    ];
+    for (words, harm) in harms {
+        let folder = written();
+        let [_, second, ..] = &files(&folder)[..] else { panic!("several files") };
+        let text = fs::read_to_string(second).unwrap();
+        let mut lines: Vec<String> = text.lines().map(|line| format!("{line}\n")).collect();
+        harm(&mut lines);
+        fs::write(second, lines.concat()).unwrap();
+        let found = answer(folder.path(), &["journal", "verify", "journal"]);
+        assert_eq!(found.code, Some(3), "{found:#?}");
+        let name = second.file_name().unwrap().to_str().unwrap();
+        assert!(found.out.contains(words) && found.out.contains(name) && found.out.contains("line "), "{found:#?}");
+        let exported = answer(folder.path(), &["journal", "export", "journal"]);
+        assert_eq!(exported.code, Some(2), "what is damaged is not handed on as sound");
+        assert!(exported.out.lines().count() < RECORDS && exported.err.contains(name), "{}", exported.err);
+    }
+}
+
+#[test]
+fn one_flipped_bit_anywhere_is_found() {
+    let folder = written();
+    let all = files(&folder);
+    for n in 0..60_usize {
+        let file = &all[n % all.len()];
+        let sound = fs::read(file).unwrap();
+        let mut flipped = sound.clone();
+        let place = (n * 7919) % sound.len();
+        flipped[place] ^= 1 << (n % 8);
+        fs::write(file, &flipped).unwrap();
+        let found = answer(folder.path(), &["journal", "verify", "journal"]);
+        assert_ne!(found.code, Some(0), "byte {place} of {}: {found:#?}", file.display());
+        fs::write(file, &sound).unwrap();
+    }
+}
+
+#[test]
+fn records_are_exported_as_json_lines_by_time_and_by_identity() {
+    let folder = written();
+    let export = |arguments: &[&str]| {
+        let said = answer(folder.path(), &[&["journal", "export", "journal"], arguments].concat());
+        assert_eq!(said.code, Some(0), "{said:#?}");
+        said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect::<Vec<serde_json::Value>>()
+    };
+    assert_eq!(export(&[]).len(), RECORDS);
+    let [one] = &export(&["--identity", "sa/s199"])[..] else { panic!("one record") };
+    assert_eq!((&one["seq"], &one["payload"]["n"], &one["kind"]), (&200.into(), &199.into(), &"command".into()));
+    assert_eq!(export(&["--since", "2023-11-14T22:16:30Z"]).len(), 10);
+    assert!(export(&["--since", "1h"]).is_empty());
+    let wrong = answer(folder.path(), &["journal", "export", "journal", "--since", "lately"]);
+    assert!(wrong.code == Some(2) && wrong.err.contains("write a time as"), "{wrong:#?}");
+}
+
+#[test]
+fn the_journal_of_the_configuration_is_meant_where_none_is_named() {
+    let place = read(&format!("{LINE}\n"));
+    assert!(place.run(&["journal", "verify"]).line("sound: ").contains("records, 1 to "));
+    let nowhere = Place::with("").run(&["journal", "verify"]);
+    assert!(nowhere.code == Some(2) && nowhere.err.contains("is no directory"), "{nowhere:#?}");
+}
