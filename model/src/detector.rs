@@ -10,6 +10,7 @@ mod novelty;
 mod oversized;
 mod rarity;
 mod rate;
+mod rhythm;
 mod silence;
 mod size;
 mod spread;
@@ -20,6 +21,7 @@ pub use novelty::Novelty;
 pub use oversized::Oversized;
 pub use rarity::Rarity;
 pub use rate::Rate;
+pub use rhythm::Rhythm;
 pub use silence::Silence;
 pub use size::{Bigger, Longer};
 pub use spread::Spread;
@@ -108,7 +110,8 @@ pub trait Detector {
     fn learn_one(&mut self, seen: &Observation) -> Option<f64>;
 }
 
-/// The questions, in the order of the chain *who · to whom · what · how · how much*.
+/// The questions, in the order of the chain *who · to whom · what · how · how much*; what came later stands at the end,
+/// since snapshots know them by their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
@@ -163,11 +166,13 @@ pub enum Question {
     Silence,
     /// Did only one of the two proxies of a call report it, where both report as a rule?
     Unwitnessed,
+    /// Do calls come at equal gaps on a new edge to a rare peer?
+    Rhythm,
 }
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
@@ -193,6 +198,7 @@ impl Question {
         Self::Longer,
         Self::Silence,
         Self::Unwitnessed,
+        Self::Rhythm,
     ];
 
     /// Whether its answer is that there are more of something in a window than usual.
@@ -240,6 +246,7 @@ impl Question {
             Self::Longer => "longer",
             Self::Silence => "silence",
             Self::Unwitnessed => "unwitnessed",
+            Self::Rhythm => "rhythm",
         }
     }
 }

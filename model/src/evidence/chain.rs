@@ -1,4 +1,4 @@
-//! One event's evidence: a product along the chain *who · to whom · what · from where · how · how much*, a mean inside each link.
+//! One event's evidence: a product along the chain *who · to whom · what · from where · how · how much · when*, a mean inside each link.
 
 use crate::{detector::Question, stats::log2};
 
@@ -24,6 +24,7 @@ const WHAT: Link =
 const WHERE_FROM: Link = Link::of(&[Question::NewNetwork, Question::LoneReplica]);
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
 const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Oversized, Question::Longer]);
+const WHEN: Link = Link::of(&[Question::Rhythm]);
 const ABSENCE: Link = Link::of(&[Question::Silence, Question::Unwitnessed]);
 
 /// The e-values of one event by question.
@@ -115,7 +116,7 @@ impl EValues {
         let by_destination = destination * (0.7 + 0.3 * peer);
         let who = 0.9 * by_source + 0.1 * by_destination;
         let what = self.link(&WHAT) * self.link(&WHERE_FROM);
-        log2(who * what * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
+        log2(who * what * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG) * self.link(&WHEN))
     }
 
     /// Evidence in bits of something that did not happen.
@@ -135,12 +136,13 @@ impl EValues {
         Question::ALL.get(leading).copied()
     }
 
-    /// Questions with their bits (`log2 e`), strongest first, only what speaks against the source.
+    /// Questions with their bits (`log2 e`), strongest first, only what speaks against the source; a rhythm is named also
+    /// where it adds nothing.
     pub fn reasons(&self) -> Vec<(Question, f64)> {
         let mut reasons: Vec<_> = Question::ALL
             .into_iter()
             .filter_map(|question| Some((question, libm::log2(self.answer(question)?))))
-            .filter(|&(_, bits)| bits > 0.0)
+            .filter(|&(question, bits)| bits > 0.0 || question == Question::Rhythm)
             .collect();
         reasons.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         reasons

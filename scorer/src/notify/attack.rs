@@ -48,7 +48,7 @@ impl Technique {
             "failing" | "spread-10m" | "spread-1h" | "fan-in" => DISCOVERY,
             "rate-1m" | "rate-10m" | "rate-1h" | "edge-rate" | "operation-rate" | "destination-rate" => FLOOD,
             "bigger" | "oversized" => EXFILTRATION,
-            "longer" => CONTROL_CHANNEL,
+            "longer" | "rhythm" => CONTROL_CHANNEL,
             "silence" => IMPAIR,
             _ => return None,
         })

@@ -74,6 +74,11 @@ fn words(
         }
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
         Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
+        Question::Rhythm if observed.is_finite() => unusual(format!(
+            "called {whom}, which is new to it and hardly anybody calls, every {}",
+            duration(observed * 1e6)
+        )),
+        Question::Rhythm => unusual(format!("called {whom}, which is new to it and hardly anybody calls, in a rhythm")),
         Question::Unwitnessed => {
             (format!("made {} to {whom} that only one of the two proxies reported", counted(observed, "call")), usual)
         }
@@ -187,6 +192,10 @@ mod tests {
         assert_eq!(said(Question::Bigger, 1.0, 2.0), "moved 1 byte in one call to payments | 2 bytes");
         assert_eq!(said(Question::Failing, 0.8, 0.002), "had 80 % of its calls fail | less than 1 %");
         assert_eq!(said(Question::Bigger, 734_003_200.0, 20_480.0), "moved 700 MiB in one call to payments | 20 KiB");
+        assert_eq!(
+            said(Question::Rhythm, 23.0, f64::NAN),
+            "called payments, which is new to it and hardly anybody calls, every 23 s | "
+        );
         assert_eq!(said(Question::Longer, 90e6, 12_500.0), "kept a call to payments open for 90 s | 12 ms");
     }
 

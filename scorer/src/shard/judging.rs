@@ -2,7 +2,7 @@
 
 use qualm_model::{
     baseline::{DestinationBaseline, SiblingRate},
-    detector::{Deviation, Observation, Question},
+    detector::{Detector, Deviation, Observation, Question},
     evidence::EValues,
     level::Level,
     stats::Exposure,
@@ -39,6 +39,10 @@ impl Shard {
                 sized |= question == Question::Bigger;
                 answer(question, deviation);
             });
+        }
+        let rhythm = self.edges.get(&(source_id, destination)).and_then(|edge| edge.rhythm.as_deref());
+        if let Some(deviation) = rhythm.and_then(|rhythm| rhythm.score_one(&case.seen)) {
+            answer(Question::Rhythm, deviation);
         }
         if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
             answer(Question::Bigger, Observation { crowd, ..case.seen }.amid_crowd(deviation));
@@ -173,8 +177,13 @@ impl Place<'_> {
         }
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
         let made = link.made + seen.made_within(MINUTE_S);
-        link.view(views, mesh, case.ids.destination, seen.exposure).judge(made, contacts, tables, values);
+        let called = link.view(views, mesh, case.ids.destination, seen.exposure);
+        called.judge(made, contacts, tables, values);
         if let Some(edge) = edge {
+            edge.keep_time(called.volume(), now);
+            if let Some(deviation) = edge.rhythm.as_deref().and_then(|rhythm| rhythm.score_one(seen)) {
+                values.set(Question::Rhythm, mesh.e(Question::Rhythm, deviation.x));
+            }
             edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
         }
         weight
@@ -204,6 +213,9 @@ impl Place<'_> {
             let seen = Observation { weight, crowd: source.baseline.crowd(), ..case.edge_seen() };
             edge.baseline.learn(&seen, &mut |question, x| source.baseline.remark(question, x));
             learn_users(&mut edge.users, source, &seen, delta);
+            if let Some(x) = edge.rhythm.as_deref_mut().and_then(|rhythm| rhythm.learn_one(&seen)) {
+                delta.sample(Question::Rhythm, x);
+            }
         }
         if let Some(operation) = operation {
             learn_users(&mut operation.users, source, &seen, delta);

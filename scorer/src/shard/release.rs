@@ -8,7 +8,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
-use super::{Edge, INSTANCES, Instance, Source};
+use super::{Edge, INSTANCES, Instance, SETTLED, Source};
 use crate::scorer::Case;
 
 /// How long newcomers may come one after the other.
@@ -138,5 +138,20 @@ impl Edge {
     pub(crate) fn adopt(&mut self, now: Timestamp) {
         self.adopted = Some(now);
         self.baseline = EdgeBaseline::default();
+        self.rhythm = None;
+    }
+
+    /// Keeps the rhythm of an edge that is new, with a peer that hardly anybody else calls; lets go of it otherwise.
+    /// `received` is the trusted volume of everybody's calls to that peer.
+    #[inline]
+    pub(super) fn keep_time(&mut self, received: f64, now: Timestamp) {
+        let is_new = self.adopted.is_none() && !self.returned && now - self.users.first() <= SETTLED;
+        let volume = self.baseline.volume();
+        if !is_new || received - volume >= ESTABLISHED {
+            self.rhythm = None;
+        } else if self.rhythm.is_none() && volume > 0.0 {
+            // Most new edges are called but once.
+            self.rhythm = Some(Box::default());
+        }
     }
 }
