@@ -168,11 +168,25 @@ pub enum Question {
     Unwitnessed,
     /// Do calls come at equal gaps on a new edge to a rare peer?
     Rhythm,
+    /// Is a credential used after it was taken back?
+    AfterRevocation,
+    /// Is a credential used after its end?
+    AfterExpiry,
+    /// Is a credential used before its begin, or before it was given out?
+    BeforeIssuance,
+    /// Is a credential used that its issuer never gave out?
+    NeverIssued,
+    /// Is a credential used outside of those who share it?
+    OutsideSharing,
+    /// Is no certificate shown where there always was one?
+    NoCertificate,
+    /// Did logins fail, and then one succeed from elsewhere?
+    LoginElsewhere,
 }
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 33] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
@@ -199,6 +213,13 @@ impl Question {
         Self::Silence,
         Self::Unwitnessed,
         Self::Rhythm,
+        Self::AfterRevocation,
+        Self::AfterExpiry,
+        Self::BeforeIssuance,
+        Self::NeverIssued,
+        Self::OutsideSharing,
+        Self::NoCertificate,
+        Self::LoginElsewhere,
     ];
 
     /// Whether its answer is that there are more of something in a window than usual.
@@ -215,6 +236,20 @@ impl Question {
                 | Self::Spread10m
                 | Self::Spread1h
                 | Self::FanIn
+        )
+    }
+
+    /// Whether it is about an invariant of a credential: what its answer is worth is set by policy and not ranked.
+    pub const fn is_invariant(self) -> bool {
+        matches!(
+            self,
+            Self::AfterRevocation
+                | Self::AfterExpiry
+                | Self::BeforeIssuance
+                | Self::NeverIssued
+                | Self::OutsideSharing
+                | Self::NoCertificate
+                | Self::LoginElsewhere
         )
     }
 
@@ -247,6 +282,13 @@ impl Question {
             Self::Silence => "silence",
             Self::Unwitnessed => "unwitnessed",
             Self::Rhythm => "rhythm",
+            Self::AfterRevocation => "after-revocation",
+            Self::AfterExpiry => "after-expiry",
+            Self::BeforeIssuance => "before-issuance",
+            Self::NeverIssued => "never-issued",
+            Self::OutsideSharing => "outside-sharing",
+            Self::NoCertificate => "no-certificate",
+            Self::LoginElsewhere => "login-elsewhere",
         }
     }
 }

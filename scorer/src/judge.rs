@@ -11,6 +11,7 @@ use qualm_model::{
 
 use crate::{
     config::{Mode, ScorerConfig},
+    estate::Broken,
     mesh::{Delta, Mesh, SourceKey},
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
@@ -42,6 +43,18 @@ pub(crate) fn is_news(
 ) -> bool {
     let (key, now) = ((case.ids.shard, case.ids.source), case.seen.exposure.now);
     standings.is_news(&key, reached.level, || is_historic(config, now, wall))
+}
+
+/// What is reached where a broken invariant acts at once: it needs no arming, and no threshold.
+#[inline]
+pub(crate) fn at_once(mesh: &Mesh, broken: Option<&Broken>, most: Level, reached: Option<Reached>) -> Option<Reached> {
+    let Some((broken, level)) = broken.and_then(|broken| Some((broken, broken.level(most)?))) else { return reached };
+    if reached.is_some_and(|reached| reached.level >= level) {
+        return reached;
+    }
+    let threshold = mesh.threshold(level).slow.unwrap_or(0.0);
+    let m = reached.map_or(0.0, |reached| reached.m).max(threshold).max(libm::log2(broken.deviation.x));
+    Some(Reached { level, pace: Pace::Slow, m, threshold })
 }
 
 impl Source {
@@ -134,9 +147,15 @@ impl Scorer {
     /// The highest level that this event may lead to, by where it comes from.
     #[inline]
     pub(crate) fn most(&self, event: Event<'_>) -> Level {
-        let by_source = self.max_levels.get(usize::from(event.position().source)).copied();
-        let by_source = by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined);
+        let by_source = self.most_of_input(event);
         if event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
+    }
+
+    /// The highest level that records of this event's input may lead to.
+    #[inline]
+    pub(crate) fn most_of_input(&self, event: Event<'_>) -> Level {
+        let by_source = self.max_levels.get(usize::from(event.position().source)).copied();
+        by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined)
     }
 
     /// What is left out of the input that this event comes from: what its operator says, or else what it looks like.

@@ -179,6 +179,9 @@ impl Mesh {
 
     #[inline]
     pub(crate) fn e(&self, question: Question, x: f64) -> f64 {
+        if question.is_invariant() {
+            return x;
+        }
         let e = self.tables[question as usize].e(x);
         if question == Question::Rhythm { Rhythm::at_least_named(e) } else { e }
     }

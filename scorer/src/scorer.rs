@@ -3,7 +3,7 @@
 use qualm_model::{
     baseline::FirstTimes,
     detector::{Deviation, Observation, Question},
-    event::{Event, EventBatch, Filter, Reporter},
+    event::{Event, EventBatch, Filter, Kind, Reporter},
     evidence::{EValues, Pace},
     level::Level,
     stats::Exposure,
@@ -16,8 +16,8 @@ pub use crate::estate::{LeftOut, PodAddresses, WrongClock};
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
-    estate::{Estate, Part, Report, Share, Tenancies},
-    judge::is_news,
+    estate::{Broken, Estate, Ground, Part, Report, Share, Tenancies},
+    judge::{at_once, is_news},
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
     shard::{SHARDS, Shard, Source},
@@ -110,6 +110,8 @@ pub(crate) struct Case<'a> {
     pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
     pub(crate) edge_is_excused: bool,
+    /// What of its credential does not add up.
+    pub(crate) broken: Option<Broken>,
 }
 
 impl Case<'_> {
@@ -270,11 +272,36 @@ impl Scorer {
             self.tally.late += 1;
         }
         let caller = resolved.source.as_deref().unwrap_or(event.source().principal());
-        let observed = self.judge((event, caller), (ids, share), wall, verdicts);
+        let broken = if share.calls > 0.0 { self.look_at_credential(event, caller) } else { None };
+        let observed = self.judge((event, caller), (ids, share), broken, wall, verdicts);
+        if self.estate.has_unissued() {
+            self.look_at_unissued(wall, verdicts);
+        }
         if self.used > self.limit {
             self.make_room();
         }
         observed
+    }
+
+    /// Whether the credential that an event shows adds up, and what the event tells of others.
+    #[inline]
+    fn look_at_credential(&mut self, event: Event<'_>, caller: &str) -> Option<Broken> {
+        if event.credential().is_empty()
+            && event.issued().is_empty()
+            && event.kind() != Kind::Authentication
+            && !event.reporter().is_of_destination()
+        {
+            return None;
+        }
+        let ground = Ground {
+            birth: self.mesh.birth().unwrap_or(event.report()),
+            lost: None,
+            filter: self.filter(event),
+            by_input: self.most_of_input(event),
+            most: self.most(event),
+            owner: None,
+        };
+        self.estate.look_at_credential(event, caller, ground)
     }
 
     /// Moves the watermark, and with it the clocks.
@@ -336,6 +363,7 @@ impl Scorer {
         &mut self,
         (event, caller): (Event<'_>, &str),
         (ids, share): (Ids, Share),
+        broken: Option<Broken>,
         wall: Timestamp,
         verdicts: &mut Vec<Verdict>,
     ) -> Observed {
@@ -345,7 +373,7 @@ impl Scorer {
         let shard = &mut self.shards[usize::from(ids.shard)];
         let (case, mut place, taken) = shard.admit(mesh, (event, caller), (ids, share), mesh.exposure(now));
         self.used += taken;
-        let case = &case;
+        let case = &Case { broken, ..case };
         if now < mesh.closed() {
             return self.judge_late(case, share, wall, verdicts);
         }
@@ -359,6 +387,7 @@ impl Scorer {
         let most = most.min(place.source.class_may_reach());
         let most = most.min(place.source.newcomer_may_reach(ids.address, now, &values));
         let reached = place.weigh((mesh, &self.standings), case, (bits, leading), most);
+        let reached = at_once(mesh, case.broken.as_ref(), most, reached);
         let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall))
         else {
             // As nearly all events: nothing is to be decided.
@@ -387,6 +416,7 @@ impl Scorer {
         let shard = &mut self.shards[usize::from(case.ids.shard)];
         let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
         let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), most);
+        let reached = at_once(&self.mesh, case.broken.as_ref(), most, reached);
         let identity_bits = place.source.shown_bits;
         if let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall)) {
             verdicts.extend(self.decide(case, &values, reached, wall));

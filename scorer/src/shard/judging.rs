@@ -12,6 +12,7 @@ use qualm_model::{
 use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Source, TOUCHED, Users, View};
 use crate::{
     door::Ids,
+    estate::Weight,
     mesh::{Delta, Mesh},
     scorer::Case,
     standing::Reached,
@@ -56,6 +57,9 @@ impl Shard {
         let users = users(edge.map(|edge| &edge.users), operation.map(|operation| &operation.users));
         if let Some(deviation) = users.and_then(|users| users.score_lone(source, case.seen.exposure.now)) {
             answer(Question::LoneReplica, deviation);
+        }
+        if let Some(broken) = &case.broken {
+            answer(broken.question, broken.deviation);
         }
         let link = self.links.get(&destination);
         let (made, contacts) = link.map_or((0.0, 0.0), |link| (link.made, link.first_contacts));
@@ -148,7 +152,7 @@ impl Place<'_> {
                 delta.siblings(namespace).merge(&minute);
             }
         }
-        let weight = source.baseline.judge(seen, case.first, tables, values);
+        let mut weight = source.baseline.judge(seen, case.first, tables, values);
         if source.returned {
             values.unset(Question::RareSource);
         }
@@ -179,6 +183,11 @@ impl Place<'_> {
         let made = link.made + seen.made_within(MINUTE_S);
         let called = link.view(views, mesh, case.ids.destination, seen.exposure);
         called.judge(made, contacts, tables, values);
+        if let Some(broken) = &case.broken {
+            values.set(broken.question, broken.deviation.x);
+            // Whoever shows what does not add up is not learned from.
+            weight = if broken.weight == Weight::Firm { 0.0 } else { weight };
+        }
         if let Some(edge) = edge {
             edge.keep_time(called.volume(), now);
             if let Some(deviation) = edge.rhythm.as_deref().and_then(|rhythm| rhythm.score_one(seen)) {

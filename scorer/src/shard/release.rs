@@ -14,7 +14,7 @@ use crate::scorer::Case;
 /// How long newcomers may come one after the other.
 const GRACE: Span = Span(30 * Span::MINUTE.0);
 /// What a release does not explain, and from which e-value on.
-const UNEXPLAINED: [Question; 8] = [
+const UNEXPLAINED: [Question; 14] = [
     Question::NewFingerprint,
     Question::NewNetwork,
     Question::Failing,
@@ -23,6 +23,12 @@ const UNEXPLAINED: [Question; 8] = [
     Question::Rate10m,
     Question::Bigger,
     Question::Longer,
+    Question::AfterRevocation,
+    Question::AfterExpiry,
+    Question::BeforeIssuance,
+    Question::OutsideSharing,
+    Question::NoCertificate,
+    Question::LoginElsewhere,
 ];
 const ALARMING: f64 = 64.0;
 /// A newcomer is one who came at most this long before what is new.

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{Budget, ScorerConfig},
+    estate::{Credentials, Estate},
     mesh::Delta,
     order::Run,
     pending::{Gone, Taken},
@@ -360,6 +361,11 @@ pub(super) fn edge_of(bytes: &[u8], version: u32) -> Result<Edge, AnyError> {
     if version >= 2 { parse(bytes) } else { parse(&[bytes, &[0]].concat()) }
 }
 
+/// What is known of the estate, as a release of this version wrote it.
+fn estate_of(written: &[u8], version: u32) -> Result<Estate, AnyError> {
+    if version >= 2 { parse(written) } else { parse(&[written, &bytes(&Credentials::default())].concat()) }
+}
+
 fn restore(
     read: &redb::ReadTransaction,
     meta: &redb::ReadOnlyTable<&'static str, &'static [u8]>,
@@ -376,7 +382,7 @@ fn restore(
     scorer.mesh.ask_all();
     scorer.standings = whole.standings.into_iter().collect();
     if let Some(estate) = meta.get("estate")? {
-        scorer.estate = parse(estate.value())?;
+        scorer.estate = estate_of(estate.value(), version)?;
     }
     if let Some(tenancies) = meta.get("tenancies")? {
         scorer.tenancies = parse(tenancies.value())?;

@@ -17,7 +17,12 @@ use super::{
     Covered, Loaded, Snapshots, Whole, bytes,
     store::{EDGES, META, edge_of, parse},
 };
-use crate::{config::ScorerConfig, scorer::Scorer, verdict::Verdict};
+use crate::{
+    config::ScorerConfig,
+    estate::{Credentials, Estate},
+    scorer::Scorer,
+    verdict::Verdict,
+};
 
 #[path = "../../tests/mesh/mod.rs"]
 mod mesh;
@@ -139,12 +144,17 @@ fn as_version_1(path: &Path) {
     let meta = read.open_table(META).expect("meta");
     let mut whole: Whole = parse(meta.get("whole").expect("it is read").expect("it is there").value()).expect("whole");
     whole.mesh.ask_only(QUESTIONS_OF_VERSION_1);
+    let estate: Estate =
+        parse(meta.get("estate").expect("it is read").expect("it is there").value()).expect("the estate");
+    let estate = bytes(&estate.without_credentials());
+    let estate = estate.strip_suffix(&bytes(&Credentials::default())[..]).expect("it stands at the end").to_vec();
     drop((meta, read));
     let write = database.begin_write().expect("it is written");
     {
         let mut meta = write.open_table(META).expect("meta");
         meta.insert("version", &1_u32.to_le_bytes()[..]).expect("written");
         meta.insert("whole", &bytes(&whole)[..]).expect("written");
+        meta.insert("estate", &estate[..]).expect("written");
         let mut table = write.open_table(EDGES).expect("edges");
         for (key, edge) in &edges {
             table.insert(*key, &edge[..]).expect("written");

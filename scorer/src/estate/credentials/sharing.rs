@@ -1,0 +1,180 @@
+//! Who shares credentials, and where: a credential that is used outside of the set of those who share it.
+//!
+//! Many estates hand one SVID to all pods of a node, put gateways and translated addresses between, relay a user's token
+//! along a chain of calls, or let the replicas of a service share one. So a second place of a credential says something
+//! only where nothing of that is known of whoever holds it: the earlier credentials of the same holder were each used at
+//! one place alone, the place is no one that many show their credentials at, it is not on the same node (a /24), and it
+//! is not known to belong to the same workload.
+
+use qualm_model::{
+    detector::Question,
+    event::Event,
+    time::{Span, Timestamp},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Broken, Ground, Shown,
+    custom::Counted,
+    hashed,
+    issuer::{Invariant, Issuer},
+    kept::Kept,
+    network,
+    usage::Used,
+};
+
+/// Holders and addresses remembered.
+const HOLDERS: usize = 1 << 14;
+const CROWDS: usize = 1 << 15;
+/// Places kept of one credential.
+const PLACES: usize = 8;
+/// So many show their credentials at an address that is a gateway's.
+const CROWD: usize = 3;
+/// Credentials of a holder that must have had one place each before a second place says anything, and before it says all.
+const ALONE: u32 = 2;
+/// A pod that was heard at its address so lately is still there.
+const STILL_THERE: Span = Span(2 * Span::MINUTE.0);
+
+/// What is known of those who hold credentials.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Sharing {
+    holders: Kept<Holder, HOLDERS>,
+    crowds: Kept<Vec<u64>, CROWDS>,
+}
+
+/// Who holds credentials of one kind.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Holder {
+    /// Credentials of its that were used.
+    credentials: u32,
+    /// Of these, those that had more places than one, with nothing said against that.
+    spread: u32,
+    /// Of a pod, where it was heard last.
+    pod: Option<Place>,
+}
+
+/// Where a credential was used.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Place {
+    address: u64,
+    network: u64,
+    /// Whose the address is, where that is known.
+    owner: Option<u64>,
+    principal: u64,
+    is_v6: bool,
+    pub(super) last: Timestamp,
+    is_outside: bool,
+}
+
+impl Place {
+    pub(super) fn is_at(&self, address: &str) -> bool {
+        self.address == hashed(address)
+    }
+
+    /// Whether two places are one for all that is asked here.
+    fn is_same(&self, other: &Self, is_certificate: bool) -> bool {
+        let is_near = self.address == other.address || is_certificate && self.network == other.network;
+        let is_of_one = self.owner.is_some() && self.owner == other.owner && !is_certificate;
+        self.principal == other.principal && (is_near || is_of_one)
+    }
+}
+
+impl Sharing {
+    /// Looks where a credential is used.
+    pub(super) fn look(
+        &mut self,
+        shown: &Shown,
+        event: Event<'_>,
+        used: &mut Used,
+        issuer: &mut Issuer,
+        ground: &Ground,
+    ) -> Option<Broken> {
+        let (address, instance) = (event.source().ip(), event.source().instance());
+        if address.is_empty() || address.starts_with("127.") {
+            return None;
+        }
+        let mut place = Place {
+            address: hashed(address),
+            network: network(address),
+            owner: ground.owner.as_deref().map(hashed),
+            principal: shown.principal,
+            is_v6: address.contains(':'),
+            last: event.report(),
+            is_outside: false,
+        };
+        if let Some(known) =
+            used.places.iter_mut().find(|known| known.address == place.address && known.principal == place.principal)
+        {
+            known.last = known.last.max(place.last);
+            let (is_outside, owner) = (known.is_outside, place.owner.or(known.owner));
+            known.owner = owner;
+            self.hear_pod(shown, instance, place);
+            let places = used.places.len() as f64;
+            return is_outside.then(|| used.breaks(issuer, Invariant::Shared, Question::OutsideSharing, places));
+        }
+        let is_crowd = self.is_crowd(&place);
+        let is_first = used.places.is_empty();
+        let is_elsewhere = is_first && self.is_elsewhere(shown, instance, &place);
+        let is_shared = used.places.iter().any(|known| known.is_same(&place, shown.is_certificate));
+        let holder = self.holders.at(hashed((shown.issuer, shown.principal)), event.report());
+        if is_first {
+            holder.credentials = holder.credentials.saturating_add(1);
+            issuer.custom(Invariant::Shared).hold();
+        }
+        place.is_outside =
+            !is_crowd && (is_elsewhere || !is_first && !is_shared && holder.credentials > ALONE && holder.spread == 0);
+        if !is_first && !is_shared && !place.is_outside {
+            holder.spread = holder.spread.saturating_add(1);
+            if used.count(Invariant::Shared) == Counted::Now {
+                issuer.custom(Invariant::Shared).break_one();
+            }
+        }
+        if used.places.len() == PLACES {
+            used.places.remove(1);
+        }
+        used.places.push(place);
+        if !place.is_outside {
+            self.hear_pod(shown, instance, place);
+            return None;
+        }
+        let places = used.places.len() as f64;
+        Some(used.breaks(issuer, Invariant::Shared, Question::OutsideSharing, places))
+    }
+
+    /// Whether many show their credentials at the address: a gateway, or a network behind one address.
+    fn is_crowd(&mut self, place: &Place) -> bool {
+        let seen = self.crowds.at(place.address, place.last);
+        if !seen.contains(&place.principal) && seen.len() < CROWD {
+            seen.push(place.principal);
+        }
+        seen.len() >= CROWD
+    }
+
+    /// Whether a pod that is bound to the credential has just been heard at another address of the same family. The pods
+    /// of a StatefulSet come back under their names.
+    fn is_elsewhere(&self, shown: &Shown, pod: &str, place: &Place) -> bool {
+        let is_unique = pod.rsplit('-').next().is_some_and(|last| !last.bytes().all(|c| c.is_ascii_digit()));
+        let holder = self.holders.get(pod_key(shown, pod));
+        let known = holder.and_then(|holder| holder.pod).filter(|_| is_unique && !pod.is_empty());
+        known.is_some_and(|known| {
+            known.address != place.address && place.last - known.last <= STILL_THERE && known.is_v6 == place.is_v6
+        })
+    }
+
+    /// Notes where a pod is.
+    fn hear_pod(&mut self, shown: &Shown, pod: &str, place: Place) {
+        if !pod.is_empty() {
+            self.holders.at(pod_key(shown, pod), place.last).pod = Some(place);
+        }
+    }
+
+    /// Bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        self.holders.bytes() + self.crowds.bytes() + self.crowds.values().map(|seen| 8 * seen.capacity()).sum::<usize>()
+    }
+}
+
+/// A pod as the holder of a credential.
+fn pod_key(shown: &Shown, pod: &str) -> u64 {
+    hashed((shown.issuer, shown.principal, pod))
+}
