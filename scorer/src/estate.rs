@@ -231,7 +231,8 @@ impl Estate {
             "" => Cow::Borrowed(caller),
             cluster => Cow::Owned(format!("{caller}@{cluster}")),
         };
-        self.credentials.look(event, &identity, &Ground { lost: self.lost, owner, ..ground })
+        let ground = Ground { lost: self.lost, owner, ..ground };
+        self.credentials.look(event, &identity, (&ground, &self.addresses))
     }
 
     /// Uses of credentials of which their issuers have not told although their logs have passed them.

@@ -153,6 +153,11 @@ impl Addresses {
         }
     }
 
+    /// When somebody verified was last heard at an address.
+    pub(super) fn heard(&self, address: &str) -> Option<Timestamp> {
+        self.addresses.by.get(address).map(|claim| claim.last)
+    }
+
     /// Who it is, where the record has but an address, or a name that is another's.
     #[inline]
     pub(super) fn resolve(&mut self, party: &PartyView<'_>, now: Timestamp) -> Option<&Arc<str>> {

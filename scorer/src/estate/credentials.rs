@@ -43,6 +43,7 @@ use self::{
     usage::Usage,
     wards::Wards,
 };
+use super::addresses::Addresses;
 
 /// How far the clocks of those who write the logs may be apart.
 const SKEW: Span = Span(5 * Span::MINUTE.0);
@@ -111,7 +112,12 @@ pub(crate) struct Credentials {
 impl Credentials {
     /// Takes in a record: what it tells of credentials, and whether the one that it shows adds up.
     #[inline]
-    pub(crate) fn look(&mut self, event: Event<'_>, identity: &str, ground: &Ground) -> Option<Broken> {
+    pub(super) fn look(
+        &mut self,
+        event: Event<'_>,
+        identity: &str,
+        (ground, addresses): (&Ground, &Addresses),
+    ) -> Option<Broken> {
         if event.reporter() == Reporter::Issuer || !event.issued().is_empty() {
             self.issuers.hear(event, ground, &mut self.unissued);
         }
@@ -121,11 +127,11 @@ impl Credentials {
         if event.credential().is_empty() {
             return self.wards.look(event, ground);
         }
-        let broken = if is_use(event) { self.used(event, identity, ground) } else { None };
+        let broken = if is_use(event) { self.used(event, identity, (ground, addresses)) } else { None };
         broken.or_else(|| self.wards.look(event, ground))
     }
 
-    fn used(&mut self, event: Event<'_>, identity: &str, ground: &Ground) -> Option<Broken> {
+    fn used(&mut self, event: Event<'_>, identity: &str, (ground, addresses): (&Ground, &Addresses)) -> Option<Broken> {
         let shown = Shown::of(event, &self.issuers);
         let issued = self.issuers.issued(&shown);
         let revoked = self.issuers.revoked(&shown);
@@ -134,7 +140,7 @@ impl Credentials {
         let broken = used.after_revocation(&shown, revoked, issuer, ground);
         let broken = broken.or_else(|| used.after_expiry(&shown, event, issuer, ground));
         let broken = broken.or_else(|| used.before_issuance(&shown, event, issued, issuer));
-        let outside = self.sharing.look(&shown, event, used, issuer, ground);
+        let outside = self.sharing.look(&shown, event, used, issuer, (ground, addresses));
         if is_first {
             match issued {
                 Some(_) => issuer.note_joined(),

@@ -52,6 +52,11 @@ impl Custom {
         self.broken = self.broken.saturating_add(1);
     }
 
+    /// Whether a break, were it the next, would act at once.
+    pub(super) fn is_firm(&self) -> bool {
+        firm(self.broken, self.held.saturating_add(self.broken))
+    }
+
     /// What a break means; `observed` is how far it is off, in the question's own unit.
     pub(super) fn answer(&mut self, question: Question, counted: Counted, observed: f64) -> Broken {
         if counted == Counted::Now {
@@ -59,12 +64,15 @@ impl Custom {
         }
         // A credential's own break is no custom.
         let (broken, all) = (self.broken.saturating_sub(1), self.held.saturating_add(self.broken));
-        let is_rare = broken < SINGLE || broken.saturating_mul(SHARE) <= all;
-        let weight = if all >= FIRM_FROM && is_rare { Weight::Firm } else { Weight::Telling };
+        let weight = if firm(broken, all) { Weight::Firm } else { Weight::Telling };
         let share = (f64::from(broken) + 1.0) / (f64::from(all) + 1.0);
         let x = if weight == Weight::Firm { FIRM } else { 1.0 / share };
         Broken { question, deviation: Deviation { x, observed, expected: 0.0, n: f64::from(all) }, weight }
     }
+}
+
+fn firm(broken: u32, all: u32) -> bool {
+    all >= FIRM_FROM && (broken < SINGLE || broken.saturating_mul(SHARE) <= all)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::{
     network,
     usage::Used,
 };
+use crate::estate::addresses::Addresses;
 
 /// Holders and addresses remembered.
 const HOLDERS: usize = 1 << 14;
@@ -50,7 +51,7 @@ struct Holder {
     /// Of these, those that had more places than one, with nothing said against that.
     spread: u32,
     /// Of a pod, where it was heard last.
-    pod: Option<Place>,
+    pod: Option<(Place, Box<str>)>,
 }
 
 /// Where a credential was used.
@@ -87,7 +88,7 @@ impl Sharing {
         event: Event<'_>,
         used: &mut Used,
         issuer: &mut Issuer,
-        ground: &Ground,
+        (ground, addresses): (&Ground, &Addresses),
     ) -> Option<Broken> {
         let (address, instance) = (event.source().ip(), event.source().instance());
         if address.is_empty() || address.starts_with("127.") {
@@ -108,21 +109,23 @@ impl Sharing {
             known.last = known.last.max(place.last);
             let (is_outside, owner) = (known.is_outside, place.owner.or(known.owner));
             known.owner = owner;
-            self.hear_pod(shown, instance, place);
+            self.hear_pod(shown, instance, (place, address));
             let places = used.places.len() as f64;
             return is_outside.then(|| used.breaks(issuer, Invariant::Shared, Question::OutsideSharing, places));
         }
         let is_crowd = self.is_crowd(&place);
         let is_first = used.places.is_empty();
-        let is_elsewhere = is_first && self.is_elsewhere(shown, instance, &place);
+        let is_elsewhere = is_first && self.is_elsewhere(shown, instance, &place, addresses);
         let is_shared = used.places.iter().any(|known| known.is_same(&place, shown.is_certificate));
         let holder = self.holders.at(hashed((shown.issuer, shown.principal)), event.report());
         if is_first {
             holder.credentials = holder.credentials.saturating_add(1);
             issuer.custom(Invariant::Shared).hold();
         }
-        place.is_outside =
-            !is_crowd && (is_elsewhere || !is_first && !is_shared && holder.credentials > ALONE && holder.spread == 0);
+        // Of certificates it is enough that nobody in the estate shares any.
+        let is_used_to =
+            holder.credentials > ALONE || shown.is_certificate && issuer.custom(Invariant::Shared).is_firm();
+        place.is_outside = !is_crowd && (is_elsewhere || !is_first && !is_shared && is_used_to && holder.spread == 0);
         if !is_first && !is_shared && !place.is_outside {
             holder.spread = holder.spread.saturating_add(1);
             if used.count(Invariant::Shared) == Counted::Now {
@@ -134,7 +137,7 @@ impl Sharing {
         }
         used.places.push(place);
         if !place.is_outside {
-            self.hear_pod(shown, instance, place);
+            self.hear_pod(shown, instance, (place, address));
             return None;
         }
         let places = used.places.len() as f64;
@@ -150,27 +153,34 @@ impl Sharing {
         seen.len() >= CROWD
     }
 
-    /// Whether a pod that is bound to the credential has just been heard at another address of the same family. The pods
+    /// Whether the pod that the credential is bound to has just been heard at another address of the same family. The pods
     /// of a StatefulSet come back under their names.
-    fn is_elsewhere(&self, shown: &Shown, pod: &str, place: &Place) -> bool {
+    fn is_elsewhere(&self, shown: &Shown, pod: &str, place: &Place, addresses: &Addresses) -> bool {
         let is_unique = pod.rsplit('-').next().is_some_and(|last| !last.bytes().all(|c| c.is_ascii_digit()));
         let holder = self.holders.get(pod_key(shown, pod));
-        let known = holder.and_then(|holder| holder.pod).filter(|_| is_unique && !pod.is_empty());
-        known.is_some_and(|known| {
-            known.address != place.address && place.last - known.last <= STILL_THERE && known.is_v6 == place.is_v6
+        let known = holder.and_then(|holder| holder.pod.as_ref()).filter(|_| is_unique && !pod.is_empty());
+        known.is_some_and(|(known, address)| {
+            // It need not have shown a token there: any call of its will do.
+            let heard = addresses.heard(address).max(Some(known.last));
+            let is_still_there = heard.is_some_and(|heard| place.last - heard <= STILL_THERE);
+            known.address != place.address && known.is_v6 == place.is_v6 && is_still_there
         })
     }
 
     /// Notes where a pod is.
-    fn hear_pod(&mut self, shown: &Shown, pod: &str, place: Place) {
+    fn hear_pod(&mut self, shown: &Shown, pod: &str, (place, address): (Place, &str)) {
         if !pod.is_empty() {
-            self.holders.at(pod_key(shown, pod), place.last).pod = Some(place);
+            self.holders.at(pod_key(shown, pod), place.last).pod = Some((place, address.into()));
         }
     }
 
     /// Bytes it takes.
     pub(super) fn bytes(&self) -> usize {
-        self.holders.bytes() + self.crowds.bytes() + self.crowds.values().map(|seen| 8 * seen.capacity()).sum::<usize>()
+        let pods = self.holders.values().filter(|holder| holder.pod.is_some()).count();
+        self.holders.bytes()
+            + 48 * pods
+            + self.crowds.bytes()
+            + self.crowds.values().map(|seen| 8 * seen.capacity()).sum::<usize>()
     }
 }
 
