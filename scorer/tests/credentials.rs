@@ -372,6 +372,22 @@ fn an_east_west_gateway_may_show_everybodys_certificates() {
     estate.live(24, |estate| across(estate, 20));
     // Others begin to call across as well.
     estate.live(12, |estate| across(estate, SERVICES));
+    assert!(estate.found.is_empty(), "{:?}", &estate.found[..5]);
+}
+
+#[test]
+fn a_gateway_that_is_turned_on_is_taken_for_a_thief_by_its_first_two_callers_and_no_longer() {
+    let mut estate = Estate::settled();
+    estate.live(2, |estate| {
+        for number in 0..SERVICES {
+            let shown = svid(number, estate.now);
+            estate.call(&service(number), "10.99.0.1", Some(&shown), "spiffe://west.test/ns/shop/sa/w");
+        }
+    });
+    let whose: std::collections::BTreeSet<_> = estate.found.iter().map(|(who, _)| who.clone()).collect();
+    assert!(whose.len() <= 2, "{whose:?}");
+    estate.found.clear();
+    estate.live(2, |_| {});
     assert_eq!(estate.found, []);
 }
 

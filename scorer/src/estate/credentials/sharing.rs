@@ -33,6 +33,8 @@ const PLACES: usize = 8;
 const CROWD: usize = 3;
 /// Credentials of a holder that must have had one place each before a second place says anything, and before it says all.
 const ALONE: u32 = 2;
+/// A holder of certificates is known for so long before one of them is enough.
+const SETTLED: Span = Span(6 * Span::HOUR.0);
 /// A pod that was heard at its address so lately is still there.
 const STILL_THERE: Span = Span(2 * Span::MINUTE.0);
 
@@ -46,6 +48,8 @@ pub(super) struct Sharing {
 /// Who holds credentials of one kind.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Holder {
+    /// When the first one was shown.
+    since: Option<Timestamp>,
     /// Credentials of its that were used.
     credentials: u32,
     /// Of these, those that had more places than one, with nothing said against that.
@@ -111,7 +115,10 @@ impl Sharing {
             known.owner = owner;
             self.hear_pod(shown, instance, (place, address));
             let places = used.places.len() as f64;
-            return is_outside.then(|| used.breaks(issuer, Invariant::Shared, Question::OutsideSharing, places));
+            // Where many show theirs it was the first of a gateway.
+            let is_crowd = self.crowds.get(place.address).is_some_and(|seen| seen.len() >= CROWD);
+            return (is_outside && !is_crowd)
+                .then(|| used.breaks(issuer, Invariant::Shared, Question::OutsideSharing, places));
         }
         let is_crowd = self.is_crowd(&place);
         let is_first = used.places.is_empty();
@@ -122,9 +129,10 @@ impl Sharing {
             holder.credentials = holder.credentials.saturating_add(1);
             issuer.custom(Invariant::Shared).hold();
         }
-        // Of certificates it is enough that nobody in the estate shares any.
-        let is_used_to =
-            holder.credentials > ALONE || shown.is_certificate && issuer.custom(Invariant::Shared).is_firm();
+        let since = *holder.since.get_or_insert(place.last);
+        // Of certificates it is enough that nobody in the estate shares any, and that this has lasted.
+        let is_settled = shown.is_certificate && place.last - since >= SETTLED;
+        let is_used_to = holder.credentials > ALONE || is_settled && issuer.custom(Invariant::Shared).is_firm();
         place.is_outside = !is_crowd && (is_elsewhere || !is_first && !is_shared && is_used_to && holder.spread == 0);
         if !is_first && !is_shared && !place.is_outside {
             holder.spread = holder.spread.saturating_add(1);
