@@ -11,8 +11,8 @@ use qualm_model::{
 
 use crate::{
     estate::Broken,
-    judge::at_once,
     mesh::SourceKey,
+    papers::at_once,
     scorer::Scorer,
     shard::shard_of,
     standing::{Cause as OddIn, reached},

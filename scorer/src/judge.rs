@@ -11,7 +11,6 @@ use qualm_model::{
 
 use crate::{
     config::{Mode, ScorerConfig},
-    estate::Broken,
     mesh::{Delta, Mesh, SourceKey},
     scorer::{Case, Scorer},
     shard::{Source, shard_of},
@@ -43,18 +42,6 @@ pub(crate) fn is_news(
 ) -> bool {
     let (key, now) = ((case.ids.shard, case.ids.source), case.seen.exposure.now);
     standings.is_news(&key, reached.level, || is_historic(config, now, wall))
-}
-
-/// What is reached where a broken invariant acts at once: it needs no arming, and no threshold.
-#[inline]
-pub(crate) fn at_once(mesh: &Mesh, broken: Option<&Broken>, most: Level, reached: Option<Reached>) -> Option<Reached> {
-    let Some((broken, level)) = broken.and_then(|broken| Some((broken, broken.level(most)?))) else { return reached };
-    if reached.is_some_and(|reached| reached.level >= level) {
-        return reached;
-    }
-    let threshold = mesh.threshold(level).slow.unwrap_or(0.0);
-    let m = reached.map_or(0.0, |reached| reached.m).max(threshold).max(libm::log2(broken.deviation.x));
-    Some(Reached { level, pace: Pace::Slow, m, threshold })
 }
 
 impl Source {

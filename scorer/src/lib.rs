@@ -27,6 +27,7 @@ mod mesh;
 mod names;
 pub mod notify;
 pub mod order;
+mod papers;
 mod pending;
 pub mod scorer;
 mod shard;

@@ -3,7 +3,7 @@
 use qualm_model::{
     baseline::FirstTimes,
     detector::{Deviation, Observation, Question},
-    event::{Event, EventBatch, Filter, Kind, Reporter},
+    event::{Event, EventBatch, Filter, Reporter},
     evidence::{EValues, Pace},
     level::Level,
     stats::Exposure,
@@ -16,10 +16,11 @@ pub use crate::estate::{LeftOut, PodAddresses, WrongClock};
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
-    estate::{Broken, Estate, Ground, Part, Report, Share, Tenancies},
-    judge::{at_once, is_news},
+    estate::{Broken, Estate, Part, Report, Share, Tenancies},
+    judge::is_news,
     mesh::{DESTINATION_BYTES, Mesh},
     order::Order,
+    papers::at_once,
     shard::{SHARDS, Shard, Source},
     snapshot::{Changes, Reach},
     standings::Standings,
@@ -281,27 +282,6 @@ impl Scorer {
             self.make_room();
         }
         observed
-    }
-
-    /// Whether the credential that an event shows adds up, and what the event tells of others.
-    #[inline]
-    fn look_at_credential(&mut self, event: Event<'_>, caller: &str) -> Option<Broken> {
-        if event.credential().is_empty()
-            && event.issued().is_empty()
-            && event.kind() != Kind::Authentication
-            && !event.reporter().is_of_destination()
-        {
-            return None;
-        }
-        let ground = Ground {
-            birth: self.mesh.birth().unwrap_or(event.report()),
-            lost: None,
-            filter: self.filter(event),
-            by_input: self.most_of_input(event),
-            most: self.most(event),
-            owner: None,
-        };
-        self.estate.look_at_credential(event, caller, ground)
     }
 
     /// Moves the watermark, and with it the clocks.

@@ -139,7 +139,6 @@ impl<'a> KeycloakEvent<'a> {
             outcome: if has_failed { Outcome::Refused } else { Outcome::Success },
             denial_reason: &typed::reason(self.error),
             credential: clip(self.credential(action)),
-            issued: if kind == Kind::Authentication && !has_failed { clip(self.token) } else { "" },
             auth_method: if kind == Kind::Authentication { clip(typed::first(methods)) } else { "" },
             ..EventDraft::default()
         })

@@ -71,7 +71,19 @@ pub(super) struct Place {
     is_outside: bool,
 }
 
+/// Who else shows credentials at a place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Crowd {
+    None,
+    Many,
+}
+
 impl Place {
+    /// Whether it is the same place of the same identity.
+    fn is_again(&self, other: &Self) -> bool {
+        self.address == other.address && self.principal == other.principal
+    }
+
     pub(super) fn is_at(&self, address: &str) -> bool {
         self.address == hashed(address)
     }
@@ -107,43 +119,22 @@ impl Sharing {
             last: event.report(),
             is_outside: false,
         };
-        if let Some(known) =
-            used.places.iter_mut().find(|known| known.address == place.address && known.principal == place.principal)
-        {
+        if let Some(known) = used.places.iter_mut().find(|known| known.is_again(&place)) {
             known.last = known.last.max(place.last);
-            let (is_outside, owner) = (known.is_outside, place.owner.or(known.owner));
-            known.owner = owner;
-            self.hear_pod(shown, instance, (place, address));
-            let places = used.places.len() as f64;
+            known.owner = place.owner.or(known.owner);
+            place.is_outside = known.is_outside;
             // Where many show theirs it was the first of a gateway.
-            let is_crowd = self.crowds.get(place.address).is_some_and(|seen| seen.len() >= CROWD);
-            return (is_outside && !is_crowd)
-                .then(|| used.breaks(issuer, Invariant::Shared, Question::OutsideSharing, places));
-        }
-        let is_crowd = self.is_crowd(&place);
-        let is_first = used.places.is_empty();
-        let is_elsewhere = is_first && self.is_elsewhere(shown, instance, &place, addresses);
-        let is_shared = used.places.iter().any(|known| known.is_same(&place, shown.is_certificate));
-        let holder = self.holders.at(hashed((shown.issuer, shown.principal)), event.report());
-        if is_first {
-            holder.credentials = holder.credentials.saturating_add(1);
-            issuer.custom(Invariant::Shared).hold();
-        }
-        let since = *holder.since.get_or_insert(place.last);
-        // Of certificates it is enough that nobody in the estate shares any, and that this has lasted.
-        let is_settled = shown.is_certificate && place.last - since >= SETTLED;
-        let is_used_to = holder.credentials > ALONE || is_settled && issuer.custom(Invariant::Shared).is_firm();
-        place.is_outside = !is_crowd && (is_elsewhere || !is_first && !is_shared && is_used_to && holder.spread == 0);
-        if !is_first && !is_shared && !place.is_outside {
-            holder.spread = holder.spread.saturating_add(1);
-            if used.count(Invariant::Shared) == Counted::Now {
-                issuer.custom(Invariant::Shared).break_one();
+            place.is_outside &= self.crowds.get(place.address).is_none_or(|seen| seen.len() < CROWD);
+        } else {
+            let is_elsewhere = used.places.is_empty() && self.is_elsewhere(shown, instance, &place, addresses);
+            let crowd = self.crowd(&place);
+            let is_outside = self.is_outside(shown, &place, used, issuer, crowd);
+            place.is_outside = crowd == Crowd::None && (is_elsewhere || is_outside);
+            if used.places.len() == PLACES {
+                used.places.remove(1);
             }
+            used.places.push(place);
         }
-        if used.places.len() == PLACES {
-            used.places.remove(1);
-        }
-        used.places.push(place);
         if !place.is_outside {
             self.hear_pod(shown, instance, (place, address));
             return None;
@@ -152,13 +143,38 @@ impl Sharing {
         Some(used.breaks(issuer, Invariant::Shared, Question::OutsideSharing, places))
     }
 
+    /// Whether a place that is new to a credential is outside of those who share it; where it is not, its holder shares.
+    fn is_outside(&mut self, shown: &Shown, place: &Place, used: &mut Used, issuer: &mut Issuer, crowd: Crowd) -> bool {
+        let holder = self.holders.at(hashed((shown.issuer, shown.principal)), place.last);
+        let since = *holder.since.get_or_insert(place.last);
+        if used.places.is_empty() {
+            holder.credentials = holder.credentials.saturating_add(1);
+            issuer.custom(Invariant::Shared).hold();
+            return false;
+        }
+        if used.places.iter().any(|known| known.is_same(place, shown.is_certificate)) {
+            return false;
+        }
+        // Of certificates it is enough that nobody in the estate shares any, and that this has lasted.
+        let is_settled = shown.is_certificate && place.last - since >= SETTLED;
+        let is_used_to = holder.credentials > ALONE || is_settled && issuer.custom(Invariant::Shared).is_firm();
+        if crowd == Crowd::None && is_used_to && holder.spread == 0 {
+            return true;
+        }
+        holder.spread = holder.spread.saturating_add(1);
+        if used.count(Invariant::Shared) == Counted::Now {
+            issuer.custom(Invariant::Shared).break_one();
+        }
+        false
+    }
+
     /// Whether many show their credentials at the address: a gateway, or a network behind one address.
-    fn is_crowd(&mut self, place: &Place) -> bool {
+    fn crowd(&mut self, place: &Place) -> Crowd {
         let seen = self.crowds.at(place.address, place.last);
         if !seen.contains(&place.principal) && seen.len() < CROWD {
             seen.push(place.principal);
         }
-        seen.len() >= CROWD
+        if seen.len() >= CROWD { Crowd::Many } else { Crowd::None }
     }
 
     /// Whether the pod that the credential is bound to has just been heard at another address of the same family. The pods
