@@ -219,7 +219,7 @@ impl Estate {
     /// Whether the credential that a record shows adds up, and what it tells of others; `ground` as far as the scorer
     /// knows it.
     #[inline]
-    pub(crate) fn look_at_credential(&mut self, event: Event<'_>, caller: &str, ground: Ground) -> Option<Broken> {
+    pub(crate) fn look_at_credential(&mut self, event: Event<'_>, caller: &str, ground: &Ground) -> Option<Broken> {
         let source = event.source();
         let is_certificate = source.provenance() == Provenance::Certificate;
         let owner = if is_certificate || event.credential().is_empty() {
@@ -231,7 +231,7 @@ impl Estate {
             "" => Cow::Borrowed(caller),
             cluster => Cow::Owned(format!("{caller}@{cluster}")),
         };
-        let ground = Ground { lost: self.lost, owner, ..ground };
+        let ground = Ground { lost: self.lost, owner, ..ground.clone() };
         self.credentials.look(event, &identity, (&ground, &self.addresses))
     }
 

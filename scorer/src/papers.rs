@@ -32,7 +32,7 @@ impl Scorer {
             most: self.most(event),
             owner: None,
         };
-        self.estate.look_at_credential(event, caller, ground)
+        self.estate.look_at_credential(event, caller, &ground)
     }
 }
 
