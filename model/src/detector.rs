@@ -10,6 +10,7 @@ mod novelty;
 mod oversized;
 mod rarity;
 mod rate;
+mod rhythm;
 mod silence;
 mod size;
 mod spread;
@@ -20,6 +21,7 @@ pub use novelty::Novelty;
 pub use oversized::Oversized;
 pub use rarity::Rarity;
 pub use rate::Rate;
+pub use rhythm::Rhythm;
 pub use silence::Silence;
 pub use size::{Bigger, Longer};
 pub use spread::Spread;
@@ -108,7 +110,8 @@ pub trait Detector {
     fn learn_one(&mut self, seen: &Observation) -> Option<f64>;
 }
 
-/// The questions, in the order of the chain *who · to whom · what · how · how much*.
+/// The questions, in the order of the chain *who · to whom · what · how · how much*; what came later stands at the end,
+/// since snapshots know them by their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[repr(u8)]
@@ -163,11 +166,27 @@ pub enum Question {
     Silence,
     /// Did only one of the two proxies of a call report it, where both report as a rule?
     Unwitnessed,
+    /// Do calls come at equal gaps on a new edge to a rare peer?
+    Rhythm,
+    /// Is a credential used after it was taken back?
+    AfterRevocation,
+    /// Is a credential used after its end?
+    AfterExpiry,
+    /// Is a credential used before its begin, or before it was given out?
+    BeforeIssuance,
+    /// Is a credential used that its issuer never gave out?
+    NeverIssued,
+    /// Is a credential used outside of those who share it?
+    OutsideSharing,
+    /// Is no certificate shown where there always was one?
+    NoCertificate,
+    /// Did logins fail, and then one succeed from elsewhere?
+    LoginElsewhere,
 }
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 33] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
@@ -193,6 +212,14 @@ impl Question {
         Self::Longer,
         Self::Silence,
         Self::Unwitnessed,
+        Self::Rhythm,
+        Self::AfterRevocation,
+        Self::AfterExpiry,
+        Self::BeforeIssuance,
+        Self::NeverIssued,
+        Self::OutsideSharing,
+        Self::NoCertificate,
+        Self::LoginElsewhere,
     ];
 
     /// Whether its answer is that there are more of something in a window than usual.
@@ -209,6 +236,20 @@ impl Question {
                 | Self::Spread10m
                 | Self::Spread1h
                 | Self::FanIn
+        )
+    }
+
+    /// Whether it is about an invariant of a credential: what its answer is worth is set by policy and not ranked.
+    pub const fn is_invariant(self) -> bool {
+        matches!(
+            self,
+            Self::AfterRevocation
+                | Self::AfterExpiry
+                | Self::BeforeIssuance
+                | Self::NeverIssued
+                | Self::OutsideSharing
+                | Self::NoCertificate
+                | Self::LoginElsewhere
         )
     }
 
@@ -240,6 +281,14 @@ impl Question {
             Self::Longer => "longer",
             Self::Silence => "silence",
             Self::Unwitnessed => "unwitnessed",
+            Self::Rhythm => "rhythm",
+            Self::AfterRevocation => "after-revocation",
+            Self::AfterExpiry => "after-expiry",
+            Self::BeforeIssuance => "before-issuance",
+            Self::NeverIssued => "never-issued",
+            Self::OutsideSharing => "outside-sharing",
+            Self::NoCertificate => "no-certificate",
+            Self::LoginElsewhere => "login-elsewhere",
         }
     }
 }

@@ -193,8 +193,18 @@ pub struct EventDraft<'a> {
     pub not_after: Option<Timestamp>,
     /// How the caller authenticated: `mtls`, `approle`, `password`.
     pub auth_method: &'a str,
+    /// The credential that was given out by this: its id, or, of a certificate whose serial the issuer does not log,
+    /// [`certificate_of`].
+    pub issued: &'a str,
+    /// The credential that was taken back by this.
+    pub revoked: &'a str,
     /// Where the record stood.
     pub position: Position,
+}
+
+/// What an X.509 certificate is known by where its serial is not logged: whose it is, and the second in which it ends.
+pub fn certificate_of(spiffe_id: &str, not_after: Timestamp) -> String {
+    format!("{spiffe_id} {}", not_after.0.div_euclid(crate::time::Span::SECOND.0))
 }
 
 #[cfg(test)]

@@ -12,7 +12,9 @@ use qualm_model::{
 };
 
 use crate::{
+    estate::Broken,
     mesh::SourceKey,
+    papers::at_once,
     scorer::Scorer,
     shard::shard_of,
     standing::{Cause as OddIn, reached},
@@ -33,6 +35,8 @@ struct Absence<'a> {
     to: Option<&'a str>,
     /// The highest level that it may lead to.
     most: Level,
+    /// That a credential does not add up.
+    broken: Option<Broken>,
 }
 
 impl Scorer {
@@ -77,8 +81,14 @@ impl Scorer {
         // By name, since the order of a map is nobody's business.
         asked.sort_by(|a, b| self.identity_of(a.0).cmp(self.identity_of(b.0)));
         for (key, deviation) in asked {
-            let absence =
-                Absence { question: Question::Silence, deviation, from: None, to: None, most: Level::Watched };
+            let absence = Absence {
+                question: Question::Silence,
+                deviation,
+                from: None,
+                to: None,
+                most: Level::Watched,
+                broken: None,
+            };
             self.weigh_absence(key, &absence, end, wall, verdicts);
         }
     }
@@ -112,7 +122,27 @@ impl Scorer {
                 from: Some(&call.places[0]).filter(|address| !address.is_empty()).map(|address| &**address),
                 to: Some(&call.destination),
                 most,
+                broken: None,
             };
+            self.weigh_absence((shard, id), &absence, now, wall, verdicts);
+        }
+    }
+
+    /// Looks at uses of credentials that were found to be nobody's issue.
+    pub(crate) fn look_at_unissued(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        for unissued in self.estate.unissued() {
+            let shard = shard_of(&unissued.identity);
+            let id = self.shards[usize::from(shard)].names.id(&unissued.identity);
+            let absence = Absence {
+                question: unissued.broken.question,
+                deviation: unissued.broken.deviation,
+                from: Some(&*unissued.from).filter(|address| !address.is_empty()),
+                to: Some(&unissued.to),
+                most: unissued.most,
+                broken: Some(unissued.broken),
+            };
+            // It weighs now that it is known, and is about then.
+            let now = self.watermark.now().unwrap_or(unissued.at).max(unissued.at);
             self.weigh_absence((shard, id), &absence, now, wall, verdicts);
         }
     }
@@ -129,7 +159,9 @@ impl Scorer {
         let mut values = EValues::default();
         values.set(question, self.mesh.e(question, deviation.x));
         let shard = &mut self.shards[usize::from(key.0)];
-        shard.delta.sample(question, deviation.x);
+        if !question.is_invariant() {
+            shard.delta.sample(question, deviation.x);
+        }
         let bits = values.bits_of_absence();
         if bits <= 0.0 {
             return;
@@ -143,8 +175,9 @@ impl Scorer {
         if let Some(address) = from {
             source.attribute(address, at, bits);
         }
-        let Some(reading) = told else { return };
-        let Some(reached) = reached(&self.mesh, reading, most, 1.0) else { return };
+        let most = most.min(source.class_may_reach());
+        let by_evidence = told.and_then(|reading| reached(&self.mesh, reading, most, 1.0));
+        let Some(reached) = at_once(&self.mesh, absence.broken.as_ref(), most, by_evidence) else { return };
         if !self.standings.is_news(&key, reached.level, || self.is_historic(at, wall))
             || self.is_held_back(key, reached.level, at, wall)
             || self.is_unlisted(key, reached.level, at)

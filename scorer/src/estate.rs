@@ -3,17 +3,19 @@
 
 mod addresses;
 mod clocks;
+mod credentials;
 mod left_out;
 mod reports;
 mod streams;
 mod tenancies;
 mod witnesses;
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use qualm_model::{
     detector::Deviation,
     event::{Activity, Event, Filter, Position, Reporter},
+    identity::Provenance,
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -28,6 +30,7 @@ use self::{
 };
 pub use self::{clocks::WrongClock, left_out::LeftOut, tenancies::PodAddresses};
 pub(crate) use self::{
+    credentials::{Broken, Credentials, Ground, Unissued, Weight},
     streams::{Part, Share},
     tenancies::{Sitting, Tenancies},
 };
@@ -48,6 +51,8 @@ pub(crate) struct Estate {
     alone: Vec<Alone>,
     /// When records were last known to be missing.
     lost: Option<Timestamp>,
+    /// The last of what is saved: a release before had none.
+    credentials: Credentials,
 }
 
 /// After a loss nobody's silence means anything for so long.
@@ -193,6 +198,12 @@ impl Estate {
         self.inputs.renumber(number);
     }
 
+    /// As a release before credentials had it.
+    #[cfg(test)]
+    pub(crate) fn without_credentials(self) -> Self {
+        Self { credentials: Credentials::default(), ..self }
+    }
+
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.inputs.bytes()
@@ -202,6 +213,37 @@ impl Estate {
             + self.addresses.bytes()
             + self.callers.bytes()
             + self.called.bytes()
+            + self.credentials.bytes()
+    }
+
+    /// Whether the credential that a record shows adds up, and what it tells of others; `ground` as far as the scorer
+    /// knows it.
+    #[inline]
+    pub(crate) fn look_at_credential(&mut self, event: Event<'_>, caller: &str, ground: &Ground) -> Option<Broken> {
+        let source = event.source();
+        let is_certificate = source.provenance() == Provenance::Certificate;
+        let owner = if is_certificate || event.credential().is_empty() {
+            None
+        } else {
+            self.addresses.owner(&source, event.report()).cloned()
+        };
+        let identity = match source.cluster() {
+            "" => Cow::Borrowed(caller),
+            cluster => Cow::Owned(format!("{caller}@{cluster}")),
+        };
+        let ground = Ground { lost: self.lost, owner, ..ground.clone() };
+        self.credentials.look(event, &identity, (&ground, &self.addresses))
+    }
+
+    /// Uses of credentials of which their issuers have not told although their logs have passed them.
+    pub(crate) fn unissued(&mut self) -> Vec<Unissued> {
+        self.credentials.unissued()
+    }
+
+    /// Whether there are any.
+    #[inline]
+    pub(crate) fn has_unissued(&self) -> bool {
+        self.credentials.has_unissued()
     }
 
     /// Learns whose addresses the record shows.

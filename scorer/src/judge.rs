@@ -138,9 +138,15 @@ impl Scorer {
     /// The highest level that this event may lead to, by where it comes from.
     #[inline]
     pub(crate) fn most(&self, event: Event<'_>) -> Level {
-        let by_source = self.max_levels.get(usize::from(event.position().source)).copied();
-        let by_source = by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined);
+        let by_source = self.most_of_input(event);
         if event.source().provenance().may_enforce() { by_source } else { by_source.min(Level::Watched) }
+    }
+
+    /// The highest level that records of this event's input may lead to.
+    #[inline]
+    pub(crate) fn most_of_input(&self, event: Event<'_>) -> Level {
+        let by_source = self.max_levels.get(usize::from(event.position().source)).copied();
+        by_source.unwrap_or(Level::Quarantined).min(Level::Quarantined)
     }
 
     /// What is left out of the input that this event comes from: what its operator says, or else what it looks like.

@@ -30,6 +30,7 @@ mod names;
 pub mod notify;
 pub mod operator;
 pub mod order;
+mod papers;
 mod parting;
 mod pending;
 pub mod scorer;

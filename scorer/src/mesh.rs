@@ -18,7 +18,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use qualm_model::{
     baseline::{DestinationBaseline, Received, SiblingRate},
-    detector::{Observation, Question},
+    detector::{Observation, Question, Rhythm},
     evidence::{EpisodeCurve, Pace, QUESTIONS, Rates},
     level::Level,
     stats::{Calibration, ETable, Exposure, log2},
@@ -153,6 +153,19 @@ impl Mesh {
         }
     }
 
+    /// Makes place for questions that a release before did not ask.
+    pub(crate) fn ask_all(&mut self) {
+        self.calibrations.resize_with(QUESTIONS, Calibration::default);
+        self.tables.resize_with(QUESTIONS, ETable::default);
+    }
+
+    /// As a release that asked so many questions had it.
+    #[cfg(test)]
+    pub(crate) fn ask_only(&mut self, questions: usize) {
+        self.calibrations.truncate(questions);
+        self.tables.truncate(questions);
+    }
+
     pub(crate) fn begin(&mut self, first: Timestamp) {
         self.birth = Some(first);
         self.closed = Timestamp(first.window(SUMMARY) * SUMMARY.0);
@@ -166,7 +179,11 @@ impl Mesh {
 
     #[inline]
     pub(crate) fn e(&self, question: Question, x: f64) -> f64 {
-        self.tables[question as usize].e(x)
+        if question.is_invariant() {
+            return x;
+        }
+        let e = self.tables[question as usize].e(x);
+        if question == Question::Rhythm { Rhythm::at_least_named(e) } else { e }
     }
 
     /// The tables of e-values, by question.

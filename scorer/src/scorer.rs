@@ -15,11 +15,12 @@ use serde::{Deserialize, Serialize};
 use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
-    estate::{Estate, Part, Report, Share, Tenancies},
+    estate::{Broken, Estate, Part, Report, Share, Tenancies},
     judge::is_news,
     mesh::{DESTINATION_BYTES, Mesh},
     operator::orders::Orders,
     order::Order,
+    papers::at_once,
     shard::{SHARDS, Shard, Source},
     snapshot::{Changes, Reach},
     standings::Standings,
@@ -127,6 +128,8 @@ pub(crate) struct Case<'a> {
     pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
     pub(crate) edge_is_excused: bool,
+    /// What of its credential does not add up.
+    pub(crate) broken: Option<Broken>,
 }
 
 impl Case<'_> {
@@ -306,7 +309,11 @@ impl Scorer {
             self.workloads.count(&from, seen);
         }
         let caller = resolved.source.as_deref().unwrap_or(event.source().principal());
-        let observed = self.judge((event, caller), (ids, share), wall, verdicts);
+        let broken = if share.calls > 0.0 { self.look_at_credential(event, caller) } else { None };
+        let observed = self.judge((event, caller), (ids, share), broken, wall, verdicts);
+        if self.estate.has_unissued() {
+            self.look_at_unissued(wall, verdicts);
+        }
         if self.used > self.limit {
             self.make_room();
         }
@@ -372,6 +379,7 @@ impl Scorer {
         &mut self,
         (event, caller): (Event<'_>, &str),
         (ids, share): (Ids, Share),
+        broken: Option<Broken>,
         wall: Timestamp,
         verdicts: &mut Vec<Verdict>,
     ) -> Observed {
@@ -381,7 +389,7 @@ impl Scorer {
         let shard = &mut self.shards[usize::from(ids.shard)];
         let (case, mut place, taken) = shard.admit(mesh, (event, caller), (ids, share), mesh.exposure(now));
         self.used += taken;
-        let case = &case;
+        let case = &Case { broken, ..case };
         if is_late {
             return self.judge_late(case, share, wall, verdicts);
         }
@@ -395,6 +403,7 @@ impl Scorer {
         let most = most.min(place.source.class_may_reach());
         let most = most.min(place.source.newcomer_may_reach(ids.address, now, &values));
         let reached = place.weigh((mesh, &self.standings), case, (bits, leading), most);
+        let reached = at_once(mesh, case.broken.as_ref(), most, reached);
         let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall))
         else {
             // As nearly all events: nothing is to be decided.
@@ -433,6 +442,7 @@ impl Scorer {
         let shard = &mut self.shards[usize::from(case.ids.shard)];
         let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
         let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), most);
+        let reached = at_once(&self.mesh, case.broken.as_ref(), most, reached);
         let identity_bits = place.source.shown_bits;
         if let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall)) {
             verdicts.extend(self.decide(case, &values, reached, wall));

@@ -6,6 +6,7 @@ use foldhash::{fast, quality};
 use hashbrown::HashMap;
 use qualm_model::{
     baseline::{DestinationBaseline, EdgeBaseline, SourceBaseline},
+    detector::Rhythm,
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -117,6 +118,8 @@ pub(crate) struct Edge {
     pub(crate) adopted: Option<Timestamp>,
     pub(crate) operations: u16,
     pub(crate) returned: bool,
+    /// Asked while it is young and its destination rare. The last of what is saved: a release before saved none.
+    pub(crate) rhythm: Option<Box<Rhythm>>,
     #[serde(skip)]
     pub(crate) stamp: u32,
 }
@@ -235,7 +238,9 @@ const NAME_BYTES: usize = 64 + 24 + 2 * (size_of::<u32>() + size_of::<Arc<str>>(
 /// Bytes of an entry of each kind: what the allocator takes for it, its places in maps, its names, and what its baseline
 /// grows to. `tests/memory.rs` holds them to what the system counts.
 pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 48 + 640 + 2 * NAME_BYTES;
-pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 48 + 208 + 2 * size_of::<Link>() + NAME_BYTES;
+/// What the baseline of an edge grows to; while it is young that is its rhythm.
+const GROWN_BYTES: usize = if Rhythm::HEAP_BYTES > 208 { Rhythm::HEAP_BYTES } else { 208 };
+pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 48 + GROWN_BYTES + 2 * size_of::<Link>() + NAME_BYTES;
 pub(crate) const KNOWN_BYTES: usize = 2 * (size_of::<Attribute>() + size_of::<Seen>()) + NAME_BYTES;
 pub(crate) const OPERATION_BYTES: usize = size_of::<Operation>() + 16;
 pub(crate) const INSTANCE_BYTES: usize = 2 * size_of::<Instance>() + NAME_BYTES;

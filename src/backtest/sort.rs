@@ -289,6 +289,8 @@ fn draft(event: Event<'_>) -> EventDraft<'_> {
         not_before,
         not_after,
         auth_method: event.auth_method(),
+        issued: event.issued(),
+        revoked: event.revoked(),
         position: event.position(),
     }
 }

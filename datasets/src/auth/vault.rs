@@ -15,7 +15,9 @@ pub(super) fn entity(mesh: &Mesh, service: ServiceId) -> String {
 
 pub(super) fn push(record: &AuthRecord, mesh: &Mesh, out: &mut Vec<u8>) {
     let owner = mesh.service(record.service);
-    let accessor = digest(record.token);
+    // An administrator has a token of his own, and takes back another.
+    let shown = if record.deed == Deed::Revoke { 0x6f70_746f } else { record.token };
+    let accessor = digest(shown);
     let (operation, path) = match record.deed {
         Deed::Login => ("update", "auth/approle/login".to_owned()),
         Deed::Revoke => ("update", "auth/token/revoke-accessor".to_owned()),
@@ -37,11 +39,16 @@ pub(super) fn push(record: &AuthRecord, mesh: &Mesh, out: &mut Vec<u8>) {
         Deed::Login => String::new(),
         _ => format!(
             r#""client_token":"hmac-sha256:{}","client_token_accessor":"hmac-sha256:{accessor}","#,
-            digest(record.token ^ 1)
+            digest(shown ^ 1)
         ),
     };
     let request = format!(
-        r#""request":{{{who}"id":"{id}","mount_accessor":"{kind}_9c6d3387","mount_class":"{class}","mount_point":"{mount}","mount_type":"{kind}","namespace":{{"id":"root"}},"operation":"{operation}","path":"{path}","remote_address":"{address}","remote_port":{port}}}"#,
+        r#""request":{{{who}{data}"id":"{id}","mount_accessor":"{kind}_9c6d3387","mount_class":"{class}","mount_point":"{mount}","mount_type":"{kind}","namespace":{{"id":"root"}},"operation":"{operation}","path":"{path}","remote_address":"{address}","remote_port":{port}}}"#,
+        data = if record.deed == Deed::Revoke {
+            format!(r#""data":{{"accessor":"hmac-sha256:{}"}},"#, digest(record.token))
+        } else {
+            String::new()
+        },
         id = uuid(record.id),
         address = record.address,
         port = 32_768 + record.id % 28_000,
@@ -49,7 +56,7 @@ pub(super) fn push(record: &AuthRecord, mesh: &Mesh, out: &mut Vec<u8>) {
     let named = if record.deed == Deed::Revoke { "operator".to_owned() } else { owner.name.clone() };
     let auth = format!(
         r#"{{"accessor":"hmac-sha256:{accessor}","client_token":"hmac-sha256:{token}","display_name":"approle","entity_id":"{entity}","metadata":{{"role_name":"{named}"}},"policies":["app","default"],"policy_results":{{"allowed":{granted}}},"token_policies":["app","default"],"token_ttl":3600,"token_type":"service"}}"#,
-        token = digest(record.token ^ 1),
+        token = digest(shown ^ 1),
         entity = if record.deed == Deed::Revoke { uuid(0x6f70) } else { entity(mesh, record.service) },
         granted = record.granted,
     );

@@ -92,7 +92,7 @@ fn hold(event: Event<'_>) {
     for text in said {
         assert!(!text.contains(SECRET), "an event tells a secret: {text}");
     }
-    let named = [event.hostname(), event.record_id(), event.credential(), event.auth_method(), event.tls_version()];
+    let named = [event.hostname(), event.record_id(), event.credential(), event.issued(), event.revoked(), event.auth_method(), event.tls_version()];
     for text in said.into_iter().chain(named).chain([event.operation()]) {
         assert!(text.len() <= MAX_TEXT_BYTES, "{} bytes: {text}", text.len());
     }

@@ -195,12 +195,12 @@ impl KubernetesAudit {
             not_before: issue.and_then(|issue| issue.not_before),
             not_after: issue.and_then(|issue| issue.not_after),
             auth_method: if issues { "token_request" } else { "" },
+            issued: if issues { clip(line.issued()) } else { "" },
             ..EventDraft::default()
         })
     }
 
     fn remember(&mut self, line: &Line<'_>, told: &TokenLine<'_>, now: Timestamp) {
-        let issued = line.annotations.as_ref().map_or("", |annotations| &annotations.issued);
         let objects = [&told.response_object, &told.request_object].map(Option::as_ref);
         let spec = objects.iter().flatten().filter_map(|object| object.spec.as_ref());
         let seconds = spec.clone().find_map(|spec| spec.expiration_seconds).filter(|seconds| *seconds > 0);
@@ -210,7 +210,7 @@ impl KubernetesAudit {
         let by_length = seconds.map(|seconds| now + Span(seconds.saturating_mul(Span::seconds(1).0)));
         let pod = bound.find(|object| &*object.kind == "Pod");
         self.issued.insert(
-            jti(issued),
+            line.issued(),
             Issue {
                 not_before: Some(now),
                 not_after: told_end.or(by_length),
@@ -228,6 +228,11 @@ impl Line<'_> {
     /// The id of what the caller authenticated with.
     fn credential(&self) -> &str {
         self.extra().and_then(|extra| extra.credential.first()).map_or("", |id| jti(id))
+    }
+
+    /// The id of the token that was given out, where the API server notes it.
+    fn issued(&self) -> &str {
+        jti(self.annotations.as_ref().map_or("", |annotations| &annotations.issued))
     }
 
     /// Whether a token is what was asked for, and given.

@@ -5,9 +5,10 @@
 //! authenticate is logged outside the audit log, and is an address.
 
 use qualm_model::{
-    event::{EventDraft, Kind, Outcome, Party, Reporter},
+    event::{EventDraft, Kind, Outcome, Party, Reporter, certificate_of},
     fold,
     identity::Provenance,
+    time::Timestamp,
 };
 use serde::Deserialize;
 
@@ -23,6 +24,10 @@ use crate::source::{Invalid, Rejection};
 /// gRPC's codes of a refusal.
 const PERMISSION_DENIED: u16 = 7;
 const UNAUTHENTICATED: u16 = 16;
+/// The end of the year 2200: times are kept in nanoseconds.
+const LATEST_END: i64 = 7_289_654_400;
+/// The longest SPIFFE ID.
+const MAX_ID_BYTES: usize = 2048;
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -45,6 +50,7 @@ struct Line<'a> {
     spiffe_id: Text<'a>,
     status: Text<'a>,
     status_code: Option<u16>,
+    expires_at: Option<i64>,
     status_message: Text<'a>,
     error: Text<'a>,
 }
@@ -69,6 +75,7 @@ impl SpireServer {
         let reason = line.reason();
         let principal = line.principal();
         let record_id = line.record_id();
+        let issued = line.issued();
         let (ip, port) = host_and_port(&line.caller_addr);
         let has_certificate = !line.caller_id.is_empty();
         row.push(EventDraft {
@@ -91,6 +98,7 @@ impl SpireServer {
             outcome: if is_refused_caller { Outcome::Refused } else { line.outcome() },
             denial_reason: &reason,
             auth_method: if line.issues() { clip(line.auth_method()) } else { "" },
+            issued: &issued,
             ..EventDraft::default()
         })
     }
@@ -101,6 +109,18 @@ impl Line<'_> {
     fn issues(&self) -> bool {
         let methods = ["AttestAgent", "RenewAgent", "BatchNewX509SVID", "NewJWTSVID", "MintX509SVID", "MintJWTSVID"];
         methods.contains(&&*self.method) || self.method.starts_with("NewDownstreamX509CA")
+    }
+
+    /// The X.509 SVID that was given out. Its serial is not logged, its end is.
+    fn issued(&self) -> String {
+        let is_certificate = matches!(&*self.method, "BatchNewX509SVID" | "MintX509SVID") && &*self.status == "success";
+        let end = self.expires_at.filter(|seconds| (1..=LATEST_END).contains(seconds) && is_certificate);
+        match end {
+            Some(seconds) if self.spiffe_id.len() <= MAX_ID_BYTES && !self.spiffe_id.is_empty() => {
+                certificate_of(&self.spiffe_id, Timestamp::from_seconds(seconds))
+            }
+            _ => String::new(),
+        }
     }
 
     /// A batch is a line an item, and all have the id of the request.

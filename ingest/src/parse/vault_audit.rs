@@ -43,9 +43,11 @@ enum Key {
     RemoteAddress,
     RemotePort,
     ClientTokenAccessor,
+    RevokedAccessor,
+    IssuedAccessor,
 }
 
-const KEYS: usize = Key::ClientTokenAccessor as usize + 1;
+const KEYS: usize = Key::IssuedAccessor as usize + 1;
 
 /// Where a key stands: in the line's object, or in one of those within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +56,9 @@ enum Within {
     Auth,
     AuthMetadata,
     Request,
+    RequestData,
+    Response,
+    ResponseAuth,
 }
 
 fn key_of(within: Within, name: &str) -> Option<Key> {
@@ -75,6 +80,8 @@ fn key_of(within: Within, name: &str) -> Option<Key> {
         (Within::Request, "remote_address") => Key::RemoteAddress,
         (Within::Request, "remote_port") => Key::RemotePort,
         (Within::Request, "client_token_accessor") => Key::ClientTokenAccessor,
+        (Within::RequestData, "accessor") => Key::RevokedAccessor,
+        (Within::ResponseAuth, "accessor") => Key::IssuedAccessor,
         _ => return None,
     })
 }
@@ -84,7 +91,16 @@ fn object_of(within: Within, name: &str) -> Option<Within> {
         (Within::Line, "auth") => Some(Within::Auth),
         (Within::Line, "request") => Some(Within::Request),
         (Within::Auth, "metadata") => Some(Within::AuthMetadata),
+        (Within::Request, "data") => Some(Within::RequestData),
+        (Within::Line, "response") => Some(Within::Response),
+        (Within::Response, "auth") => Some(Within::ResponseAuth),
         _ => None,
+    }
+}
+
+impl Within {
+    fn is_free(self) -> bool {
+        matches!(self, Self::RequestData | Self::Response | Self::ResponseAuth)
     }
 }
 
@@ -155,6 +171,11 @@ impl VaultAudit {
             match (lexer.value()?, object_of(within, name), key_of(within, name)) {
                 (Value::Object, Some(inner), _) => self.read_object(lexer, line, inner)?,
                 (Value::Null, ..) => {}
+                // What a secret engine is asked and answers has any form.
+                (Value::Array, Some(inner), _) if inner.is_free() => lexer.skip_rest()?,
+                (_, Some(inner), _) if inner.is_free() => {}
+                (Value::Object | Value::Array, None, Some(_)) if within.is_free() => lexer.skip_rest()?,
+                (Value::Bool(_), None, Some(_)) if within.is_free() => {}
                 (_, Some(_), _) => return Err(Invalid::WrongType),
                 (Value::Object | Value::Array, None, None) => lexer.skip_rest()?,
                 (_, None, None) => {}
@@ -212,6 +233,7 @@ impl VaultAudit {
             seconds => Some(Span::seconds(seconds.parse::<u32>().map_err(|_| Invalid::WrongType)?.into())),
         };
         let is_login = self.get(Key::Path).starts_with("auth/") && self.get(Key::Path).contains("/login");
+        let is_granted = self.get(Key::Error).is_empty();
         let present = |keys: [Key; 2]| keys.map(|key| self.get(key)).into_iter().find(|text| !text.is_empty());
         Ok(EventDraft {
             start,
@@ -230,8 +252,23 @@ impl VaultAudit {
             not_before: issued,
             not_after: issued.zip(lifetime).map(|(issued, lifetime)| issued + lifetime),
             auth_method: if is_login { clip(self.get(Key::MountType)) } else { "" },
+            issued: if is_granted { clip(self.get(Key::IssuedAccessor)) } else { "" },
+            revoked: if is_granted { clip(self.revoked()) } else { "" },
             ..EventDraft::default()
         })
+    }
+
+    /// The accessor of the token that was taken back: as it was asked for, or the caller's own. Of a token that is named
+    /// itself the accessor is not told.
+    fn revoked(&self) -> &str {
+        match self.get(Key::Path) {
+            "auth/token/revoke-accessor" => self.get(Key::RevokedAccessor),
+            "auth/token/revoke-self" => match self.get(Key::Accessor) {
+                "" => self.get(Key::ClientTokenAccessor),
+                accessor => accessor,
+            },
+            _ => "",
+        }
     }
 
     /// The entity that Vault knows, or else what it calls the token, or else only an address.
@@ -293,6 +330,32 @@ mod tests {
         let event = batch.event(0);
         assert_eq!((event.outcome(), event.denial_reason()), (Outcome::Refused, "permission denied"));
         assert_eq!((event.source().principal(), event.credential()), ("10.0.0.7", "hmac-sha256:c8"));
+    }
+
+    #[test]
+    fn it_is_told_which_token_was_given_out_and_which_was_taken_back() {
+        let login = line("response", 3, r#""response":{"auth":{"accessor":"hmac-sha256:d7"}},"#);
+        let taken_back = line("response", 4, AUTH)
+            .replace("secret/data/cart/8127", "auth/token/revoke-accessor")
+            .replace(r#""id":"ea1ce0e9""#, r#""data":{"accessor":"hmac-sha256:d7"},"id":"ea1ce0e9""#);
+        let events = |line: &str| parse(&mut VaultAudit::default(), line).expect("an event");
+        assert_eq!((events(&login).event(0).issued(), events(&login).event(0).revoked()), ("hmac-sha256:d7", ""));
+        assert_eq!(events(&taken_back).event(0).revoked(), "hmac-sha256:d7");
+        let refused = taken_back.replace(r#""request":"#, r#""error":"permission denied","request":"#);
+        assert_eq!(events(&refused).event(0).revoked(), "");
+        let own = taken_back.replace("revoke-accessor", "revoke-self");
+        assert_eq!(events(&own).event(0).revoked(), "hmac-sha256:d7");
+        for free in [
+            r#""data":[1,{"accessor":2}]"#,
+            r#""data":"x""#,
+            r#""data":{"accessor":{"a":1}}"#,
+            r#""data":{"accessor":true}"#,
+        ] {
+            assert_eq!(
+                events(&taken_back.replace(r#""data":{"accessor":"hmac-sha256:d7"}"#, free)).event(0).revoked(),
+                ""
+            );
+        }
     }
 
     #[test]

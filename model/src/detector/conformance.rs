@@ -99,6 +99,7 @@ conformance! {
     bigger_conforms: Bigger,
     longer_conforms: Longer,
     silence_conforms: Silence,
+    rhythm_conforms: Rhythm,
 }
 
 /// A stationary stream: 20 calls a minute, 2 % failing, constant size, nothing new.

@@ -115,6 +115,10 @@ pub struct EventBatch {
     not_after: PrimitiveArray<TimestampNanosecondType>,
     /// Authentication methods.
     pub auth_method: Names,
+    /// Credentials that were given out.
+    pub issued: Names,
+    /// Credentials that were taken back.
+    pub revoked: Names,
     position_source: UInt16Array,
     partition: Int32Array,
     offset: Int64Array,
@@ -200,6 +204,8 @@ impl TryFrom<RecordBatch> for EventBatch {
             not_before: read.primitive(),
             not_after: read.primitive(),
             auth_method: read.names(),
+            issued: read.names(),
+            revoked: read.names(),
             position_source: read.primitive(),
             partition: read.primitive(),
             offset: read.primitive(),

@@ -169,6 +169,8 @@ pub struct EventBuilder {
     not_before: Vec<Option<i64>>,
     not_after: Vec<Option<i64>>,
     auth_method: Dictionary,
+    issued: Dictionary,
+    revoked: Dictionary,
     position_source: Vec<u16>,
     partition: Vec<i32>,
     offset: Vec<i64>,
@@ -219,6 +221,8 @@ impl EventBuilder {
         self.not_before.push(draft.not_before.map(|time| time.0));
         self.not_after.push(draft.not_after.map(|time| time.0));
         self.auth_method.push(draft.auth_method);
+        self.issued.push(draft.issued);
+        self.revoked.push(draft.revoked);
         self.position_source.push(draft.position.source);
         self.partition.push(draft.position.partition);
         self.offset.push(draft.position.offset);
@@ -263,6 +267,8 @@ impl EventBuilder {
             maybe_time(std::mem::take(&mut self.not_before)),
             maybe_time(std::mem::take(&mut self.not_after)),
             text(&mut self.auth_method),
+            text(&mut self.issued),
+            text(&mut self.revoked),
             Arc::new(UInt16Array::from(std::mem::take(&mut self.position_source))),
             Arc::new(Int32Array::from(std::mem::take(&mut self.partition))),
             Arc::new(Int64Array::from(std::mem::take(&mut self.offset))),

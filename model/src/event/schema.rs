@@ -4,8 +4,8 @@ use std::sync::{Arc, LazyLock};
 
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
-/// Version of the event schema; raised when a column changes its meaning.
-pub const SCHEMA_VERSION: u16 = 1;
+/// Version of the event schema; raised when a column comes or changes its meaning.
+pub const SCHEMA_VERSION: u16 = 2;
 
 fn dictionary() -> DataType {
     DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
@@ -62,6 +62,8 @@ static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
         Field::new("credential_not_before", time(), true),
         Field::new("credential_not_after", time(), true),
         text("auth_protocol"),
+        text("issued_credential_uid"),
+        text("revoked_credential_uid"),
         Field::new("source", DataType::UInt16, false),
         Field::new("partition", DataType::Int32, false),
         Field::new("offset", DataType::Int64, false),

@@ -1,4 +1,5 @@
-//! One event's evidence: a product along the chain *who · to whom · what · from where · how · how much*, a mean inside each link.
+//! One event's evidence: a product along the chain *who · to whom · what · from where · how · how much · when · with which
+//! papers*, a mean inside each link.
 
 use crate::{detector::Question, stats::log2};
 
@@ -24,31 +25,48 @@ const WHAT: Link =
 const WHERE_FROM: Link = Link::of(&[Question::NewNetwork, Question::LoneReplica]);
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
 const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Oversized, Question::Longer]);
-const ABSENCE: Link = Link::of(&[Question::Silence, Question::Unwitnessed]);
+const WHEN: Link = Link::of(&[Question::Rhythm]);
+const PAPERS: Link = Link::of(&[
+    Question::AfterRevocation,
+    Question::AfterExpiry,
+    Question::BeforeIssuance,
+    Question::OutsideSharing,
+    Question::NoCertificate,
+    Question::LoginElsewhere,
+]);
+/// What is found out later than at the event that it is about; a credential's issue may be told of after its use.
+const ABSENCE: Link =
+    Link::of(&[Question::Silence, Question::Unwitnessed, Question::NeverIssued, Question::BeforeIssuance]);
 
 /// The e-values of one event by question.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EValues {
     /// No opinion is 0, which no answer is, and which adds nothing to a sum.
     values: [f64; QUESTIONS],
     /// A bit for every answer.
-    answers: u32,
+    answers: u64,
 }
 
 /// The questions of one link of the chain.
 struct Link {
     questions: &'static [Question],
-    bits: u32,
+    bits: u64,
 }
 
 impl Link {
     const fn of(questions: &'static [Question]) -> Self {
         let (mut bits, mut next) = (0, 0);
         while next < questions.len() {
-            bits |= 1 << questions[next] as u32;
+            bits |= 1_u64 << questions[next] as u32;
             next += 1;
         }
         Self { questions, bits }
+    }
+}
+
+impl Default for EValues {
+    fn default() -> Self {
+        Self { values: [0.0; QUESTIONS], answers: 0 }
     }
 }
 
@@ -57,14 +75,14 @@ impl EValues {
     #[inline]
     pub fn set(&mut self, question: Question, e: f64) {
         self.values[question as usize] = e;
-        self.answers |= 1 << question as u32;
+        self.answers |= 1_u64 << question as u32;
     }
 
     /// Takes back the answer to one question.
     #[inline]
     pub fn unset(&mut self, question: Question) {
         self.values[question as usize] = 0.0;
-        self.answers &= !(1 << question as u32);
+        self.answers &= !(1_u64 << question as u32);
     }
 
     /// Lets the answer to one question count for no more than `most`.
@@ -79,7 +97,7 @@ impl EValues {
     /// The answer to one question, `None` where there is no opinion.
     #[inline]
     pub fn answer(&self, question: Question) -> Option<f64> {
-        (self.answers & (1 << question as u32) != 0).then_some(self.values[question as usize])
+        (self.answers & (1_u64 << question as u32) != 0).then_some(self.values[question as usize])
     }
 
     #[inline]
@@ -115,7 +133,14 @@ impl EValues {
         let by_destination = destination * (0.7 + 0.3 * peer);
         let who = 0.9 * by_source + 0.1 * by_destination;
         let what = self.link(&WHAT) * self.link(&WHERE_FROM);
-        log2(who * what * self.link(&HOW) * self.link(&COUNTS) * self.link(&HOW_BIG))
+        log2(
+            who * what
+                * self.link(&HOW)
+                * self.link(&COUNTS)
+                * self.link(&HOW_BIG)
+                * self.link(&WHEN)
+                * self.link(&PAPERS),
+        )
     }
 
     /// Evidence in bits of something that did not happen.
@@ -135,12 +160,13 @@ impl EValues {
         Question::ALL.get(leading).copied()
     }
 
-    /// Questions with their bits (`log2 e`), strongest first, only what speaks against the source.
+    /// Questions with their bits (`log2 e`), strongest first, only what speaks against the source; a rhythm is named also
+    /// where it adds nothing.
     pub fn reasons(&self) -> Vec<(Question, f64)> {
         let mut reasons: Vec<_> = Question::ALL
             .into_iter()
             .filter_map(|question| Some((question, libm::log2(self.answer(question)?))))
-            .filter(|&(_, bits)| bits > 0.0)
+            .filter(|&(question, bits)| bits > 0.0 || question == Question::Rhythm)
             .collect();
         reasons.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
         reasons

@@ -144,6 +144,20 @@ impl Addresses {
         self.names.claim(alias, name, now);
     }
 
+    /// Whose the address of a party is that has a name of another kind.
+    pub(super) fn owner(&mut self, party: &PartyView<'_>, now: Timestamp) -> Option<&Arc<str>> {
+        self.wanted = self.wanted.max(Some(now));
+        match party.cluster() {
+            "" => self.addresses.holder(party.ip(), now),
+            cluster => self.addresses.holder(&format!("{}@{cluster}", party.ip()), now),
+        }
+    }
+
+    /// When somebody verified was last heard at an address.
+    pub(super) fn heard(&self, address: &str) -> Option<Timestamp> {
+        self.addresses.by.get(address).map(|claim| claim.last)
+    }
+
     /// Who it is, where the record has but an address, or a name that is another's.
     #[inline]
     pub(super) fn resolve(&mut self, party: &PartyView<'_>, now: Timestamp) -> Option<&Arc<str>> {

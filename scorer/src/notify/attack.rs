@@ -23,6 +23,7 @@ const TOKEN_USE: Technique = Technique {
     sub: Some(("T1550.001", "Application Access Token")),
     ..technique("T1550", "Use Alternate Authentication Material", LATERAL_MOVEMENT)
 };
+const FORGED: Technique = technique("T1606", "Forge Web Credentials", CREDENTIAL_ACCESS);
 const BRUTE_FORCE: Technique = technique("T1110", "Brute Force", CREDENTIAL_ACCESS);
 const DISCOVERY: Technique = technique("T1046", "Network Service Discovery", ("TA0007", "Discovery"));
 const FLOOD: Technique = technique("T1499", "Endpoint Denial of Service", ("TA0040", "Impact"));
@@ -44,11 +45,14 @@ impl Technique {
             "new-peer" | "rare-destination" => REMOTE_SERVICES,
             "new-credential" => TOKEN_USE,
             "new-fingerprint" | "new-network" | "lone-replica" | "unwitnessed" => TOKEN_THEFT,
-            "refused" => BRUTE_FORCE,
+            "refused" | "login-elsewhere" => BRUTE_FORCE,
+            "after-revocation" | "after-expiry" | "outside-sharing" => TOKEN_USE,
+            "never-issued" | "before-issuance" => FORGED,
+            "no-certificate" => IMPAIR,
             "failing" | "spread-10m" | "spread-1h" | "fan-in" => DISCOVERY,
             "rate-1m" | "rate-10m" | "rate-1h" | "edge-rate" | "operation-rate" | "destination-rate" => FLOOD,
             "bigger" | "oversized" => EXFILTRATION,
-            "longer" => CONTROL_CHANNEL,
+            "longer" | "rhythm" => CONTROL_CHANNEL,
             "silence" => IMPAIR,
             _ => return None,
         })

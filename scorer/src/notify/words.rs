@@ -74,6 +74,27 @@ fn words(
         }
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
         Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
+        Question::Rhythm if observed.is_finite() => unusual(format!(
+            "called {whom}, which is new to it and hardly anybody calls, every {}",
+            duration(observed * 1e6)
+        )),
+        Question::Rhythm => unusual(format!("called {whom}, which is new to it and hardly anybody calls, in a rhythm")),
+        Question::AfterRevocation => {
+            unusual(format!("used a credential at {whom}{} after it was taken back", later(observed)))
+        }
+        Question::AfterExpiry => unusual(format!("used a credential at {whom}{} after it had ended", later(observed))),
+        Question::BeforeIssuance => {
+            unusual(format!("used a credential at {whom}{} before it was to be", later(observed)))
+        }
+        Question::NeverIssued => unusual(format!("used a credential at {whom} that its issuer never gave out")),
+        Question::OutsideSharing => {
+            unusual(format!("used a credential at {whom} from where none of those who share it are"))
+        }
+        Question::NoCertificate => unusual(format!("called {whom} without the certificate that all others show")),
+        Question::LoginElsewhere => unusual(format!(
+            "logged in to {whom} from elsewhere after {}",
+            if observed.is_finite() { counted(observed, "failed login") } else { "failed logins".to_owned() }
+        )),
         Question::Unwitnessed => {
             (format!("made {} to {whom} that only one of the two proxies reported", counted(observed, "call")), usual)
         }
@@ -108,6 +129,17 @@ fn times(count: f64) -> String {
         "only once".to_owned()
     } else {
         format!("only {count:.0} times")
+    }
+}
+
+/// ` 12 minutes`; nothing where it is not known.
+fn later(seconds: f64) -> String {
+    match seconds {
+        seconds if !seconds.is_finite() => String::new(),
+        seconds if seconds < 120.0 => format!(" {}", scaled(seconds.max(1.0), "s")),
+        seconds if seconds < 7200.0 => format!(" {}", scaled(seconds / 60.0, "min")),
+        seconds if seconds < 172_800.0 => format!(" {}", scaled(seconds / 3600.0, "h")),
+        seconds => format!(" {}", counted(seconds / 86_400.0, "day")),
     }
 }
 
@@ -187,6 +219,18 @@ mod tests {
         assert_eq!(said(Question::Bigger, 1.0, 2.0), "moved 1 byte in one call to payments | 2 bytes");
         assert_eq!(said(Question::Failing, 0.8, 0.002), "had 80 % of its calls fail | less than 1 %");
         assert_eq!(said(Question::Bigger, 734_003_200.0, 20_480.0), "moved 700 MiB in one call to payments | 20 KiB");
+        assert_eq!(
+            said(Question::AfterExpiry, 3600.0 * 30.0, 0.0),
+            "used a credential at payments 30 h after it had ended | "
+        );
+        assert_eq!(
+            said(Question::LoginElsewhere, 4.0, 0.0),
+            "logged in to payments from elsewhere after 4 failed logins | "
+        );
+        assert_eq!(
+            said(Question::Rhythm, 23.0, f64::NAN),
+            "called payments, which is new to it and hardly anybody calls, every 23 s | "
+        );
         assert_eq!(said(Question::Longer, 90e6, 12_500.0), "kept a call to payments open for 90 s | 12 ms");
     }
 

@@ -115,6 +115,7 @@ impl Shard {
             // An operation on an edge that is itself new says nothing of its own.
             first: FirstTimes { operation: first.operation.filter(|_| !first_contact), network, ..first },
             edge_is_excused: edge.returned || adopted.is_some(),
+            broken: None,
         };
         (case, Place { source, edge: Some(edge), operation, link, views, delta, touched }, bytes + owned)
     }

@@ -2,7 +2,7 @@
 
 use qualm_model::{
     baseline::{DestinationBaseline, SiblingRate},
-    detector::{Deviation, Observation, Question},
+    detector::{Detector, Deviation, Observation, Question},
     evidence::EValues,
     level::Level,
     stats::Exposure,
@@ -12,6 +12,7 @@ use qualm_model::{
 use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Source, TOUCHED, Users, View};
 use crate::{
     door::Ids,
+    estate::Weight,
     mesh::{Delta, Mesh},
     scorer::Case,
     standing::Reached,
@@ -38,6 +39,10 @@ impl Shard {
                 answer(question, deviation);
             });
         }
+        let rhythm = self.edges.get(&(source_id, destination)).and_then(|edge| edge.rhythm.as_deref());
+        if let Some(deviation) = rhythm.and_then(|rhythm| rhythm.score_one(&case.seen)) {
+            answer(Question::Rhythm, deviation);
+        }
         if !sized && let Some(deviation) = source.baseline.score_size(&case.seen) {
             answer(Question::Bigger, Observation { crowd, ..case.seen }.amid_crowd(deviation));
         }
@@ -50,6 +55,9 @@ impl Shard {
         let users = users(edge.map(|edge| &edge.users), operation.map(|operation| &operation.users));
         if let Some(deviation) = users.and_then(|users| users.score_lone(source, case.seen.exposure.now)) {
             answer(Question::LoneReplica, deviation);
+        }
+        if let Some(broken) = &case.broken {
+            answer(broken.question, broken.deviation);
         }
         let link = self.links.get(&destination);
         let (made, contacts) = link.map_or((0.0, 0.0), |link| (link.made, link.first_contacts));
@@ -143,7 +151,7 @@ impl Place<'_> {
                 delta.siblings(namespace).merge(&minute);
             }
         }
-        let weight = source.baseline.judge(seen, case.first, tables, values);
+        let mut weight = source.baseline.judge(seen, case.first, tables, values);
         if source.returned {
             values.unset(Question::RareSource);
         }
@@ -172,8 +180,18 @@ impl Place<'_> {
         }
         let contacts = link.first_contacts + f64::from(u8::from(seen.first_contact));
         let made = link.made + case.made;
-        link.view(views, mesh, case.ids.destination, seen.exposure).judge(made, contacts, tables, values);
+        let called = link.view(views, mesh, case.ids.destination, seen.exposure);
+        called.judge(made, contacts, tables, values);
+        if let Some(broken) = &case.broken {
+            values.set(broken.question, broken.deviation.x);
+            // Whoever shows what does not add up is not learned from.
+            weight = if broken.weight == Weight::Firm { 0.0 } else { weight };
+        }
         if let Some(edge) = edge {
+            edge.keep_time(called.volume(), now);
+            if let Some(deviation) = edge.rhythm.as_deref().and_then(|rhythm| rhythm.score_one(seen)) {
+                values.set(Question::Rhythm, mesh.e(Question::Rhythm, deviation.x));
+            }
             edge.blame((case.edge_is_excused, source.is_releasing(case)), values);
         }
         weight
@@ -203,6 +221,9 @@ impl Place<'_> {
             let seen = Observation { weight, crowd: source.baseline.crowd(), ..case.edge_seen() };
             edge.baseline.learn(&seen, &mut |question, x| source.baseline.remark(question, x));
             learn_users(&mut edge.users, source, &seen, delta);
+            if let Some(x) = edge.rhythm.as_deref_mut().and_then(|rhythm| rhythm.learn_one(&seen)) {
+                delta.sample(Question::Rhythm, x);
+            }
         }
         if let Some(operation) = operation {
             learn_users(&mut operation.users, source, &seen, delta);

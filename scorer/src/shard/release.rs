@@ -8,13 +8,13 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
-use super::{Edge, INSTANCES, Instance, Source};
+use super::{Edge, INSTANCES, Instance, SETTLED, Source};
 use crate::scorer::Case;
 
 /// How long newcomers may come one after the other.
 const GRACE: Span = Span(30 * Span::MINUTE.0);
 /// What a release does not explain, and from which e-value on.
-const UNEXPLAINED: [Question; 8] = [
+const UNEXPLAINED: [Question; 14] = [
     Question::NewFingerprint,
     Question::NewNetwork,
     Question::Failing,
@@ -23,6 +23,12 @@ const UNEXPLAINED: [Question; 8] = [
     Question::Rate10m,
     Question::Bigger,
     Question::Longer,
+    Question::AfterRevocation,
+    Question::AfterExpiry,
+    Question::BeforeIssuance,
+    Question::OutsideSharing,
+    Question::NoCertificate,
+    Question::LoginElsewhere,
 ];
 const ALARMING: f64 = 64.0;
 /// A newcomer is one who came at most this long before what is new.
@@ -138,5 +144,20 @@ impl Edge {
     pub(crate) fn adopt(&mut self, now: Timestamp) {
         self.adopted = Some(now);
         self.baseline = EdgeBaseline::default();
+        self.rhythm = None;
+    }
+
+    /// Keeps the rhythm of an edge that is new, with a peer that hardly anybody else calls; lets go of it otherwise.
+    /// `received` is the trusted volume of everybody's calls to that peer.
+    #[inline]
+    pub(super) fn keep_time(&mut self, received: f64, now: Timestamp) {
+        let is_new = self.adopted.is_none() && !self.returned && now - self.users.first() <= SETTLED;
+        let volume = self.baseline.volume();
+        if !is_new || received - volume >= ESTABLISHED {
+            self.rhythm = None;
+        } else if self.rhythm.is_none() && volume > 0.0 {
+            // Most new edges are called but once.
+            self.rhythm = Some(Box::default());
+        }
     }
 }

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     config::{Budget, ScorerConfig},
+    estate::{Credentials, Estate},
     mesh::Delta,
     order::Run,
     pending::{Gone, Taken},
@@ -325,21 +326,27 @@ fn load(database: &Database, config: ScorerConfig, file: &Path) -> Result<Option
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
         Err(error) => return Err(damaged(error.to_string())),
     };
-    version_of(&meta)
+    let version = version_of(&meta)
         .map_err(|problem| damaged(problem.to_string()))?
         .map_err(|found| SnapshotError::Newer { file: file.to_owned(), found })?;
     let mut scorer = Scorer::new(config);
-    let covered = restore(&read, &meta, &mut scorer).map_err(|problem| damaged(problem.to_string()))?;
+    let covered = restore(&read, &meta, version, &mut scorer).map_err(|problem| damaged(problem.to_string()))?;
+    if version < VERSION {
+        // What it wrote is in its form, and the file can have but one.
+        scorer.snapshot_failed();
+    }
     Ok(Some(Loaded { scorer, covered }))
 }
 
 pub(super) type AnyError = Box<dyn std::error::Error>;
 
-/// That the form is one that this release reads; otherwise, of a newer one, its version.
-pub(super) fn version_of(meta: &redb::ReadOnlyTable<&'static str, &'static [u8]>) -> Result<Result<(), u32>, AnyError> {
+/// The version of a form that this release reads; otherwise, of a newer one, its version as an error.
+pub(super) fn version_of(
+    meta: &redb::ReadOnlyTable<&'static str, &'static [u8]>,
+) -> Result<Result<u32, u32>, AnyError> {
     let version = meta.get("version")?.and_then(|value| value.value().try_into().ok()).map(u32::from_le_bytes);
     match version {
-        Some(VERSION) => Ok(Ok(())),
+        Some(found @ 1..=VERSION) => Ok(Ok(found)),
         Some(found) if found > VERSION => Ok(Err(found)),
         _ => Err("it has no version".into()),
     }
@@ -349,9 +356,20 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AnyError> {
     Ok(postcard::from_bytes(bytes)?)
 }
 
+/// An edge as a release of this version wrote it. What came later stands at its end, and is absent, which is a zero.
+pub(super) fn edge_of(bytes: &[u8], version: u32) -> Result<Edge, AnyError> {
+    if version >= 2 { parse(bytes) } else { parse(&[bytes, &[0]].concat()) }
+}
+
+/// What is known of the estate, as a release of this version wrote it.
+fn estate_of(written: &[u8], version: u32) -> Result<Estate, AnyError> {
+    if version >= 2 { parse(written) } else { parse(&[written, &bytes(&Credentials::default())].concat()) }
+}
+
 fn restore(
     read: &redb::ReadTransaction,
     meta: &redb::ReadOnlyTable<&'static str, &'static [u8]>,
+    version: u32,
     scorer: &mut Scorer,
 ) -> Result<Covered, AnyError> {
     let part = |key| meta.get(key)?.ok_or_else(|| AnyError::from(format!("`{key}` is missing")));
@@ -361,9 +379,10 @@ fn restore(
         covered.inputs = parse(inputs.value())?;
     }
     (scorer.mesh, scorer.watermark, scorer.used, scorer.tally) = (whole.mesh, whole.watermark, whole.used, whole.tally);
+    scorer.mesh.ask_all();
     scorer.standings = whole.standings.into_iter().collect();
     if let Some(estate) = meta.get("estate")? {
-        scorer.estate = parse(estate.value())?;
+        scorer.estate = estate_of(estate.value(), version)?;
     }
     if let Some(orders) = meta.get("orders")? {
         scorer.orders = parse(orders.value())?;
@@ -393,7 +412,7 @@ fn restore(
     for entry in read.open_table(EDGES)?.iter()? {
         let (key, value) = entry?;
         let (index, from, to) = key.value();
-        shard_mut(scorer, index)?.edges.insert((from, to), Box::new(parse::<Edge>(value.value())?));
+        shard_mut(scorer, index)?.edges.insert((from, to), Box::new(edge_of(value.value(), version)?));
     }
     for entry in read.open_table(KNOWN)?.iter()? {
         let (key, value) = entry?;

@@ -10,11 +10,19 @@ use std::{
 };
 
 use qualm_model::event::Positions;
-use redb::{Database, StorageBackend, backends::FileBackend};
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, backends::FileBackend};
 
 use self::mesh::{Call, batch, calls};
-use super::{Covered, Loaded, Snapshots};
-use crate::{config::ScorerConfig, scorer::Scorer, verdict::Verdict};
+use super::{
+    Covered, Loaded, Snapshots, Whole, bytes,
+    store::{EDGES, META, edge_of, parse},
+};
+use crate::{
+    config::ScorerConfig,
+    estate::{Credentials, Estate},
+    scorer::Scorer,
+    verdict::Verdict,
+};
 
 #[path = "../../tests/mesh/mod.rs"]
 mod mesh;
@@ -114,4 +122,72 @@ fn after_a_snapshot_that_a_full_disk_refused_the_next_one_holds_everything() {
     assert!(!expected.is_empty(), "the odd service is noticed");
     assert_eq!(verdicts, expected);
     assert_eq!(loaded.scorer.tally().edges, scorer.tally().edges);
+}
+
+/// Questions that version 1 asked.
+const QUESTIONS_OF_VERSION_1: usize = 25;
+
+/// Writes a snapshot again as version 1 had it: edges without a rhythm, a mesh that asks fewer questions.
+fn as_version_1(path: &Path) {
+    let database = Database::open(path).expect("a snapshot");
+    let read = database.begin_read().expect("it is read");
+    let edges = read.open_table(EDGES).expect("edges");
+    let edges = edges.iter().expect("edges").map(|entry| {
+        let (key, value) = entry.expect("an edge");
+        let mut edge = edge_of(value.value(), super::VERSION).expect("an edge of this version");
+        edge.rhythm = None;
+        let mut old = bytes(&edge);
+        assert_eq!(old.pop(), Some(0), "what came later stands at the end");
+        (key.value(), old)
+    });
+    let edges: Vec<_> = edges.collect();
+    let meta = read.open_table(META).expect("meta");
+    let mut whole: Whole = parse(meta.get("whole").expect("it is read").expect("it is there").value()).expect("whole");
+    whole.mesh.ask_only(QUESTIONS_OF_VERSION_1);
+    let estate: Estate =
+        parse(meta.get("estate").expect("it is read").expect("it is there").value()).expect("the estate");
+    let estate = bytes(&estate.without_credentials());
+    let estate = estate.strip_suffix(&bytes(&Credentials::default())[..]).expect("it stands at the end").to_vec();
+    drop((meta, read));
+    let write = database.begin_write().expect("it is written");
+    {
+        let mut meta = write.open_table(META).expect("meta");
+        meta.insert("version", &1_u32.to_le_bytes()[..]).expect("written");
+        meta.insert("whole", &bytes(&whole)[..]).expect("written");
+        meta.insert("estate", &estate[..]).expect("written");
+        let mut table = write.open_table(EDGES).expect("edges");
+        for (key, edge) in &edges {
+            table.insert(*key, &edge[..]).expect("written");
+        }
+    }
+    write.commit().expect("committed");
+}
+
+#[test]
+fn a_snapshot_of_the_release_before_is_read_and_written_on_as_one_of_this() {
+    let calls = &calls()[..58_000];
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("snapshot.redb");
+    let never = Arc::new(AtomicBool::new(false));
+    let save = |snapshots: &mut Snapshots, scorer: &mut Scorer| {
+        snapshots.save(scorer.changes(Covered::default()));
+        snapshots.finish().expect("it was being written").expect("it is written");
+    };
+    let (mut scorer, mut before) = (Scorer::new(ScorerConfig::default()), Vec::new());
+    let (mut snapshots, _) = open(&path, &never);
+    feed(&mut scorer, &calls[..50_000], 0, &mut before);
+    save(&mut snapshots, &mut scorer);
+    drop(snapshots);
+    as_version_1(&path);
+    let (mut snapshots, loaded) = open(&path, &never);
+    let mut scorer = loaded.expect("a snapshot of version 1").scorer;
+    feed(&mut scorer, &calls[50_000..51_000], 50_000, &mut before);
+    save(&mut snapshots, &mut scorer);
+    drop(snapshots);
+    let (_snapshots, loaded) = open(&path, &never);
+    let (mut again, mut verdicts, mut expected) = (loaded.expect("one of this version").scorer, Vec::new(), Vec::new());
+    feed(&mut scorer, &calls[51_000..], 51_000, &mut expected);
+    feed(&mut again, &calls[51_000..], 51_000, &mut verdicts);
+    assert!(!expected.is_empty(), "the odd service is noticed");
+    assert_eq!(verdicts, expected);
 }

@@ -247,6 +247,18 @@ impl<'a> Event<'a> {
         (at(&self.batch.not_before), at(&self.batch.not_after))
     }
 
+    /// The credential that was given out by this, empty where absent.
+    #[inline]
+    pub fn issued(self) -> &'a str {
+        self.batch.issued.get(self.row)
+    }
+
+    /// The credential that was taken back by this, empty where absent.
+    #[inline]
+    pub fn revoked(self) -> &'a str {
+        self.batch.revoked.get(self.row)
+    }
+
     /// How the caller authenticated, empty where absent.
     #[inline]
     pub fn auth_method(self) -> &'a str {

@@ -1,0 +1,49 @@
+//! What a credential that does not add up leads to.
+
+use qualm_model::{
+    event::{Event, Kind},
+    evidence::Pace,
+    level::Level,
+};
+
+use crate::{
+    estate::{Broken, Ground},
+    mesh::Mesh,
+    scorer::Scorer,
+    standing::Reached,
+};
+
+impl Scorer {
+    /// Whether the credential that an event shows adds up, and what the event tells of others.
+    #[inline]
+    pub(crate) fn look_at_credential(&mut self, event: Event<'_>, caller: &str) -> Option<Broken> {
+        if event.credential().is_empty()
+            && event.issued().is_empty()
+            && event.kind() != Kind::Authentication
+            && !event.reporter().is_of_destination()
+        {
+            return None;
+        }
+        let ground = Ground {
+            birth: self.mesh.birth().unwrap_or(event.report()),
+            lost: None,
+            filter: self.filter(event),
+            by_input: self.most_of_input(event),
+            most: self.most(event),
+            owner: None,
+        };
+        self.estate.look_at_credential(event, caller, &ground)
+    }
+}
+
+/// What is reached where a broken invariant acts at once: it needs no arming, and no threshold.
+#[inline]
+pub(crate) fn at_once(mesh: &Mesh, broken: Option<&Broken>, most: Level, reached: Option<Reached>) -> Option<Reached> {
+    let Some((broken, level)) = broken.and_then(|broken| Some((broken, broken.level(most)?))) else { return reached };
+    if reached.is_some_and(|reached| reached.level >= level) {
+        return reached;
+    }
+    let threshold = mesh.threshold(level).slow.unwrap_or(0.0);
+    let m = reached.map_or(0.0, |reached| reached.m).max(threshold).max(libm::log2(broken.deviation.x));
+    Some(Reached { level, pace: Pace::Slow, m, threshold })
+}
