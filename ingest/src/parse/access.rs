@@ -139,6 +139,8 @@ impl Forwarded {
 const RBAC_DENIAL: &str = "rbac_access_denied_matched_policy[";
 /// What the names of a waypoint's clusters begin with: `inbound-vip|8000|http|orders.shop.svc.cluster.local`.
 const WAYPOINT_CLUSTER: &str = "inbound-vip|";
+/// Letters and digits in a row from which on they may be a token.
+const LEAST_TOKEN: usize = 16;
 /// What all names of our policies begin with.
 const OUR_POLICIES: &str = "qualm-";
 
@@ -369,7 +371,7 @@ impl<'a> AccessEntry<'a> {
             self.response_flags,
         ]);
         // What stands in braces is about this one call.
-        clip(reason.split('{').next().unwrap_or_default())
+        clip(before_token(reason.split('{').next().unwrap_or_default()))
     }
 
     /// The decision behind a denial by one of our own policies: `qualm-deny/<decision>`.
@@ -387,6 +389,18 @@ impl<'a> AccessEntry<'a> {
 
 fn optional_time(text: &str) -> Result<Option<Timestamp>, Invalid> {
     if text.is_empty() { Ok(None) } else { rfc3339(text).map(Some) }
+}
+
+/// The text up to what may be a token. Envoy's words and the names of policies are of small letters; a filter may have put
+/// anything behind them.
+fn before_token(text: &str) -> &str {
+    let is_token = |run: &str| {
+        run.len() >= LEAST_TOKEN
+            && run.bytes().any(|byte| byte.is_ascii_digit())
+            && run.bytes().any(|byte| byte.is_ascii_uppercase())
+    };
+    let token = text.split(|c: char| !c.is_ascii_alphanumeric()).find(|run| is_token(run));
+    token.and_then(|token| text.split(token).next()).unwrap_or(text)
 }
 
 fn first_present<const N: usize>(texts: [&str; N]) -> &str {
