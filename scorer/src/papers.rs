@@ -3,6 +3,7 @@
 use qualm_model::{
     event::{Event, Kind},
     evidence::Pace,
+    identity::Provenance,
     level::Level,
 };
 
@@ -20,7 +21,7 @@ impl Scorer {
         if event.credential().is_empty()
             && event.issued().is_empty()
             && event.kind() != Kind::Authentication
-            && !event.reporter().is_of_destination()
+            && (!event.reporter().is_of_destination() || event.source().provenance() == Provenance::Declared)
         {
             return None;
         }
