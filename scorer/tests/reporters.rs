@@ -243,13 +243,6 @@ fn each_call_counts_once_whoever_reports_it() {
         assert_eq!(mixed_up.counted, calls);
         assert!((inbound.edges..=inbound.edges + named_otherwise).contains(&mixed_up.edges), "{}", mixed_up.edges);
         let reference = judged(&shuffled(&only(&both, Reporter::Destination)));
-        eprintln!(
-            "DBG {:?} in {:?}\n sh-both {:?}\n sh-dest {:?}",
-            named == Outbound::Host,
-            inbound.entries_that_matter(Outbound::Host),
-            mixed_up.entries_that_matter(Outbound::Host),
-            reference.entries_that_matter(Outbound::Host)
-        );
         assert_eq!(mixed_up.entries_that_matter(named), reference.entries_that_matter(named));
 
         let lossy = without_one_in_a_hundred(&shuffled(&both));

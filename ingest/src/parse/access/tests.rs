@@ -270,3 +270,13 @@ fn what_matches_no_service_is_its_server_name_or_authority_or_else_the_address()
         }
     }
 }
+
+#[test]
+fn a_reason_ends_before_what_may_be_a_token_and_names_of_policies_stay() {
+    let failed = |details| AccessEntry { status: Some(503), response_code_details: details, ..inbound() };
+    let told = |details| failed(details).draft(&mut String::new()).expect("an event").denial_reason.to_owned();
+    assert_eq!(told("via_upstream_hvs.CAESIJ3Nc8Qw1x0vE7kq5mZt9Lr2Yb6UuFh"), "via_upstream_hvs.");
+    let policy = "rbac_access_denied_matched_policy[ns[shop]-policy[deny-all]-rule[0]]";
+    assert_eq!(told(policy), policy);
+    assert_eq!(told("no_healthy_upstream"), "no_healthy_upstream");
+}
