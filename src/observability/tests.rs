@@ -77,7 +77,7 @@ async fn the_metrics_page_has_help_type_and_values() {
     assert_eq!(status, 200);
     for line in [
         "# TYPE qualm_event_to_verdict_seconds histogram",
-        "# HELP qualm_events_late_total Events behind the watermark.",
+        "# HELP qualm_events_late_total Events further behind the others than lateness_s: scored, not learned.",
         "qualm_trust_transitions_total{level=\"watched\"} 1",
         "qualm_trust_entries{level=\"quarantined\"} 0",
         "qualm_journal_failing 0",
