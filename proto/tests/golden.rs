@@ -70,5 +70,8 @@ fn what_an_operator_of_release_0_1_0_asked_for_is_still_understood() {
 
 fn hex(text: &str) -> Vec<u8> {
     let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
-    (0..digits.len()).step_by(2).map(|i| u8::from_str_radix(&digits[i..i + 2], 16).expect("the bytes of a request")).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|i| u8::from_str_radix(&digits[i..i + 2], 16).expect("the bytes of a request"))
+        .collect()
 }

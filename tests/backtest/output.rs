@@ -68,7 +68,9 @@ pub(crate) fn backtest(inputs: &[&Path], options: &[&str]) -> Backtest {
     let left: Vec<String> = fs::read_dir(&out)
         .expect("the directory was made")
         .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
-        .filter(|name| !["scores.parquet", "trust.jsonl", "alerts.jsonl", "report.json", "report.html"].contains(&name.as_str()))
+        .filter(|name| {
+            !["scores.parquet", "trust.jsonl", "alerts.jsonl", "report.json", "report.html"].contains(&name.as_str())
+        })
         .collect();
     assert!(left.is_empty(), "left behind: {left:?}");
     Backtest { out, stdout: String::from_utf8(output.stdout).expect("text"), _folder: folder }
