@@ -21,7 +21,7 @@ mod reload;
 mod run;
 mod wire;
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
 use clap::Parser;
 use qualm_model::level::Level;
@@ -59,6 +59,11 @@ fn main() -> ExitCode {
         Command::Journal(command) => journal::run(&command),
     };
     outcome.unwrap_or_else(|error| {
+        // Whoever reads has seen enough, as `head` has.
+        let is_cut_off = |cause: &io::Error| cause.kind() == io::ErrorKind::BrokenPipe;
+        if error.downcast_ref::<io::Error>().is_some_and(is_cut_off) {
+            return ExitCode::SUCCESS;
+        }
         eprintln!("qualm: {error:#}");
         let failed = error.is::<run::WhileRunning>() || error.is::<operate::NotAnswered>();
         ExitCode::from(if failed { FAILED } else { WRONG_INPUT })

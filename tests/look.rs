@@ -91,7 +91,7 @@ fn what_is_missing_is_told_with_the_lines_to_add() {
     let told = said(&qualm(folder.path(), &["look", "access.log", "--write", "-"]));
     assert!(told.contains("no     who calls, proven by a certificate"), "{told}");
     assert!(told.contains(r#""downstream_peer_uri_san": "%DOWNSTREAM_PEER_URI_SAN%""#), "{told}");
-    assert!(told.contains("[[file]]") && told.contains("format = \"istio_json\""), "{told}");
+    assert!(told.contains("[[file]]") && told.contains("format = \"auto\""), "{told}");
     let json = qualm(folder.path(), &["look", "access.log", "--json"]);
     let summary: Value = serde_json::from_slice(&json.stdout).unwrap();
     assert_eq!((summary["records"].as_u64(), summary["verified_share"].as_f64()), (Some(2000), Some(0.0)));

@@ -65,7 +65,9 @@ use crate::{
 };
 
 /// Records longer than this are [`Invalid::TooLong`] unless configured otherwise.
-pub const DEFAULT_MAX_RECORD_BYTES: usize = 64 * 1024;
+///
+/// As much as Kafka takes by default: a collector sends the entries of a second or two as one record.
+pub const DEFAULT_MAX_RECORD_BYTES: usize = 1024 * 1024;
 
 /// Reads records of one format, in whatever envelope they come. One parser serves one input: it may keep what joins
 /// several lines.

@@ -6,6 +6,7 @@
 //! digits that pass Luhn's check) and `{text}` (percent-encoded or overlong text). Query, fragment and matrix
 //! parameters are dropped. Folding is idempotent and bounded: [`MAX_BYTES`] and [`MAX_SEGMENTS`], then `…`.
 
+mod named;
 mod sample;
 mod token;
 mod word;
@@ -101,6 +102,11 @@ pub fn append_path(path: &str, out: &mut String) {
 /// Appends free text, such as a sample of a line that could not be read, with everything folded that could be a
 /// secret, and what follows a `?` dropped up to the next blank or quote. Not bounded: bound the text.
 pub fn append_text(text: &str, out: &mut String) {
+    append_words(&named::without_secrets(text), out);
+}
+
+/// Appends free text in which nothing is named as a secret any more.
+fn append_words(text: &str, out: &mut String) {
     let ends_query = |c: char| c.is_whitespace() || c.is_control() || c == '"' || c == '\'';
     let mut rest = text;
     while !rest.is_empty() {

@@ -252,6 +252,12 @@ impl Estate {
         self.addresses.learn(event);
     }
 
+    /// The address that the latest record has given a name, of which nothing was known before.
+    #[inline]
+    pub(crate) fn take_named(&mut self) -> Option<Box<str>> {
+        self.addresses.take_named()
+    }
+
     /// Who calls and who is called, as far as the stream itself, or `tenancies`, have taught more than the record says.
     #[inline]
     pub(crate) fn resolve(&mut self, event: Event<'_>, tenancies: &mut Tenancies) -> Resolved {

@@ -38,6 +38,7 @@ mod shard;
 pub mod snapshot;
 mod standing;
 mod standings;
+mod stopgap;
 pub mod table;
 mod tide;
 pub mod verdict;

@@ -274,6 +274,9 @@ impl Scorer {
             return Observed::Duplicate;
         }
         self.estate.learn(event);
+        if let Some(address) = self.estate.take_named() {
+            self.forget_young(&address, time);
+        }
         self.estate.note_input(event);
         let part = self.estate.part(event);
         let share = match part {

@@ -3,8 +3,10 @@
 
 mod mesh;
 
+use std::collections::BTreeSet;
+
 use mesh::{Call, batch, calls};
-use qualm_model::event::Event;
+use qualm_model::level::Level;
 use qualm_scorer::{
     config::ScorerConfig,
     scorer::{Observed, Scorer},
@@ -15,18 +17,22 @@ use qualm_scorer::{
 const GOLDEN: &[u8] = include_bytes!("golden/snapshot-v1.redb.zst");
 const READ: usize = 58_000;
 
-fn feed(scorer: &mut Scorer, calls: &[Call], first: usize) -> (Vec<u64>, Vec<Verdict>) {
-    let (mut scores, mut verdicts) = (Vec::new(), Vec::new());
+/// Who stood where when it was written.
+const STOOD: [(&str, Level); 4] =
+    [("s1", Level::Watched), ("s19", Level::Throttled), ("s3", Level::Throttled), ("s7", Level::Throttled)];
+
+/// How many were scored, and what was decided.
+fn feed(scorer: &mut Scorer, calls: &[Call], first: usize) -> (usize, Vec<Verdict>) {
+    let (mut scored, mut verdicts) = (0, Vec::new());
     for (n, chunk) in calls.chunks(500).enumerate() {
         let batch = batch(chunk, first + n * 500);
         scorer.open(&batch);
-        batch.events().for_each(|event: Event<'_>| {
-            if let Observed::Scored { bits, .. } = scorer.observe(event, event.report(), &mut verdicts) {
-                scores.push(bits.to_bits());
-            }
-        });
+        for event in batch.events() {
+            let observed = scorer.observe(event, event.report(), &mut verdicts);
+            scored += usize::from(matches!(observed, Observed::Scored { .. }));
+        }
     }
-    (scores, verdicts)
+    (scored, verdicts)
 }
 
 #[test]
@@ -37,13 +43,21 @@ fn a_snapshot_of_the_release_before_is_read_and_goes_on_as_if_nothing_had_change
     let (_snapshots, loaded) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("it can be read");
     let mut loaded = loaded.expect("a snapshot");
     assert_eq!((loaded.covered.journal, loaded.covered.positions.get(&(0, 0))), (7, Some(&(READ as i64))));
+    let stands: Vec<(String, Level)> =
+        loaded.scorer.entries().into_iter().map(|entry| (entry.subject.identity(), entry.level)).collect();
+    assert_eq!(stands, STOOD.map(|(who, level)| (format!("spiffe://mesh.test/ns/shop/sa/{who}"), level)));
+    // A release may judge otherwise, so that bits differ; whom it finds in what comes next does not.
     let calls = calls();
     let mut whole = Scorer::new(ScorerConfig::default());
     feed(&mut whole, &calls[..READ], 0);
-    assert!(!whole.entries().is_empty(), "somebody stands");
-    assert_eq!(loaded.scorer.entries(), whole.entries());
-    let expected = feed(&mut whole, &calls[READ..], READ);
-    let (scores, verdicts) = feed(&mut loaded.scorer, &calls[READ..], READ);
-    assert_eq!(verdicts, expected.1);
-    assert!(scores == expected.0, "the same scores, to the last bit");
+    let (scored, expected) = feed(&mut whole, &calls[READ..], READ);
+    let (scored_on, verdicts) = feed(&mut loaded.scorer, &calls[READ..], READ);
+    assert_eq!(scored_on, scored);
+    let limited = |verdicts: &[Verdict]| -> BTreeSet<String> {
+        let entered = verdicts.iter().filter(|verdict| verdict.level > verdict.previous.max(Level::Watched));
+        entered.map(|verdict| verdict.identity.clone()).collect()
+    };
+    assert_eq!(limited(&verdicts), limited(&expected));
+    let close = loaded.scorer.tally();
+    assert_eq!((close.identities, close.edges), (whole.tally().identities, whole.tally().edges));
 }

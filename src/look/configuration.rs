@@ -27,17 +27,25 @@ pub(super) fn text(looked: &Looked<'_>, (format, filter): (Format, Filter), mapp
     );
     let mapping = mapping.map(|path| format!(", mapping = {}", quoted(&path.display().to_string())));
     let mapping = mapping.as_deref().unwrap_or_default();
-    let filter = match filter {
-        Filter::None => "",
-        Filter::Errors => ", filter = \"errors\"",
-        Filter::Sampled => ", filter = \"sampled\"",
-        Filter::Slow => ", filter = \"slow\"",
-    };
+    // What was seen is of now: after an upgrade, or from another node, records may have another format.
+    let format = if mapping.is_empty() { Format::Auto } else { format };
+    if filter != Filter::None {
+        let word = match filter {
+            Filter::Errors => "errors",
+            Filter::Sampled => "sampled",
+            Filter::Slow | Filter::None => "slow",
+        };
+        // A look is too short to switch questions off by it.
+        let _ = writeln!(
+            text,
+            "# It looks as if something were left out of these records: where that is so, add filter = \"{word}\".\n"
+        );
+    }
     match looked {
         Looked::Topic(place) => {
             let _ = writeln!(text, "[[kafka]]\nbrokers = {}", quoted(place.brokers));
             let topic = quoted(place.topic);
-            let _ = writeln!(text, "topics = [{{ name = {topic}, format = \"{format}\"{mapping}{filter} }}]");
+            let _ = writeln!(text, "topics = [{{ name = {topic}, format = \"{format}\"{mapping} }}]");
             if !place.properties.is_empty() {
                 let pair = |(name, value): (&String, &String)| format!("{} = {}", quoted(name), quoted(value));
                 let pairs: Vec<String> = place.properties.iter().map(pair).collect();
@@ -48,8 +56,8 @@ pub(super) fn text(looked: &Looked<'_>, (format, filter): (Format, Filter), mapp
         Looked::Files(files) => {
             for file in *files {
                 let _ = writeln!(text, "[[file]]\npath = {}", quoted(&file.display().to_string()));
-                let [mapping, filter] = [mapping, filter].map(|key| key.replacen(", ", "\n", 1));
-                let _ = writeln!(text, "format = \"{format}\"{mapping}{filter}");
+                let mapping = mapping.replacen(", ", "\n", 1);
+                let _ = writeln!(text, "format = \"{format}\"{mapping}");
             }
         }
     }

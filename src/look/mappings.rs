@@ -104,7 +104,7 @@ pub(super) fn skeleton(records: &[Vec<u8>]) -> Option<String> {
     }
     for (column, (name, value)) in table.columns.iter().enumerate() {
         let name = if named { name.clone() } else { format!("column {column}") };
-        let _ = writeln!(text, "# {name}: {}", shown(value));
+        let _ = writeln!(text, "# {name}: {}", shown(&name, value));
     }
     let time = (0..table.columns.len()).find_map(|column| Some((column, time_format(&table.columns[column].1)?)));
     let quoted = |column: usize| if named { format!("\"{}\"", reference(column)) } else { reference(column) };
@@ -182,13 +182,14 @@ fn time_format(value: &str) -> Option<&'static str> {
     }
 }
 
-/// A value, with what could be a secret folded.
-fn shown(value: &str) -> String {
+/// The value of a column, with what could be a secret, or is named as one, folded.
+fn shown(name: &str, value: &str) -> String {
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return format!("a number of {} digits", value.len());
     }
     let mut folded = String::new();
-    fold::append_sample(value, &mut folded);
+    fold::append_sample(&format!("{name}={value}"), &mut folded);
+    let folded = folded.split_once('=').map_or("", |(_, value)| value);
     let end = folded.floor_char_boundary(SHOWN.min(folded.len()));
     let cut = if end < folded.len() { "…" } else { "" };
     format!("{}{cut}", folded[..end].replace(char::is_control, " "))

@@ -7,6 +7,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use qualm_model::identity::Hierarchy;
+use qualm_scorer::notify::plain;
 
 use super::{
     questions::Answer,
@@ -176,7 +177,7 @@ fn short(name: &str) -> String {
     let place = Hierarchy::of(principal);
     let short =
         place.namespace.map_or_else(|| place.service.to_owned(), |namespace| format!("{namespace}/{}", place.service));
-    short + &cluster
+    plain(&(short + &cluster))
 }
 
 fn reporting(text: &mut String, summary: &Summary) {

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::append_text;
+use super::{append_words, named::without_secrets};
 
 /// What the name of an ordinary number has in it. A number under another name may be a secret.
 const ORDINARY: [&str; 14] = [
@@ -17,8 +17,9 @@ const MAX_PORT_DIGITS: usize = 5;
 /// A number without a name, such as a status between blanks.
 const MAX_BARE_DIGITS: usize = 3;
 
-/// Appends free text as [`append_text`] does, and leaves ordinary numbers legible. Not bounded: bound the text.
+/// Appends free text as [`append_text`](super::append_text) does, and leaves ordinary numbers legible. Not bounded: bound the text.
 pub fn append_sample(text: &str, out: &mut String) {
+    let text = &*without_secrets(text);
     let bytes = text.as_bytes();
     let (mut folded, mut at, mut is_query) = (0, 0, false);
     while at < bytes.len() {
@@ -36,11 +37,11 @@ pub fn append_sample(text: &str, out: &mut String) {
         };
         // The border stands for itself: at the end of a text it would be taken for a part of the word before it.
         let border = at.saturating_sub(1).max(folded);
-        append_text(&text[folded..border], out);
+        append_words(&text[folded..border], out);
         out.push_str(&text[border..end]);
         (folded, at) = (end, end);
     }
-    append_text(&text[folded..], out);
+    append_words(&text[folded..], out);
 }
 
 fn is_border(byte: u8) -> bool {

@@ -1,11 +1,12 @@
 //! Whose address is it, and who answers to a host name: a time-bounded map learned from the stream itself.
 //!
-//! A proxy that reports its own end, and a certificate that was verified at a direct address, claim that address for
-//! their identity. The latest claim holds: addresses are used again when pods have ended. Where two claim one address
+//! A proxy that reports its own end, by its certificate or else by its pod, and a certificate that was verified at a direct
+//! address, claim that address for their identity. The latest claim holds: addresses are used again when pods have ended. Where two claim one address
 //! in turns (a node's address, a translating gateway) it is nobody's, and where nobody has claimed it for an hour it is
 //! not known any more. What is resolved in this way never leads above *watched*.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, VecDeque},
     net::IpAddr,
     sync::Arc,
@@ -25,6 +26,8 @@ const HOLDS: Span = Span::HOUR;
 const TURNS: Span = Span(10 * Span::MINUTE.0);
 /// Addresses are learned for so long after a record that had nothing but one.
 const WANTED: Span = Span::DAY;
+/// Begins the principals that certificates show.
+const VERIFIED: &str = "spiffe://";
 /// Addresses and names kept; the oldest are forgotten first.
 const KEPT: usize = 1 << 16;
 
@@ -54,6 +57,9 @@ pub(super) struct Addresses {
     names: Claims,
     /// When a record last had but an address: without any, nobody needs the map.
     wanted: Option<Timestamp>,
+    /// The address that the latest record has given a name, of which nothing was known before.
+    #[serde(skip)]
+    named: Option<Box<str>>,
 }
 
 impl Claim {
@@ -116,9 +122,42 @@ impl Addresses {
             Reporter::Destination => {
                 self.claim(&source, event.report());
                 self.claim(&destination, event.report());
+                self.claim_own(&destination, event.report());
             }
-            Reporter::Source | Reporter::Ztunnel => self.claim(&source, event.report()),
+            Reporter::Source | Reporter::Ztunnel => {
+                self.claim(&source, event.report());
+                self.claim_own(&source, event.report());
+            }
         }
+    }
+
+    /// Where no certificate is logged, a reporter that names its own pod claims its address for the workload; a principal
+    /// that was verified there goes before.
+    #[inline]
+    fn claim_own(&mut self, party: &PartyView<'_>, now: Timestamp) {
+        let (ip, who) = (party.ip(), party.principal());
+        let is_named = party.provenance() == Provenance::Name && !party.instance().is_empty() && who != ip;
+        if !is_named || ip.is_empty() || ip.starts_with("127.") || who.parse::<IpAddr>().is_ok() {
+            return;
+        }
+        let place = match party.cluster() {
+            "" => Cow::Borrowed(ip),
+            cluster => Cow::Owned(format!("{ip}@{cluster}")),
+        };
+        let known = self.addresses.holder(&place, now);
+        if known.is_some_and(|known| known.starts_with(VERIFIED)) {
+            return;
+        }
+        if known.is_none() {
+            self.named = Some(place.as_ref().into());
+        }
+        self.addresses.claim(&place, who, now);
+    }
+
+    /// The address that the latest record has given a name, of which nothing was known before.
+    #[inline]
+    pub(super) fn take_named(&mut self) -> Option<Box<str>> {
+        self.named.take()
     }
 
     #[inline]
@@ -280,5 +319,30 @@ mod tests {
         }
         assert_eq!((claims.by.len(), claims.order.len()), (KEPT, KEPT));
         assert!(claims.holder("9", at(1)).is_none() && claims.holder("10", at(1)).is_some());
+    }
+
+    #[test]
+    fn a_reporter_that_names_its_own_pod_claims_its_address_unless_somebody_was_verified_there() {
+        let own = |seconds, reporter| {
+            let mut builder = EventBuilder::new();
+            let pod = Party {
+                principal: "cart.shop",
+                ip: IP,
+                instance: "cart-7d6c6c7775-49tpt",
+                provenance: Provenance::Name,
+                ..Party::default()
+            };
+            let time = at(seconds);
+            builder.push(&EventDraft { start: time, report: time, reporter, source: pod, ..EventDraft::default() });
+            builder.finish()
+        };
+        let mut addresses = wanted();
+        addresses.learn(own(0, Reporter::Destination).event(0));
+        assert_eq!(found(&mut addresses, 1), None, "another's word of it proves nothing");
+        addresses.learn(own(2, Reporter::Source).event(0));
+        assert_eq!(found(&mut addresses, 3).as_deref(), Some("cart.shop"));
+        verified(&mut addresses, 10, BANK);
+        addresses.learn(own(20, Reporter::Source).event(0));
+        assert_eq!(found(&mut addresses, 30).as_deref(), Some(BANK));
     }
 }
