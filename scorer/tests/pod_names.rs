@@ -31,13 +31,7 @@ fn reports(restarts: i64) -> EventBatch {
             ..EventDraft::default()
         };
         let seen = Party { principal: &ip, ip: &ip, port: 40_000, ..named() };
-        builder.push(&EventDraft {
-            start: time,
-            report: time,
-            reporter: Reporter::Destination,
-            source: seen,
-            ..base.clone()
-        });
+        builder.push(&EventDraft { start: time, report: time, reporter: Reporter::Destination, source: seen, ..base });
         let own = Party { principal: "frontend.shop", instance: &pod, ..seen };
         let position = Position { offset: 2 * call + 1, ..Position::default() };
         let report = time + Span(1_000_000);
