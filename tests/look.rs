@@ -163,7 +163,7 @@ fn three_commands_lead_from_a_topic_to_a_running_instance() {
         assert!(told.contains(sentence), "`{sentence}` is missing in\n{told}");
     }
     let check = said(&qualm(folder.path(), &["check", "--config", "qualm.toml"]));
-    assert!(check.contains("topic mesh-logs, 3 partitions, istio_json"), "{check}");
+    assert!(check.contains("topic mesh-logs, 3 partitions, auto"), "{check}");
     // Nothing was joined or committed.
     let groups = kafka.groups();
     assert!(groups.is_empty(), "{groups:?}");
@@ -175,14 +175,14 @@ fn three_commands_lead_from_a_topic_to_a_running_instance() {
 }
 
 #[test]
-fn a_log_of_errors_alone_is_suspected_and_configured_as_such() {
+fn a_log_of_errors_alone_is_suspected_and_the_line_to_add_is_written_as_a_comment() {
     let folder = tempfile::tempdir().unwrap();
     let errors = (0..2000).map(|number| line(number, true).replace(":200,", ":503,"));
     fs::write(folder.path().join("errors.log"), errors.collect::<Vec<_>>().join("\n")).unwrap();
     let told = said(&qualm(folder.path(), &["look", "errors.log"]));
     assert!(told.contains("Suspected: nearly all calls are failures"), "{told}");
     let written = fs::read_to_string(folder.path().join("qualm.toml")).unwrap();
-    assert!(written.contains("filter = \"errors\""), "{written}");
+    assert!(written.contains("add filter = \"errors\""), "{written}");
     let check = said(&qualm(folder.path(), &["check", "--config", "qualm.toml"]));
     assert!(!check.contains("fail "), "{check}");
 }
