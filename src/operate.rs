@@ -33,7 +33,7 @@ use self::{
     args::{LiftArgs, ListArgs, Overriding, PauseArgs, Reasoned, ResumeArgs, ServerArgs, SetArgs, ShowArgs},
     channel::Client,
 };
-use crate::clock;
+use crate::{clock, operator::wire::wire_level};
 
 /// There was no answer, or one that says that it failed there: exit code 1 instead of 2.
 #[derive(Debug, thiserror::Error)]
@@ -181,17 +181,6 @@ fn key(reasoned: &Reasoned) -> String {
 
 fn duration(span: Span) -> prost_types::Duration {
     prost_types::Duration { seconds: span.0 / Span::SECOND.0, nanos: 0 }
-}
-
-fn wire_level(level: Level) -> WireLevel {
-    match level {
-        Level::Trusted => WireLevel::Trusted,
-        Level::Watched => WireLevel::Watched,
-        Level::Throttled => WireLevel::Throttled,
-        Level::Restricted => WireLevel::Restricted,
-        Level::Quarantined => WireLevel::Quarantined,
-        Level::Revoked => WireLevel::Revoked,
-    }
 }
 
 fn print(text: &str) -> Result<ExitCode> {

@@ -34,6 +34,7 @@ mod papers;
 mod parting;
 mod pending;
 pub mod scorer;
+mod scoring;
 mod shard;
 pub mod snapshot;
 mod standing;

@@ -69,6 +69,8 @@ struct Standing {
 pub(super) struct Chronicle {
     days: BTreeMap<i64, Entries>,
     hours: BTreeMap<i64, Peak>,
+    /// The latest hour, and the highest evidence in it: nearly all events are no higher.
+    latest: Option<(i64, f64)>,
     steps: Vec<Step>,
     more_steps: u64,
     standing: Vec<Standing>,
@@ -88,9 +90,13 @@ impl Chronicle {
     #[inline]
     fn note_hour(&mut self, event: Event<'_>, bits: f64) {
         let hour = event.report().window(Span::HOUR);
+        if self.latest.is_some_and(|(latest, highest)| hour == latest && bits <= highest) {
+            return;
+        }
         let is_higher = self.hours.get(&hour).map_or(self.hours.len() < MOST_HOURS, |peak| bits > peak.bits);
         if is_higher && bits.is_finite() {
             self.hours.insert(hour, Peak { bits, identity: event.source().principal().to_owned() });
+            self.latest = Some((hour, bits));
         }
     }
 

@@ -175,7 +175,8 @@ fn enforcement(of: &InForce) -> Enforcement {
     Enforcement { mode: mode.into(), pause }
 }
 
-fn wire_level(level: Level) -> WireLevel {
+/// A level as the wire has it.
+pub(crate) fn wire_level(level: Level) -> WireLevel {
     match level {
         Level::Trusted => WireLevel::Trusted,
         Level::Watched => WireLevel::Watched,

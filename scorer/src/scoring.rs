@@ -1,0 +1,159 @@
+//! One event judged: every question asked, the answers weighed, a decision where they lead to one, and then what it
+//! teaches. What comes too late is judged alone.
+
+use qualm_model::{
+    detector::{Deviation, Question},
+    event::{Event, Filter},
+    evidence::EValues,
+    time::{Span, Timestamp},
+};
+
+use crate::{
+    door::Ids,
+    estate::{Broken, Share},
+    judge::is_news,
+    mesh::Mesh,
+    papers::at_once,
+    scorer::{Case, Observed, Scorer},
+    shard::Source,
+    verdict::{Reason, Verdict},
+};
+
+/// So far behind the watermark an event is still learned, where nobody has said otherwise: shippers flush every few
+/// seconds, and make up for minutes after a restart.
+const LATENESS: Span = Span(5 * Span::MINUTE.0);
+/// Share of neighbours' evidence that lifts a doubtful event.
+const CONTEXT_SHARE: f64 = 0.1;
+
+impl Scorer {
+    /// Admits, scores, decides, learns.
+    pub(crate) fn judge(
+        &mut self,
+        (event, caller): (Event<'_>, &str),
+        (ids, share): (Ids, Share),
+        broken: Option<Broken>,
+        wall: Timestamp,
+        verdicts: &mut Vec<Verdict>,
+    ) -> Observed {
+        let now = event.report();
+        let (most, filter, is_late) = (self.most(event), self.filter(event), self.is_late(event));
+        let mesh = &self.mesh;
+        let shard = &mut self.shards[usize::from(ids.shard)];
+        let (case, mut place, taken) = shard.admit(mesh, (event, caller), (ids, share), mesh.exposure(now));
+        self.used += taken;
+        let case = &Case { broken, ..case };
+        if is_late {
+            return self.judge_late(case, share, wall, verdicts);
+        }
+        let mut values = EValues::default();
+        let weight = place.answer(mesh, case, &mut values);
+        strike(filter, place.source, now, &mut values);
+        strike_old_news(share, &mut values);
+        let raw = values.bits();
+        let bits = forgiven(mesh, place.source, case, raw);
+        let leading = values.leading();
+        let most = most.min(place.source.class_may_reach());
+        let most = most.min(place.source.newcomer_may_reach(ids.address, now, &values));
+        let reached = place.weigh((mesh, &self.standings), case, (bits, leading), most);
+        let reached = at_once(mesh, case.broken.as_ref(), most, reached);
+        let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall))
+        else {
+            // As nearly all events: nothing is to be decided.
+            place.learn(case, weight, raw);
+            return Observed::Scored { bits, identity_bits: place.source.shown_bits, leading };
+        };
+        verdicts.extend(self.decide(case, &values, reached, wall));
+        let Some(mut place) = self.shards[usize::from(ids.shard)].place(ids) else { return Observed::NoSource };
+        place.learn(case, weight, raw);
+        Observed::Scored { bits, identity_bits: place.source.shown_bits, leading }
+    }
+
+    /// Whether the event is further behind than its source may be. Nodes ship at different paces into one partition, and
+    /// what is a little out of order is no less usual for it.
+    #[inline]
+    pub(crate) fn is_late(&self, event: Event<'_>) -> bool {
+        let closed = self.mesh.closed();
+        let now = event.report();
+        now < closed
+            && closed - now > self.latenesses.get(usize::from(event.position().source)).map_or(LATENESS, |&most| most)
+    }
+
+    /// Scores and decides on what comes late: it is not learned, and closes nothing.
+    fn judge_late(&mut self, case: &Case<'_>, share: Share, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
+        let mut values = EValues::default();
+        let mesh = &self.mesh;
+        let shard = &self.shards[usize::from(case.ids.shard)];
+        shard.ask(mesh, case, &mut |question, deviation| values.set(question, mesh.e(question, deviation.x)));
+        shard.blame(case, &mut values);
+        self.filter(case.event).silences().iter().for_each(|&question| values.unset(question));
+        strike_old_news(share, &mut values);
+        let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
+        let leading = values.leading();
+        let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
+        let most = self.most(case.event).min(may).min(shard.sources[&case.ids.source].class_may_reach());
+        let shard = &mut self.shards[usize::from(case.ids.shard)];
+        let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
+        let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), most);
+        let reached = at_once(&self.mesh, case.broken.as_ref(), most, reached);
+        let identity_bits = place.source.shown_bits;
+        if let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall)) {
+            verdicts.extend(self.decide(case, &values, reached, wall));
+        }
+        Observed::Scored { bits, identity_bits, leading }
+    }
+
+    /// Reasons of an event, strongest first, before it is learned.
+    pub(crate) fn reasons(&self, case: &Case<'_>, values: &EValues) -> Vec<Reason> {
+        let shard = &self.shards[usize::from(case.ids.shard)];
+        let mut answers: Vec<(Question, Deviation)> = Vec::new();
+        shard.ask(&self.mesh, case, &mut |question, deviation| answers.push((question, deviation)));
+        let destination = shard.names.text(case.ids.destination);
+        let reason = |(question, bits): (Question, f64)| {
+            let (_, deviation) = answers.iter().find(|(asked, _)| *asked == question)?;
+            Some(Reason {
+                detector: question,
+                bits,
+                observed: deviation.observed,
+                expected: deviation.expected,
+                n: deviation.n,
+                destination: destination.to_owned(),
+                operation: (!case.event.operation().is_empty()).then(|| case.event.operation().to_owned()),
+            })
+        };
+        let told: Vec<Reason> = values.reasons().into_iter().filter_map(reason).take(8).collect();
+        // A surprise is held over the edge of a window, what was counted is not: nobody is told that too few are too many.
+        let is_sound = |reason: &Reason| !reason.detector.counts() || reason.observed > reason.expected;
+        if told.iter().any(is_sound) { told.into_iter().filter(is_sound).collect() } else { told }
+    }
+}
+
+/// Takes back the answers to questions that what an input leaves out makes meaningless.
+#[inline]
+fn strike(filter: Filter, source: &mut Source, now: Timestamp, values: &mut EValues) {
+    if filter != Filter::None {
+        source.filtered = source.filtered.max(Some(now));
+        filter.silences().iter().for_each(|&question| values.unset(question));
+    }
+}
+
+/// What may be asked of the later records of a call; who calls whom, how often and what for was asked at its first.
+const OF_LATER_RECORDS: [Question; 5] =
+    [Question::Bigger, Question::Oversized, Question::Longer, Question::Failing, Question::Refused];
+
+/// Takes back the answers that were given at the first record of the same call.
+#[inline]
+fn strike_old_news(share: Share, values: &mut EValues) {
+    if share.calls == 0.0 {
+        let others = Question::ALL.iter().filter(|question| !OF_LATER_RECORDS.contains(question));
+        others.for_each(|&question| values.unset(question));
+    }
+}
+
+/// Bits of an event as they count: habit is forgiven, and what the neighbours go through lifts what is doubtful.
+#[inline]
+fn forgiven(mesh: &Mesh, source: &Source, case: &Case<'_>, raw: f64) -> f64 {
+    let now = case.seen.exposure.now;
+    let context = if raw > -1.0 { mesh.context((case.ids.shard, case.ids.source), now) } else { 0.0 };
+    let forgiven = source.baseline.habit.forgive(now, raw);
+    forgiven + CONTEXT_SHARE * context * (forgiven + 1.0).clamp(0.0, 1.0)
+}
