@@ -215,10 +215,8 @@ fn standing(last: &Verdict, now: Timestamp, instance: Instance) -> String {
     };
     let effect = match (&last.held, last.enforce, last.level) {
         (_, _, Level::Watched) => "which denies nothing".to_owned(),
-        (_, true, Level::Quarantined | Level::Revoked) => "enforced".to_owned(),
-        (_, true, _) => {
-            "sent to the enforcement points (Envoy marks it in its log, and denies from quarantined on)".to_owned()
-        }
+        (_, true, Level::Throttled) => "enforced (over TCP it is marked only)".to_owned(),
+        (_, true, _) => "enforced".to_owned(),
         (Some(held), false, _) => format!("in shadow only ({held})"),
         (None, false, _) if last.is_beyond_scope() => {
             "in shadow only (not enforceable at this scope: it would cut off all who share the principal)".to_owned()
@@ -324,8 +322,8 @@ fn next(last: &Verdict, now: Timestamp) -> Vec<String> {
     if let Some(instance) = &last.subject.instance {
         hints.push(format!("look into the workload at {} before it is restarted", plain(instance)));
     }
-    if last.enforce && last.level >= Level::Quarantined && last.expires.is_some_and(|expires| expires > now) {
-        hints.push(format!("what was denied is in the mesh's access logs: look for {}", last.decision));
+    if last.enforce && last.level.limits() && last.expires.is_some_and(|expires| expires > now) {
+        hints.push(format!("what was refused is in the mesh's access logs: look for {}", last.decision));
     }
     if !last.co_owners.is_empty() {
         hints.push(

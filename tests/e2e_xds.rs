@@ -113,6 +113,7 @@ fn quarantine(account: &str, instance: Option<Ipv4Addr>, lease: Span) -> TrustEn
         evidence_bits: 40.0,
         co_owners: Vec::new(),
         reason: "a test".to_owned(),
+        known: None,
     }
 }
 

@@ -30,6 +30,16 @@ impl Level {
     /// The levels that behaviour alone may lead to, lowest first.
     pub const BY_BEHAVIOUR: [Self; 4] = [Self::Watched, Self::Throttled, Self::Restricted, Self::Quarantined];
 
+    /// Whether some of the calls of whoever stands there are refused.
+    pub const fn limits(self) -> bool {
+        matches!(self, Self::Throttled) || self.denies()
+    }
+
+    /// Whether calls are refused for what they are, and not for how many.
+    pub const fn denies(self) -> bool {
+        matches!(self, Self::Restricted | Self::Quarantined | Self::Revoked)
+    }
+
     /// The word used in every output.
     pub const fn as_str(self) -> &'static str {
         match self {

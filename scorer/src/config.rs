@@ -11,6 +11,8 @@ use serde::{
     de::{Error as _, Visitor},
 };
 
+use crate::table::Operations;
+
 /// A length of time as people write it: `"90s"`, `"15m"`, `"1h"`, `"2d"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Length(pub Span);
@@ -172,8 +174,14 @@ pub struct EnforceConfig {
     pub max_age: Length,
     /// At most this share of all identities is denied at once; at least one always may be.
     pub max_share: f64,
-    /// Identities that are never denied: exact principals, or prefixes that end in `*`.
+    /// Identities that are never limited nor denied: principals, with `*` for any text.
     pub protected: Vec<String>,
+    /// Destinations that nobody is kept from at any level: principals, with `*` for any text.
+    pub reachable: Vec<String>,
+    /// Paths that nobody is kept from at any destination: exact, without a query.
+    pub reachable_paths: Vec<String>,
+    /// Ways that are used only when others fail: whoever is *restricted* may take them.
+    pub fallback: Vec<Fallback>,
 }
 
 impl Default for EnforceConfig {
@@ -192,11 +200,55 @@ impl Default for EnforceConfig {
             ]
             .map(str::to_owned)
             .to_vec(),
+            reachable: [
+                "spiffe://*/ns/istio-system/*",
+                "spiffe://*/ns/kube-system/*",
+                "spiffe://*/ns/spire*",
+                "spiffe://*/ns/vault*",
+                "spiffe://*/ns/linkerd*",
+                "spiffe://*/ns/keycloak*",
+                "spiffe://*/ns/qualm*",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            reachable_paths: [
+                "/healthz",
+                "/livez",
+                "/readyz",
+                "/metrics",
+                "/grpc.health.v1.Health/Check",
+                "/grpc.health.v1.Health/Watch",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            fallback: Vec::new(),
         }
     }
 }
 
+/// A declared fall-back path: who may call whom, and what for, also where it was never seen.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// Callers: principals, with `*` for any text.
+    pub from: String,
+    /// Destinations: principals, with `*` for any text.
+    pub to: String,
+    /// Operations as method and path, placeholders in braces; all where there are none.
+    #[serde(default)]
+    pub operations: Vec<String>,
+}
+
 impl EnforceConfig {
+    /// The declared fall-back paths of a caller.
+    pub fn fallbacks_of(&self, principal: &str) -> impl Iterator<Item = (String, Operations)> {
+        self.fallback.iter().filter(|path| matches(&path.from, principal)).map(|path| {
+            let operations = &path.operations;
+            let only = || Operations::Only(operations.iter().cloned().collect());
+            (path.to.clone(), if operations.is_empty() { Operations::Any } else { only() })
+        })
+    }
+
     /// Whether the operator has said that this principal is never to be denied.
     pub fn protects(&self, principal: &str) -> bool {
         self.protected.iter().any(|pattern| matches(pattern, principal))
@@ -204,7 +256,7 @@ impl EnforceConfig {
 }
 
 /// `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     let Some((before, after)) = pattern.split_once('*') else { return pattern == text };
     let Some(rest) = text.strip_prefix(before) else { return false };
     if after.is_empty() {

@@ -1,6 +1,6 @@
 //! From bits to levels: evidence, scope, leases.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
 use qualm_model::{
     detector::Question,
@@ -270,11 +270,14 @@ impl Scorer {
 
     /// Why an entry is to be a shadow although the mode says enforce.
     pub(crate) fn held(&self, source: &Source, level: Level, now: Timestamp) -> Option<String> {
-        if level < Level::Quarantined || self.config.enforce.mode == Mode::Shadow {
+        if !level.limits() || self.config.enforce.mode == Mode::Shadow {
             return None;
         }
         if self.config.enforce.protects(&source.principal) {
             return Some("protected by the operator".to_owned());
+        }
+        if !level.denies() {
+            return None;
         }
         let (denied, most) = (self.denied().len(), self.most_denied(now));
         (denied >= most).then(|| format!("blast radius: {denied} of at most {most} identities are denied already"))
@@ -358,7 +361,7 @@ impl Scorer {
         };
         if let Some(lease) = lease {
             standing.level = level;
-            standing.held &= level >= Level::Quarantined;
+            standing.held &= level.limits();
             standing.expires = wall + lease;
             self.standings.insert(key, standing);
         }
@@ -398,6 +401,12 @@ impl Scorer {
         };
     }
 
+    /// When what led to each decision began, event time.
+    fn begins(&self) -> impl Iterator<Item = (&str, Timestamp)> {
+        let standings = self.standings.values().map(|standing| (standing.decision.as_str(), standing.episode));
+        standings.chain(self.orders.iter().map(|order| (order.decision.as_str(), order.event)))
+    }
+
     /// Every line of the trust table that stands now, ordered by subject. Where evidence and an operator have a line each
     /// for one subject, the one that acts, and of two the higher, is in the table. While all is paused nothing acts.
     pub fn entries(&self) -> Vec<TrustEntry> {
@@ -405,6 +414,9 @@ impl Scorer {
         entries.iter_mut().for_each(|entry| entry.co_owners = self.co_owners(&entry.subject));
         // A person may mean all who share a principal.
         entries.extend(self.orders.iter().map(Order::entry));
+        // An episode has an entry of its own for each level, and all of them one begin.
+        let begins: HashMap<&str, Timestamp> = self.begins().collect();
+        self.tell_known(&mut entries, |entry| begins.get(entry.decision.as_str()).copied().unwrap_or(entry.decided));
         entries.sort_by(|a, b| {
             let by_subject = (&a.subject, &a.object).cmp(&(&b.subject, &b.object));
             by_subject.then_with(|| (b.enforce, b.level, &b.decision).cmp(&(a.enforce, a.level, &a.decision)))

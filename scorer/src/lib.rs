@@ -8,6 +8,7 @@
 //! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
 //! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
 //! - [`operator`]: what an operator decides by hand, while it runs
+//! - `limiting`: what each limited subject may still do
 //! - [`table`]: the trust table that enforcement points hold, and what they report back
 //! - [`journal`]: every decision, append-only and hash-chained
 //! - [`notify`]: one alert an episode, delivered at least once
@@ -23,6 +24,7 @@ mod estate;
 mod forgotten;
 pub mod journal;
 mod judge;
+mod limiting;
 mod mandate;
 mod memory;
 mod mesh;

@@ -47,7 +47,7 @@ impl Scorer {
         let enforce = &self.config.enforce;
         // Who is protected is not denied; what is held back for that is so already.
         let may_act = |standing: &Standing| {
-            let is_spared = standing.denies() && enforce.protects(&standing.subject.principal);
+            let is_spared = standing.limits() && enforce.protects(&standing.subject.principal);
             enforce.mode == Mode::Enforce && !is_spared
         };
         let standings = self.standings.iter().filter(|(_, standing)| standing.enforce && !may_act(standing));

@@ -16,6 +16,7 @@ use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
     estate::{Broken, Estate, Part, Report, Tenancies},
+    limiting::Knowns,
     mesh::{DESTINATION_BYTES, Mesh},
     operator::orders::Orders,
     order::Order,
@@ -33,6 +34,9 @@ pub use crate::{
 
 /// An edge whose destination's proxy reported within this time is judged by those reports alone.
 const DESTINATION_REPORTS: Span = Span(10 * Span::MINUTE.0);
+
+/// What Envoy says of a call that was one too many.
+const RATE_LIMITED: &str = "local_rate_limited";
 
 /// What became of one event.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,6 +111,8 @@ pub struct Scorer {
     pub(crate) estate: Estate,
     pub(crate) tenancies: Tenancies,
     pub(crate) workloads: Workloads,
+    /// What limited subjects may still do.
+    pub(crate) knowns: Knowns,
     door: Door,
 }
 
@@ -157,6 +163,7 @@ impl Scorer {
             estate: Estate::default(),
             tenancies: Tenancies::default(),
             workloads: Workloads::default(),
+            knowns: Knowns::default(),
             door: Door::default(),
         }
     }
@@ -284,6 +291,12 @@ impl Scorer {
         let from = self.workloads.caller(event, &resolved, &self.tenancies);
         let ids = self.door.ids(event, &resolved, from.workload.as_deref(), &mut self.shards);
         let Some(ids) = ids else { return Observed::NoSource };
+        // Not every form of a log names the decision behind the refusal of one call too many.
+        if event.denial_reason() == RATE_LIMITED && self.is_throttled((ids.shard, ids.source)) {
+            self.tell_time(event, wall, verdicts);
+            self.tally.own_actions += 1;
+            return Observed::OwnAction;
+        }
         let is_reported = share.calls > 0.0 && self.is_reported(event, ids);
         if self.estate.has_alone() {
             self.look_at_disagreements(wall, verdicts);

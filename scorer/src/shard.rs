@@ -24,6 +24,7 @@ use crate::{
 mod admitting;
 mod folding;
 mod judging;
+mod known;
 mod operation;
 mod parting;
 mod release;

@@ -267,7 +267,7 @@ pub(crate) struct Standing {
     /// Decided on events too old to act on: not in the table, and weighed again by the next event of today.
     pub(crate) historic: bool,
     pub(crate) enforce: bool,
-    /// It is to be denied and must not be (protected, blast radius): enforcement points go only as far as *restricted*.
+    /// It is to be limited and must not be (protected, blast radius): a shadow.
     pub(crate) held: bool,
     pub(crate) evidence_bits: f64,
     pub(crate) reason: String,
@@ -315,19 +315,25 @@ impl Standing {
             decision: self.decision.clone(),
             subject: self.subject.clone(),
             object: Object::Any,
-            level: if self.held { self.level.min(Level::Restricted) } else { self.level },
-            enforce: self.enforce,
+            level: self.level,
+            enforce: self.enforce && !self.held,
             decided: self.decided,
             expires: self.expires,
             evidence_bits: self.evidence_bits,
             co_owners: Vec::new(),
             reason: self.reason.clone(),
+            known: None,
         })
+    }
+
+    /// Whether enforcement points limit or deny because of it.
+    pub(crate) fn limits(&self) -> bool {
+        self.level.limits() && self.enforce && !self.held && !self.historic
     }
 
     /// Whether enforcement points deny because of it.
     pub(crate) fn denies(&self) -> bool {
-        self.level >= Level::Quarantined && self.enforce && !self.held && !self.historic
+        self.limits() && self.level.denies()
     }
 
     /// The level that evidence supports when a lease has ended: what was entered stays while half of what led to

@@ -1,10 +1,13 @@
 //! The trust table: every subject that is not fully trusted, as enforcement points hold it.
 
+mod known;
+
 use std::sync::Arc;
 
 use qualm_model::{identity::SpiffeId, level::Level, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub use self::known::{Known, Operations, Reachable};
 use crate::workloads;
 
 /// Whom an entry is about. Ordered, so that tables have one order.
@@ -66,6 +69,9 @@ pub struct TrustEntry {
     pub co_owners: Vec<String>,
     /// The first reason, in words.
     pub reason: String,
+    /// What the subject may still do below *quarantined*; `None` where nothing limits it, or nothing is known of it.
+    #[serde(skip)]
+    pub known: Option<Arc<Known>>,
 }
 
 impl TrustEntry {
@@ -85,6 +91,9 @@ pub struct TrustTable {
     pub entries: Vec<TrustEntry>,
     /// Hash of model and configuration that led here.
     pub model_version: String,
+    /// What is denied to nobody.
+    #[serde(default)]
+    pub reachable: Reachable,
 }
 
 /// A table as it is shared with enforcement points.

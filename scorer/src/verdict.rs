@@ -153,6 +153,7 @@ impl Verdict {
             evidence_bits: self.evidence_bits,
             co_owners: self.co_owners.clone(),
             reason: self.reasons.first().map_or_else(String::new, |reason| reason.detector.name().to_owned()),
+            known: None,
         })
     }
 }

@@ -145,7 +145,7 @@ fn gateway() -> Subscription {
 }
 
 fn table(version: u64, entries: Vec<TrustEntry>) -> TrustTable {
-    TrustTable { version, entries, model_version: "m1".into() }
+    TrustTable { version, entries, model_version: "m1".into(), ..TrustTable::default() }
 }
 
 fn entry(principal: &str, level: Level) -> TrustEntry {
@@ -161,6 +161,7 @@ fn entry(principal: &str, level: Level) -> TrustEntry {
         evidence_bits: 30.5,
         co_owners: Vec::new(),
         reason: "called 14 services it never called".into(),
+        known: None,
     }
 }
 

@@ -153,7 +153,7 @@ fn hello(node: &str) -> DeltaDiscoveryRequest {
 }
 
 fn table(version: u64, entries: Vec<TrustEntry>) -> TrustTable {
-    TrustTable { version, entries, model_version: "m".into() }
+    TrustTable { version, entries, model_version: "m".into(), ..TrustTable::default() }
 }
 
 fn quarantined(service: &str, decision: &str, lease_s: i64) -> TrustEntry {
@@ -174,6 +174,7 @@ fn quarantined(service: &str, decision: &str, lease_s: i64) -> TrustEntry {
         evidence_bits: 30.0,
         co_owners: Vec::new(),
         reason: "never seen before".into(),
+        known: None,
     }
 }
 

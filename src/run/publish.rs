@@ -190,7 +190,8 @@ mod tests {
         async fn publish(&mut self, verdicts: &[&Verdict], seq: Option<Option<Seq>>) -> Option<(Level, bool)> {
             self.version += 1;
             let entries = verdicts.iter().filter_map(|verdict| verdict.entry()).collect();
-            let table = TrustTable { version: self.version, entries, model_version: String::new() };
+            let table =
+                TrustTable { version: self.version, entries, model_version: String::new(), ..TrustTable::default() };
             let owed = seq.map(|seq| Owed { verdict: verdicts[0].clone(), seq });
             self.publisher.publish(table, owed.into_iter().collect());
             self.tables.changed().await.expect("the task lives");

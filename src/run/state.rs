@@ -53,7 +53,7 @@ impl State {
     /// The trust table as it stands, under the number of the journal's record `version`.
     pub(crate) fn table(&self, version: u64, hash: &str) -> TrustTable {
         let model_version = format!("{}-{hash}", env!("CARGO_PKG_VERSION"));
-        TrustTable { version, entries: self.scorer.entries(), model_version }
+        TrustTable { version, entries: self.scorer.entries(), model_version, reachable: self.scorer.reachable() }
     }
 }
 
@@ -293,7 +293,7 @@ mod tests {
         let config = config(directory.path(), "[enforce]\nmode = \"enforce\"\nprotected = [\"cart\"]");
         let state = open(&config, "hash", Timestamp(1)).expect("it opens");
         let stands: Vec<_> = state.scorer.entries().iter().map(|entry| (entry.level, entry.enforce)).collect();
-        assert_eq!((stands, state.restricted.len()), (vec![(Level::Restricted, true)], 0));
+        assert_eq!((stands, state.restricted.len()), (vec![(Level::Quarantined, false)], 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 # How to undo it: put in again what `qualm wire envoy --namespace @namespace@` prints.
 #
 # In this order, as Envoy refuses a bootstrap in which something names what is gone:
-#   1. the filters `qualm-http-rbac` and `qualm-net-rbac`
+#   1. the filters `qualm-http-rbac`, `qualm-http-ratelimit` and `qualm-net-rbac`
 #   2. the access logs `envoy.access_loggers.http_grpc` and `envoy.access_loggers.tcp_grpc` with log_name qualm_http and
 #      qualm_tcp
 #   3. the cluster `qualm`

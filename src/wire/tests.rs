@@ -1,4 +1,4 @@
-use qualm_scorer::enforce::xds::policy::{HTTP_RBAC, NETWORK_RBAC};
+use qualm_scorer::enforce::xds::policy::RESOURCES;
 
 use super::*;
 use crate::config::Config;
@@ -61,7 +61,7 @@ fn what_is_no_namespace_is_refused() {
 fn filters_subscribe_to_what_is_served() {
     for target in [Target::Istio, Target::Envoy] {
         let text = target.text(Way::In, &namespace("qualm"));
-        for name in [HTTP_RBAC, NETWORK_RBAC] {
+        for name in RESOURCES {
             assert!(text.lines().any(|line| line.trim().trim_start_matches("- ") == format!("name: {name}")), "{name}");
         }
     }

@@ -72,6 +72,11 @@ impl Discovery {
         self.table.send_replace(Arc::new(table(version, entries)));
     }
 
+    /// Replaces the table, and what stays open to everybody.
+    pub(crate) fn set_table(&self, table: TrustTable) {
+        self.table.send_replace(Arc::new(table));
+    }
+
     /// Waits for a report of `node` for which `wanted` holds.
     pub(crate) fn heard(&mut self, node: &str, what: &str, wanted: impl Fn(&EnforcementReport) -> bool) {
         until(&format!("{node} {what}; heard: {:#?}", self.heard), PATIENCE, || {
@@ -99,7 +104,7 @@ impl Drop for Discovery {
 
 /// A table of `entries`.
 pub(crate) fn table(version: u64, entries: Vec<TrustEntry>) -> TrustTable {
-    TrustTable { version, entries, model_version: "test".to_owned() }
+    TrustTable { version, entries, model_version: "test".to_owned(), ..TrustTable::default() }
 }
 
 /// The wall clock.

@@ -25,6 +25,7 @@ use super::{
 /// The names under which the tests' Envoys subscribe.
 pub(crate) const HTTP_RBAC: &str = "qualm-http-rbac";
 pub(crate) const NETWORK_RBAC: &str = "qualm-net-rbac";
+pub(crate) const HTTP_RATE_LIMIT: &str = "qualm-http-ratelimit";
 
 /// Where an Envoy finds Qualm.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +67,7 @@ pub(crate) struct Envoy {
     admin: u16,
     http: u16,
     tcp: u16,
+    plain: [u16; 2],
     log: PathBuf,
     process: Process,
     /// The workload: its HTTP and its TCP port.
@@ -110,6 +112,7 @@ impl Envoy {
             admin: ports::free(),
             http: ports::free(),
             tcp: ports::free(),
+            plain: [ports::free(), ports::free()],
             workload: [workload[0].port(), workload[1].port()],
             svid: &svid,
             log: &log,
@@ -125,8 +128,8 @@ impl Envoy {
         // The access log is flushed every 10 s by default.
         command.args(["--file-flush-interval-msec", "50", "--log-level", "warning"]);
         let process = Process::spawn(&sidecar.node, command, &folder.join("envoy.log"));
-        let Places { admin, http, tcp, .. } = places;
-        Self { admin, http, tcp, log, process, _workload: workload, sidecar }
+        let Places { admin, http, tcp, plain, .. } = places;
+        Self { admin, http, tcp, plain, log, process, _workload: workload, sidecar }
     }
 
     /// Waits until its listeners serve: at the latest when it has given up waiting for Qualm's first answer.
@@ -152,6 +155,11 @@ impl Envoy {
     /// Port of the TCP listener: mTLS, RBAC, and an echo behind it.
     pub(crate) fn tcp(&self) -> u16 {
         self.tcp
+    }
+
+    /// Ports of an HTTP and a TCP listener with the same filters and without TLS.
+    pub(crate) fn plain(&self) -> [u16; 2] {
+        self.plain
     }
 
     /// The lines of its JSON access log so far that are whole.
@@ -199,6 +207,8 @@ struct Places<'a> {
     admin: u16,
     http: u16,
     tcp: u16,
+    /// HTTP and TCP without TLS.
+    plain: [u16; 2],
     /// The workload behind the HTTP and the TCP listener.
     workload: [u16; 2],
     svid: &'a SvidFiles,

@@ -125,6 +125,7 @@ fn istiod_takes_what_is_printed_and_envoy_accepts_what_istiod_makes_of_it() {
     let text = configured();
     for wanted in [
         "\"qualm-http-rbac\"",
+        "\"qualm-http-ratelimit\"",
         "\"qualm-net-rbac\"",
         // The cluster that they ask, and whom they accept there.
         "\"name\":\"outbound|9465||qualm.qualm.svc.cluster.local\"",

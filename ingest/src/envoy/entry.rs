@@ -123,6 +123,7 @@ fn of_common<'a>(common: &'a AccessLogCommon, scratch: &'a mut Scratch) -> Resul
         ja3: tls.map_or("", |tls| &tls.ja3_fingerprint),
         ja4: tag(["tls_ja4_fingerprint", "ja4"]),
         policy: common.metadata.as_ref().map_or("", denying_policy),
+        mark: common.metadata.as_ref().map_or("", marking_policy),
         ..AccessEntry::default()
     })
 }
@@ -218,18 +219,27 @@ fn uri_san(certificate: Option<&CertificateProperties>) -> &str {
 
 /// The policy that denied, from the metadata that the RBAC filters leave. A policy that allowed is none.
 fn denying_policy(metadata: &Metadata) -> &str {
-    RBAC_FILTERS
-        .iter()
-        .filter_map(|filter| metadata.filter_metadata.get(*filter))
-        .find_map(|verdict| {
-            let text = |key: &str| match &verdict.fields.get(key)?.kind {
-                Some(Kind::StringValue(text)) => Some(text.as_str()),
-                _ => None,
-            };
-            text("enforced_engine_result").filter(|result| *result == "denied")?;
-            text("enforced_effective_policy_id")
+    of_rbac(metadata, |text| {
+        text("enforced_engine_result").filter(|result| *result == "denied")?;
+        text("enforced_effective_policy_id")
+    })
+}
+
+/// The policy under which Qualm's filter has marked the call.
+fn marking_policy(metadata: &Metadata) -> &str {
+    of_rbac(metadata, |text| text("qualm_shadow_effective_policy_id"))
+}
+
+/// What the first of the RBAC filters has left that `find` finds something in, by the names of its fields.
+fn of_rbac<'a>(metadata: &'a Metadata, find: impl Fn(&dyn Fn(&str) -> Option<&'a str>) -> Option<&'a str>) -> &'a str {
+    let filters = RBAC_FILTERS.iter().filter_map(|filter| metadata.filter_metadata.get(*filter));
+    let found = filters.filter_map(|verdict| {
+        find(&|key| match &verdict.fields.get(key)?.kind {
+            Some(Kind::StringValue(text)) => Some(text.as_str()),
+            _ => None,
         })
-        .unwrap_or_default()
+    });
+    found.into_iter().next().unwrap_or_default()
 }
 
 fn protocol(version: i32) -> &'static str {

@@ -291,6 +291,29 @@ async fn our_own_denial_is_known_by_its_details_or_its_metadata_and_a_policy_tha
 }
 
 #[tokio::test]
+async fn a_call_too_many_is_our_own_action_where_our_mark_is_on_it_and_a_call_that_passes_is_none() {
+    let marked = |policy: &str| {
+        let policy = Value { kind: Some(value::Kind::StringValue(policy.into())) };
+        let fields = HashMap::from([("qualm_shadow_effective_policy_id".to_owned(), policy)]);
+        let filter_metadata = HashMap::from([("envoy.filters.http.rbac".into(), Struct { fields })]);
+        Some(Metadata { filter_metadata, ..Metadata::default() })
+    };
+    let mut world = World::start(TelemetryLimits::default()).await;
+    let stream = world.stream(ORDERS);
+    for (status, details, metadata, decision) in [
+        (429, "local_rate_limited", marked("qualm-throttle/d1"), "d1"),
+        (200, "via_upstream", marked("qualm-throttle/d1"), ""),
+        (429, "local_rate_limited", marked("qualm-shadow/d1"), ""),
+        (429, "local_rate_limited", None, ""),
+    ] {
+        let mut entry = request(ORDERS, CART, status, details);
+        entry.common_properties.as_mut().unwrap().metadata = metadata;
+        stream.send(http(vec![entry])).await.unwrap();
+        assert_eq!(world.one().await.unwrap().event().decision_id(), decision, "{status} {details}");
+    }
+}
+
+#[tokio::test]
 async fn a_reporter_may_report_its_own_calls_only_unless_it_was_granted_more() {
     let mut world = World::start(TelemetryLimits::default()).await;
     let forged = request(ORDERS, CART, 200, "via_upstream");

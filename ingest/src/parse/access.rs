@@ -98,6 +98,8 @@ pub struct AccessEntry<'a> {
     pub node_id: &'a str,
     /// Policy name of an RBAC denial, where the form has it apart from the details.
     pub policy: &'a str,
+    /// Policy name under which Qualm's RBAC filter has marked the call, where the form has it.
+    pub mark: &'a str,
     /// On which side of the call the proxy stands, where the form has another way of saying it than Istio's names.
     pub direction: Direction,
     /// The pod that wrote the entry, where the envelope knows.
@@ -143,6 +145,10 @@ const WAYPOINT_CLUSTER: &str = "inbound-vip|";
 const LEAST_TOKEN: usize = 16;
 /// What all names of our policies begin with.
 const OUR_POLICIES: &str = "qualm-";
+/// What those begin with by which a rate is limited.
+const OUR_LIMITS: &str = "qualm-throttle/";
+/// What Envoy says of a call that was one too many.
+const RATE_LIMITED: &str = "local_rate_limited";
 
 impl<'a> AccessEntry<'a> {
     /// The event of a call. `operation` is where the folded operation is written.
@@ -374,8 +380,14 @@ impl<'a> AccessEntry<'a> {
         clip(before_token(reason.split('{').next().unwrap_or_default()))
     }
 
-    /// The decision behind a denial by one of our own policies: `qualm-deny/<decision>`.
+    /// The decision behind a denial by one of our own policies, `qualm-deny/<decision>`, or behind a refusal of one call
+    /// too many, `qualm-throttle/<decision>`.
     fn own_action(&self) -> &'a str {
+        if self.response_code_details == RATE_LIMITED
+            && let Some(decision) = self.mark.strip_prefix(OUR_LIMITS)
+        {
+            return clip(decision);
+        }
         let named = |details: &'a str| details.strip_prefix(RBAC_DENIAL)?.split(']').next();
         let policy = named(self.response_code_details)
             .or_else(|| named(self.connection_termination_details))

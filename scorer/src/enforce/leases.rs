@@ -66,8 +66,9 @@ mod tests {
             evidence_bits: 20.0,
             co_owners: Vec::new(),
             reason: String::new(),
+            known: None,
         };
-        TrustTable { version: 1, entries: vec![entry], model_version: String::new() }
+        TrustTable { version: 1, entries: vec![entry], model_version: String::new(), ..TrustTable::default() }
     }
 
     #[test]

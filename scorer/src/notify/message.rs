@@ -130,17 +130,14 @@ fn what_was_done(finding: &Finding) -> Option<String> {
         }
         (Effect::Shadow, level) => format!("nothing is cut, because in shadow mode it is only noted as {level}{until}"),
         (Effect::Held, level) => format!(
-            "it is not cut off although it would be {level}, because the operator protects it or as many are cut off as \
-             may be, and enforcement points go no further than restricted{until}"
+            "nothing is cut although it would be {level}, because the operator protects it or as many are cut off as may \
+             be{until}"
         ),
         (Effect::Enforced, Level::Throttled) => {
-            format!("enforcement points that can are told to limit its calls, Envoy marks them{until}")
+            format!("enforcement points are told to limit its calls{until}")
         }
         (Effect::Enforced, Level::Restricted) => {
-            format!(
-                "enforcement points that can are told to let through only calls that it is known for, Envoy marks the \
-                 others{until}"
-            )
+            format!("enforcement points are told to let through only calls that it is known for{until}")
         }
         (Effect::Enforced, Level::Quarantined) => {
             format!("enforcement points are told to deny its new calls{until}")

@@ -317,7 +317,7 @@ impl Scorer {
     }
 
     /// The key of an identity that is known by name.
-    pub(super) fn key_of(&self, identity: &str) -> Option<SourceKey> {
+    pub(crate) fn key_of(&self, identity: &str) -> Option<SourceKey> {
         let shard = shard_of(identity);
         Some((shard, self.shards[usize::from(shard)].names.known(identity)?))
     }

@@ -124,12 +124,13 @@ impl Order {
             reason: "set by an operator".to_owned(),
             // A person may mean all who share a principal.
             co_owners: Vec::new(),
+            known: None,
         }
     }
 
     /// Whether enforcement points deny because of it, but for a pause.
     pub(crate) fn denies(&self) -> bool {
-        self.enforce && self.level >= Level::Quarantined
+        self.enforce && self.level.denies()
     }
 
     /// Whether it disregards this.

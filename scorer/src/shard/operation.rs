@@ -60,6 +60,11 @@ impl Operation {
         })
     }
 
+    /// Whether it was usual at `before`: a day old, or recognised as a change of the service.
+    pub(super) fn is_known(&self, before: Timestamp) -> bool {
+        before - self.users.first() >= SETTLED || self.adopted.is_some_and(|adopted| adopted < before)
+    }
+
     /// Tells the mesh of the calls of the minutes that have ended, and asks how much everybody uses it.
     #[inline]
     pub(super) fn exchange(&mut self, mesh: &Mesh, now: Timestamp, delta: &mut Delta) {

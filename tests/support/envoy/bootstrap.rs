@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HTTP_RBAC, NETWORK_RBAC, Places, QualmPorts, Sidecar, Slot, socket};
+use super::{HTTP_RATE_LIMIT, HTTP_RBAC, NETWORK_RBAC, Places, QualmPorts, Sidecar, Slot, socket};
 use crate::support::authority::{SvidFiles, TRUST_DOMAIN};
 
 const XDS_CLUSTER: &str = "qualm";
 const ALS_CLUSTER: &str = "qualm-als";
+const RATE_LIMIT_TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit";
 /// The workload behind the HTTP and the TCP listener, named as Istio names them.
 const WORKLOAD_CLUSTERS: [&str; 2] = ["inbound|8080||", "inbound|9090||"];
 
@@ -74,13 +75,18 @@ pub(super) fn config(sidecar: &Sidecar, places: &Places<'_>) -> Value {
         },
         "admin": { "address": socket(places.admin) },
         "static_resources": {
-            "listeners": [http_listener(sidecar, places), tcp_listener(sidecar, places)],
+            "listeners": [
+                listener("http", places.http, &http_filters(sidecar, places), Some(places.svid)),
+                listener("tcp", places.tcp, &tcp_filters(sidecar, places), Some(places.svid)),
+                listener("plain-http", places.plain[0], &http_filters(sidecar, places), None),
+                listener("plain-tcp", places.plain[1], &tcp_filters(sidecar, places), None),
+            ],
             "clusters": clusters,
         },
     })
 }
 
-fn http_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
+fn http_filters(sidecar: &Sidecar, places: &Places<'_>) -> [Value; 1] {
     let slot_type = match sidecar.slot {
         Slot::Rbac | Slot::NoCluster => rbac_type("http"),
         Slot::OtherFilter => "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig".to_owned(),
@@ -99,16 +105,19 @@ fn http_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
                 "config_discovery": ecds(&json!({ "@type": slot_type })),
             },
             {
+                "name": HTTP_RATE_LIMIT,
+                "config_discovery": ecds(&json!({ "@type": RATE_LIMIT_TYPE, "stat_prefix": "qualm" })),
+            },
+            {
                 "name": "envoy.filters.http.router",
                 "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
             },
         ],
     });
-    let filter = json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager });
-    listener("http", places.http, &[filter], places.svid)
+    [json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager })]
 }
 
-fn tcp_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
+fn tcp_filters(sidecar: &Sidecar, places: &Places<'_>) -> [Value; 2] {
     let allow_all = json!({ "@type": rbac_type("network"), "stat_prefix": "qualm" });
     let proxy = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
@@ -116,15 +125,17 @@ fn tcp_listener(sidecar: &Sidecar, places: &Places<'_>) -> Value {
         "cluster": WORKLOAD_CLUSTERS[1],
         "access_log": access_logs(sidecar, places, "network"),
     });
-    let filters = [
+    [
         json!({ "name": NETWORK_RBAC, "config_discovery": ecds(&allow_all) }),
         json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy }),
-    ];
-    listener("tcp", places.tcp, &filters, places.svid)
+    ]
 }
 
-/// A listener that serves only callers with an SVID of the trust domain.
-fn listener(name: &str, port: u16, filters: &[Value], svid: &SvidFiles) -> Value {
+/// A listener that serves only callers with an SVID of the trust domain; without one of its own, whoever comes.
+fn listener(name: &str, port: u16, filters: &[Value], svid: Option<&SvidFiles>) -> Value {
+    let Some(svid) = svid else {
+        return json!({ "name": name, "address": socket(port), "filter_chains": [{ "filters": filters }] });
+    };
     let peers = json!([{ "san_type": "URI", "matcher": { "prefix": format!("spiffe://{TRUST_DOMAIN}/") } }]);
     let tls = json!({
         "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",

@@ -17,7 +17,8 @@ use tonic::{Status, Streaming};
 
 use super::{
     ENFORCER,
-    snapshot::{Snapshot, ttl},
+    policy::{Bodies, RESOURCES},
+    snapshot::{Snapshot, body, ttl},
 };
 use crate::enforce::{metrics::EnforcementMetrics, nodes::Membership};
 
@@ -157,13 +158,8 @@ impl Session {
     }
 
     fn subscribe(&mut self, name: String) {
-        use super::policy::{HTTP_RBAC, NETWORK_RBAC};
-        let known: &[&'static str] = match name.as_str() {
-            "*" => &[HTTP_RBAC, NETWORK_RBAC],
-            HTTP_RBAC => &[HTTP_RBAC],
-            NETWORK_RBAC => &[NETWORK_RBAC],
-            _ => &[],
-        };
+        let known: Vec<&'static str> =
+            RESOURCES.into_iter().filter(|resource| name == "*" || name == *resource).collect();
         if !known.is_empty() {
             self.subscribed.extend(known);
             // Also on a second subscription: it says that the node no longer holds the resource.
@@ -223,7 +219,8 @@ impl Session {
         };
         self.sent = Some(Arc::clone(&snapshot));
         let named = self.subscribed.iter().filter(|_| content != Content::Absences);
-        let resources = named.map(|name| resource(name, &meant, content, now)).collect();
+        let bodies = (content == Content::Bodies).then(|| meant.bodies(self.member.identity()));
+        let resources = named.map(|name| resource(name, &meant, bodies.as_deref(), now)).collect();
         self.nonces += 1;
         if self.in_flight.len() == IN_FLIGHT {
             self.in_flight.pop_front();
@@ -241,7 +238,7 @@ impl Session {
     }
 }
 
-fn resource(name: &str, snapshot: &Snapshot, content: Content, now: Instant) -> Resource {
+fn resource(name: &str, snapshot: &Snapshot, bodies: Option<&Bodies>, now: Instant) -> Resource {
     let ttl = snapshot.ends.map(|ends| {
         let rest = ttl(ends, now);
         ProtoDuration {
@@ -252,7 +249,7 @@ fn resource(name: &str, snapshot: &Snapshot, content: Content, now: Instant) -> 
     Resource {
         name: name.to_owned(),
         version: snapshot.revision.clone(),
-        resource: (content == Content::Bodies).then(|| snapshot.body(name).cloned()).flatten(),
+        resource: bodies.and_then(|bodies| body(bodies, name)).cloned(),
         ttl,
         ..Resource::default()
     }

@@ -1,12 +1,16 @@
-//! The resources of one version, compiled once and shared by all nodes.
+//! The resources of one version, compiled once for all nodes that see it alike.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use envoy_types::pb::google::protobuf::Any;
-use qualm_model::time::Timestamp;
+use qualm_model::{identity::SpiffeId, time::Timestamp};
 use tokio::time::Instant;
 
-use super::policy::Policies;
+use super::policy::{Bodies, Policies, View};
 use crate::{enforce::leases::Leases, table::SharedTable};
 
 /// The shortest time to live that is sent: a lease that ends sooner is ended by a push, and this only says how
@@ -26,19 +30,30 @@ pub struct Snapshot {
     pub beat: u64,
     /// When the longest lease ends; `None` when there is nothing to end.
     pub ends: Option<Instant>,
-    bodies: Arc<[(&'static str, Any); 2]>,
+    compiled: Arc<Compiled>,
+}
+
+/// What was compiled so far of one set of policies.
+#[derive(Debug, Default)]
+struct Compiled {
+    policies: Policies,
+    /// Views are as many as destinations for which somebody restricted is known, and three.
+    views: Mutex<HashMap<View, Arc<Bodies>>>,
 }
 
 impl Snapshot {
-    /// The body of a resource, `None` where there is none of that name.
-    pub fn body(&self, name: &str) -> Option<&Any> {
-        self.bodies.iter().find(|(known, _)| *known == name).map(|(_, body)| body)
+    /// What a node that proves to be `identity` is to hold.
+    pub fn bodies(&self, identity: Option<&SpiffeId>) -> Arc<Bodies> {
+        let view = self.compiled.policies.view(identity);
+        let mut views = self.compiled.views.lock().unwrap_or_else(PoisonError::into_inner);
+        let compile = || Arc::new(self.compiled.policies.resources(&view));
+        Arc::clone(views.entry(view.clone()).or_insert_with(compile))
     }
+}
 
-    /// The names of the resources.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.bodies.iter().map(|(name, _)| *name)
-    }
+/// The body of a resource, `None` where there is none of that name.
+pub fn body<'a>(bodies: &'a Bodies, name: &str) -> Option<&'a Any> {
+    bodies.iter().find(|(known, _)| *known == name).map(|(_, body)| body)
 }
 
 /// The time to live of resources whose longest lease ends at `ends`.
@@ -51,7 +66,6 @@ pub fn ttl(ends: Instant, now: Instant) -> Duration {
 pub struct Compiler {
     leases: Leases,
     table: SharedTable,
-    policies: Policies,
     inexpressible: usize,
     current: Option<Arc<Snapshot>>,
     revisions: u64,
@@ -89,7 +103,7 @@ impl Compiler {
     }
 
     fn compile(&mut self, wall: Timestamp, now: Instant) -> Arc<Snapshot> {
-        let (mut policies, mut ends) = (Policies::default(), None);
+        let (mut policies, mut ends) = (Policies::new(self.table.reachable.clone()), None);
         self.next_end = None;
         self.inexpressible = 0;
         for entry in &self.table.entries {
@@ -110,13 +124,12 @@ impl Compiler {
 
     fn snapshot(&mut self, policies: Policies, ends: Option<Instant>) -> Snapshot {
         let version = self.table.version;
-        if let Some(current) = self.current.as_ref().filter(|_| policies == self.policies) {
+        if let Some(current) = self.current.as_ref().filter(|current| policies == current.compiled.policies) {
             return Snapshot { version, ends, beat: current.beat + 1, ..Snapshot::clone(current) };
         }
         self.revisions += 1;
-        let bodies = Arc::new(policies.resources());
-        self.policies = policies;
-        Snapshot { version, revision: format!("{version}-{}", self.revisions), beat: 0, ends, bodies }
+        let compiled = Arc::new(Compiled { policies, views: Mutex::default() });
+        Snapshot { version, revision: format!("{version}-{}", self.revisions), beat: 0, ends, compiled }
     }
 
     fn schedule_beat(&mut self, ends: Option<Instant>, now: Instant) {
