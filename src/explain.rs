@@ -2,6 +2,7 @@
 //! runs.
 
 mod by_hand;
+mod contained;
 mod trusted;
 
 use std::{
@@ -26,7 +27,7 @@ use qualm_scorer::{
     verdict::{Cause, Verdict},
 };
 
-use self::by_hand::ByHand;
+use self::{by_hand::ByHand, contained::Contained};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -68,7 +69,9 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     };
     let running = if is_running(directory) { Instance::Running } else { Instance::Stopped };
     let answer = match decisions.episodes.remove(&identity) {
-        Some(episode) => told(&episode.into_values().collect::<Vec<_>>(), clock::system().now(), running)?,
+        Some(episode) => {
+            told(&episode.into_values().collect::<Vec<_>>(), &decisions.contained, clock::system().now(), running)?
+        }
         None => known
             .and_then(|glance| Some((glance, glance.known.iter().find(|known| known.identity == identity)?)))
             .map_or_else(
@@ -96,11 +99,18 @@ struct Decisions {
     episodes: BTreeMap<String, BTreeMap<Seq, Verdict>>,
     /// What operators have brought about.
     by_hand: ByHand,
+    /// Whether decisions hold.
+    contained: Contained,
 }
 
 impl Decisions {
     fn read(journal: &Path, part: &str) -> Result<Self> {
-        let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new(), by_hand: ByHand::default() };
+        let mut decisions = Self {
+            known: BTreeSet::new(),
+            episodes: BTreeMap::new(),
+            by_hand: ByHand::default(),
+            contained: Contained::default(),
+        };
         if !journal.is_dir() {
             return Ok(decisions);
         }
@@ -115,6 +125,7 @@ impl Decisions {
             for verdict in decisions.by_hand.take(&record).with_context(context)? {
                 decisions.note(record.seq, verdict, part);
             }
+            decisions.contained.take(&record, part).with_context(context)?;
             // What was decided in files that are gone.
             let Some(checkpoint) = reading.take(&record).with_context(context)? else { continue };
             decisions.by_hand.carry(checkpoint.kept);
@@ -165,7 +176,7 @@ fn nobody(part: &str, decided: &BTreeSet<String>, glance: Option<&Glance>, direc
 }
 
 /// The whole answer.
-fn told(episode: &[Verdict], now: Timestamp, instance: Instance) -> Result<String> {
+fn told(episode: &[Verdict], contained: &Contained, now: Timestamp, instance: Instance) -> Result<String> {
     let (Some(first), Some(last)) = (episode.first(), episode.last()) else { return Ok(String::new()) };
     let mut text = String::new();
     writeln!(text, "{}", headline(episode, now))?;
@@ -177,6 +188,7 @@ fn told(episode: &[Verdict], now: Timestamp, instance: Instance) -> Result<Strin
         writeln!(text, "principal  {}, shared by {}", plain(&last.subject.principal), owners.join(", "))?;
     }
     writeln!(text, "decision   {} (the policy's name at the enforcement points)", last.decision)?;
+    text.push_str(&contained.told(&last.decision)?);
     writeln!(text, "\nits latest episode, from {} on:", rfc3339(first.episode))?;
     let mut steps = episode.iter().peekable();
     while let Some(verdict) = steps.next() {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use qualm_model::{detector::Deviation, level::Level, time::Timestamp};
 use qualm_scorer::{
+    containment::{State, Timeline},
     notify::{Activity, Effect, Finding, Identity, Reason},
     verdict::{Cause, Verdict},
 };
@@ -24,6 +25,9 @@ pub(crate) enum Setting {
 pub(crate) struct Findings {
     setting: Setting,
     open: BTreeMap<String, Open>,
+    /// The latest finding of each that is open, since the start.
+    #[serde(skip)]
+    latest: BTreeMap<String, Finding>,
 }
 
 /// What the later findings of an episode repeat.
@@ -45,7 +49,7 @@ impl Default for Findings {
 impl Findings {
     /// No episode is open.
     pub(crate) fn new(setting: Setting) -> Self {
-        Self { setting, open: BTreeMap::new() }
+        Self { setting, open: BTreeMap::new(), latest: BTreeMap::new() }
     }
 
     /// The finding that a verdict asks for; `None` where it only renews a lease, which is no news, and at the end of what
@@ -73,10 +77,30 @@ impl Findings {
             (open.threshold_bits, open.rate_per_day) = (verdict.threshold_bits, verdict.per_day);
         }
         let finding = self.finding(verdict, activity, &open);
+        self.latest.remove(&verdict.identity);
+        if activity != Activity::Close && self.setting == Setting::Live {
+            self.latest.insert(verdict.identity.clone(), finding.clone());
+        }
         if activity != Activity::Close {
             self.open.insert(verdict.identity.clone(), open);
         }
         Some(finding)
+    }
+
+    /// That a decision is not proven to hold, as news of its episode; `None` where its episode is not open.
+    pub(crate) fn not_contained(&self, timeline: &Timeline) -> Option<Finding> {
+        let latest = self.latest.get(&timeline.identity).filter(|latest| latest.decision == timeline.decision)?;
+        let at = if timeline.worst.is_empty() { "the proxies".to_owned() } else { timeline.worst.join(", ") };
+        let next = match timeline.state {
+            State::Leaking => format!(
+                "cut it off by other means: {at} served {} of its calls that began after the decision",
+                timeline.served
+            ),
+            _ => format!("look at {at}: for a minute nothing has shown that the decision holds there"),
+        };
+        let next =
+            [next].into_iter().chain(timeline.not_cut.iter().map(|open| format!("know what is not cut: {open}")));
+        Some(Finding { activity: Activity::Update, decided: timeline.at, next: next.collect(), ..latest.clone() })
     }
 
     fn finding(&self, verdict: &Verdict, activity: Activity, open: &Open) -> Finding {

@@ -6,6 +6,7 @@
 //! - [`pipeline`]: the loop: observe, decide, journal, publish, snapshot, commit
 //! - [`publish`]: the trust table goes out once its decision is on disk; scoring does not wait
 //! - [`checkpoint`]: what of the journal is still needed when its oldest files go
+//! - [`containment`]: whether decisions hold, by what proxies tell
 //! - [`connections`]: comings and goings of enforcement points, in few records
 //! - [`alerts`]: verdicts to findings to sinks
 //! - [`coverage`]: which of the proxies seen in telemetry enforce; [`laggards`]: when the log says who does not
@@ -17,6 +18,7 @@
 pub(crate) mod alerts;
 pub(crate) mod checkpoint;
 pub(crate) mod connections;
+pub(crate) mod containment;
 pub(crate) mod coverage;
 pub(crate) mod formats;
 pub(crate) mod inputs;

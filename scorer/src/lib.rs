@@ -12,12 +12,14 @@
 //! - [`table`]: the trust table that enforcement points hold, and what they report back
 //! - [`journal`]: every decision, append-only and hash-chained
 //! - [`notify`]: one alert an episode, delivered at least once
+//! - [`containment`]: whether what was decided has taken effect
 //! - [`enforce`]: enforcement points, each behind [`enforce::Enforcer`]
 //!
 //! **Invariant:** nothing here reads a clock or waits for an enforcement point while scoring.
 
 mod absence;
 pub mod config;
+pub mod containment;
 mod door;
 pub mod enforce;
 mod estate;

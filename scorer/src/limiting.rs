@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use qualm_model::{level::Level, time::Timestamp};
+use qualm_model::time::Timestamp;
 
 use crate::{
     mesh::SourceKey,
@@ -23,7 +23,7 @@ impl Scorer {
     /// Says of every entry that limits its subject what the subject was known for when the episode began.
     pub(crate) fn tell_known(&self, entries: &mut [TrustEntry], begun: impl Fn(&TrustEntry) -> Timestamp) {
         let mut knowns = self.knowns.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let limited = |entry: &TrustEntry| matches!(entry.level, Level::Throttled | Level::Restricted);
+        let limited = |entry: &TrustEntry| entry.level.limits();
         knowns.retain(|decision, _| entries.iter().any(|entry| entry.decision == *decision));
         for entry in entries.iter_mut().filter(|entry| limited(entry)) {
             let decision = entry.decision.clone();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus::Registry;
 use qualm_model::time::Timestamp;
 use qualm_scorer::{
+    containment::Timeline,
     journal::{Journal, Kind, Seq},
     notify::{AlertRecord, AlertsConfig, Delivery, Notifier, Outstanding, Owed},
     verdict::Verdict,
@@ -51,6 +52,13 @@ impl Alerts {
         let Some(finding) = self.findings.tell(verdict).filter(|_| !self.sinks.is_empty()) else { return };
         self.notifier.notify(seq, &finding);
         self.outstanding.raised(seq, finding, &self.sinks);
+    }
+
+    /// Tells of a decision that is not proven to hold, as news of its episode; `seq` is its record. It is told once: what is
+    /// owed after a crash follows from decisions alone.
+    pub(crate) fn not_contained(&mut self, seq: Seq, timeline: &Timeline) {
+        let Some(finding) = self.findings.not_contained(timeline).filter(|_| !self.sinks.is_empty()) else { return };
+        self.notifier.notify(seq, &finding);
     }
 
     /// What not every sink has.

@@ -43,6 +43,7 @@ use super::{
     Notice, Setup,
     alerts::Alerts,
     connections::Connections,
+    containment::Watch,
     coverage::Proxies,
     formats::Formats,
     inputs::{Archives, Inputs, Said},
@@ -100,6 +101,7 @@ pub(crate) struct Pipeline {
     waiting: Option<Said>,
     proxies: Proxies,
     connections: Connections,
+    containment: Watch,
     /// A checkpoint on its way to the disk.
     releasing: Option<Releasing>,
     next_release: Instant,
@@ -169,6 +171,7 @@ impl Pipeline {
             waiting: None,
             proxies: Proxies::default(),
             connections: Connections::new(Instant::now()),
+            containment: Watch::start(wires.registry)?,
             releasing: None,
             next_release: Instant::now(),
             laggards: Laggards::default(),
@@ -280,6 +283,7 @@ impl Pipeline {
             while let Some(loss) = losses.next_if(|loss| loss.position <= event.position()) {
                 self.state.scorer.lose(loss.records);
             }
+            self.containment.see(event, wall);
             let observed = self.state.scorer.observe(event, wall, &mut self.verdicts);
             scored += u64::from(matches!(observed, Observed::Scored { .. }));
             if matches!(observed, Observed::OwnAction) {
@@ -331,6 +335,8 @@ impl Pipeline {
             self.act(None);
         }
         self.journal_again();
+        let news = self.containment.tick(wall);
+        self.tell_containment(news);
         self.alerts.collect(wall);
         self.journal_reports();
         self.bound_journal();

@@ -2,14 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use qualm_model::level::Level;
+use qualm_model::{level::Level, time::Span};
 use qualm_scorer::{
+    containment::{Moment, Timeline},
     journal::Seq,
     table::{Enforcement, EnforcementReport},
     verdict::Cause,
 };
 
-use super::Pipeline;
+use super::{Pipeline, journal::Command};
 use crate::run::{
     Notice,
     connections::Taken,
@@ -47,6 +48,7 @@ impl Pipeline {
                 continue;
             }
             let seq = self.journal_decision(&verdict);
+            self.containment.decided(&verdict);
             if is_synced_first(verdict.level.max(verdict.previous)) {
                 owed.push(Owed { verdict: verdict.clone(), seq });
             }
@@ -98,11 +100,33 @@ impl Pipeline {
         while self.decided.len() > TIMED {
             self.decided.pop_first();
         }
+        let ended = self.containment.push(&table, self.setup.clock.now());
         self.publisher.publish(table, owed);
+        self.tell_containment(ended);
+    }
+
+    /// Journals how far decisions have come, and tells people of what does not hold.
+    pub(super) fn tell_containment(&mut self, news: Vec<Timeline>) {
+        for timeline in news {
+            let record = self.journal_command(&Command::Containment { timeline: &timeline });
+            let (identity, state, served) = (&timeline.identity, timeline.state.as_str(), timeline.served);
+            let (decision, worst) = (&timeline.decision, timeline.worst.join(", "));
+            match timeline.moment {
+                Moment::Contained | Moment::Ended | Moment::Standing => {
+                    let seconds = timeline.time_to_contain().map(Span::as_seconds);
+                    tracing::info!(identity, decision, state, served, time_to_contain_s = seconds, "containment");
+                }
+                Moment::Leaking | Moment::Unobserved => {
+                    tracing::error!(identity, decision, state, served, worst, "not contained");
+                    self.alerts.not_contained(record.unwrap_or(Seq(self.last_seq)), &timeline);
+                }
+            }
+        }
     }
 
     pub(super) fn take_report(&mut self, report: &EnforcementReport) {
         self.proxies.report(report);
+        self.containment.report(report);
         match &report.what {
             Enforcement::Acknowledged => {
                 if let Some(decided) = self.decided.get(&report.version) {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use qualm_model::identity::Tenancy;
 use qualm_scorer::{
+    containment::Timeline,
     journal::{Kind, Seq},
     operator::Instruction,
     table::EnforcementReport,
@@ -57,6 +58,10 @@ pub(super) enum Command<'a> {
     },
     /// A pause of all enforcement has ended by itself.
     PauseEnded,
+    /// How far a decision has come.
+    Containment {
+        timeline: &'a Timeline,
+    },
     Report {
         report: &'a EnforcementReport,
         /// Earlier ones of the same node that have no record.
