@@ -234,9 +234,9 @@ pub(crate) fn until_armed(qualm: &mut Qualm) {
 /// Waits until so many proxies have taken the table that stands.
 pub(crate) fn until_enforcing(qualm: &mut Qualm, nodes: u32) {
     let http = qualm.http();
-    // One acknowledgement each for the HTTP filter and for the network filter.
+    // One acknowledgement each for the two HTTP filters and for the network filter.
     let taken = || super::qualm::sample(http, r#"qualm_acknowledgements_total{enforcer="xds"}"#);
-    qualm.wait_until("is heard by every sidecar", || taken() >= Some(f64::from(2 * nodes)));
+    qualm.wait_until("is heard by every sidecar", || taken() >= Some(f64::from(3 * nodes)));
 }
 
 /// What a sidecar writes of a usual call of `caller`.

@@ -1,0 +1,91 @@
+//! Whether a denial holds, by what real Envoys tell: contained, and where a proxy goes on to serve, not.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod support;
+
+use std::{process::Command, time::Duration};
+
+use serde_json::Value;
+use support::{
+    caller::Caller,
+    envoy::{Envoy, Sidecar, Slot},
+    mesh::{BYSTANDER, DEVIATING, Mesh, Settings},
+    operator::{Person, journalled},
+    parts::{Part, present},
+    wait::{PATIENCE, until, until_true},
+};
+
+/// What is not proven is told after a minute.
+const MINUTES: Duration = Duration::from_secs(240);
+
+/// The latest of what the journal says of how far a decision has come, at such a moment.
+fn told(mesh: &Mesh, identity: &str, decision: &str, moment: &str) -> Option<Value> {
+    let records = journalled(mesh.qualm.folder(), identity);
+    let timelines = records.iter().filter(|record| record["payload"]["command"] == "containment");
+    let timelines = timelines.map(|record| &record["payload"]["timeline"]);
+    timelines.filter(|of| of["decision"] == decision && of["moment"] == moment).last().cloned()
+}
+
+fn explained(mesh: &Mesh) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qualm"));
+    let output = command.args(["explain", &mesh.pair.caller]).current_dir(mesh.qualm.folder()).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_denial_is_contained_once_telemetry_shows_it_and_one_proxy_that_serves_on_is_named() {
+    if !present(&[Part::Envoy]) {
+        return;
+    }
+    let mesh = Mesh::start(Settings { lease: "20m", ..Settings::default() });
+    let mut deviating = mesh.open(DEVIATING);
+    let mut bystander = mesh.open(BYSTANDER);
+    let decision = mesh.deviate_until_denied(&mut deviating);
+    until_true("the denial is proven", PATIENCE, || {
+        assert_eq!(mesh.usual(DEVIATING, &mut deviating), 403);
+        // Its sidecar may stand before a destination of the deviating one: that it hears nothing of it must show.
+        assert_eq!(mesh.usual(BYSTANDER, &mut bystander), 200);
+        mesh.qualm.metric("qualm_not_contained") == Some(0.0)
+    });
+    let caller = mesh.pair.caller.clone();
+    let contained = until("it is in the journal", PATIENCE, || told(&mesh, &caller, &decision, "contained"));
+    let time = |key: &str| contained[key].as_i64().unwrap_or_else(|| panic!("no {key} in {contained}"));
+    assert!(time("event") <= time("crossed") && time("crossed") <= time("pushed"), "{contained}");
+    assert!(time("pushed") <= time("first_acknowledged") && time("first_denied") <= time("contained"), "{contained}");
+    assert_eq!(contained["state"], "effective");
+    assert!(mesh.qualm.metric("qualm_time_to_contain_seconds_count") >= Some(1.0));
+    let text = explained(&mesh);
+    assert!(text.contains("contained  effective at") && text.contains("first denied"), "{text}");
+    assert!(text.contains("no proxy there enforces"), "most of the mesh has no Envoy here: {text}");
+
+    // Another replica of the called whose filters ask a cluster that does not exist, as Envoy allows.
+    let ports = mesh.ports.clone();
+    let unwired = Sidecar { slot: Slot::NoCluster, ..Sidecar::before(&mesh.pair.called, 9, Some(ports)) };
+    let node = unwired.node.clone();
+    let unwired = Envoy::start(mesh.folder.path(), &mesh.authority, unwired);
+    let around = Caller::new(&mesh.authority, &caller, DEVIATING, &mesh.pair.called);
+    let mut open = around.connect(unwired.http()).unwrap();
+    let (method, path) = mesh.pair.usual[0].clone();
+    let leaking = until("the leak is told", MINUTES, || {
+        assert_eq!(open.request(&method, &path).unwrap().status, 200);
+        assert_eq!(mesh.usual(DEVIATING, &mut deviating), 403);
+        assert_eq!(mesh.usual(BYSTANDER, &mut bystander), 200);
+        std::thread::sleep(Duration::from_millis(500));
+        told(&mesh, &caller, &decision, "leaking")
+    });
+    assert_eq!(leaking["worst"], serde_json::json!([node]), "{leaking}");
+    assert!(leaking["served"].as_u64() > Some(0), "{leaking}");
+    assert!(mesh.qualm.metric("qualm_successful_calls_after_crossing_total") > Some(0.0));
+    until_true("people are told, with the proxy's name", PATIENCE, || {
+        let findings = mesh.findings_about(&caller).into_values().flatten();
+        findings.into_iter().any(|finding| finding.to_string().contains(&node))
+    });
+    assert!(explained(&mesh).contains(&format!("not contained at {node}")));
+
+    // Lifted: nothing is to be contained any more.
+    let otto = Person::new(&mesh.authority, "otto", mesh.qualm.folder());
+    otto.done(&["lift", &caller, "--reason", "the drill is over", "--hold", "10m"]);
+    until("its end is told", PATIENCE, || told(&mesh, &caller, &decision, "ended"));
+    until_true("nothing is open", PATIENCE, || mesh.qualm.metric("qualm_not_contained") == Some(0.0));
+    mesh.qualm.check_metrics();
+}
