@@ -104,7 +104,12 @@ struct Decisions {
 
 impl Decisions {
     fn read(journal: &Path, part: &str) -> Result<Self> {
-        let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new(), by_hand: ByHand::default(), hooks: ByHooks::default() };
+        let mut decisions = Self {
+            known: BTreeSet::new(),
+            episodes: BTreeMap::new(),
+            by_hand: ByHand::default(),
+            hooks: ByHooks::default(),
+        };
         if !journal.is_dir() {
             return Ok(decisions);
         }

@@ -195,8 +195,19 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         }
     }
     let publisher = Publisher::start(table, state.journal.clone());
-    let wires =
-        Wires { inputs, pods, report, calls, hooks, publisher, coverage, readiness, metrics, registry: &registry, stopped };
+    let wires = Wires {
+        inputs,
+        pods,
+        report,
+        calls,
+        hooks,
+        publisher,
+        coverage,
+        readiness,
+        metrics,
+        registry: &registry,
+        stopped,
+    };
     Pipeline::new(setup, state, wires)?.run().await.map_err(|error| match error.is::<NothingUnderstood>() {
         // It is the input that is wrong.
         true => error,

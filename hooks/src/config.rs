@@ -123,7 +123,9 @@ impl HookConfig {
             return Err(invalid(format!("exactly one of {known} is needed, to say what kind of hook it is")));
         }
         if self.cap == 0 || self.cap_window_s == 0 {
-            return Err(invalid("cap: at least 1 act within at least 1 s; to do nothing, set dry_run = true".to_owned()));
+            return Err(invalid(
+                "cap: at least 1 act within at least 1 s; to do nothing, set dry_run = true".to_owned(),
+            ));
         }
         if !(1..=60).contains(&self.timeout_s) {
             return Err(invalid("timeout_s: from 1 to 60 seconds".to_owned()));

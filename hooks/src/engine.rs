@@ -259,7 +259,8 @@ impl Engine {
                 Ok(decided) => wanted.extend(decided),
                 Err(error) => {
                     // What stands keeps standing; nothing new is triggered.
-                    let stands = self.ledger.effects().filter(|of| of.key.subject == order.subject && !of.state.is_ended());
+                    let stands =
+                        self.ledger.effects().filter(|of| of.key.subject == order.subject && !of.state.is_ended());
                     wanted.extend(stands.map(|of| Policy::keep(of, order)));
                     problem = Some(error);
                 }

@@ -165,7 +165,8 @@ impl Http {
         let retry_after_s = number("retry-after");
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-        let body = body.map_err(|error| Failure::Uncertain(format!("{url}: an answer that cannot be read: {error}")))?;
+        let body =
+            body.map_err(|error| Failure::Uncertain(format!("{url}: an answer that cannot be read: {error}")))?;
         Ok(Answer { status, body, retry_after_s })
     }
 
@@ -223,8 +224,9 @@ impl Answer {
     /// # Errors
     /// It is no JSON of this shape.
     pub fn parsed<T: DeserializeOwned>(&self, of: &str) -> Result<T, Failure> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| Failure::again(format!("{of} answers {} with something else than its API does: {error}", self.status)))
+        serde_json::from_slice(&self.body).map_err(|error| {
+            Failure::again(format!("{of} answers {} with something else than its API does: {error}", self.status))
+        })
     }
 
     /// That it does not say so, and what can be done.

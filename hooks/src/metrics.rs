@@ -39,7 +39,8 @@ impl HookMetrics {
             &["hook"],
         )?;
         let troubled = IntGauge::new("qualm_hook_effects_failing", "Effects of hooks whose last try has failed.")?;
-        let help = "1 while the response policy cannot be evaluated: what stands keeps standing, nothing new is triggered.";
+        let help =
+            "1 while the response policy cannot be evaluated: what stands keeps standing, nothing new is triggered.";
         let policy = IntGauge::new("qualm_response_policy_failing", help)?;
         registry.register(Box::new(steps.clone()))?;
         registry.register(Box::new(effects.clone()))?;

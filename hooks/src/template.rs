@@ -9,8 +9,21 @@ use crate::order::Order;
 const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 /// The names.
 pub const NAMES: [&str; 15] = [
-    "identity", "principal", "trust_domain", "namespace", "service", "path", "cluster", "workload", "instance", "level",
-    "decision", "reason", "bits", "expires", "key",
+    "identity",
+    "principal",
+    "trust_domain",
+    "namespace",
+    "service",
+    "path",
+    "cluster",
+    "workload",
+    "instance",
+    "level",
+    "decision",
+    "reason",
+    "bits",
+    "expires",
+    "key",
 ];
 
 /// Where a value stands.
@@ -117,9 +130,7 @@ fn value(name: &str, order: &Order, key: &str) -> Option<String> {
     let place = subject.place();
     let text = |text: &str| Some(text.to_owned());
     match name {
-        "identity" => {
-            Some(crate::order::Subject { instance: None, ..subject.clone() }.to_string())
-        }
+        "identity" => Some(crate::order::Subject { instance: None, ..subject.clone() }.to_string()),
         "principal" => text(&subject.principal),
         "trust_domain" => place.trust_domain.and_then(text),
         "namespace" => place.namespace.and_then(text),

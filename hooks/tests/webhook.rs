@@ -132,7 +132,8 @@ fn killed_while_it_waits(rest: &str) -> (tempfile::TempDir, Blocklist, Server, H
     let served = list.clone();
     let server = Server::start(move |request, _| {
         let answer = served.answer(request);
-        let is_first = request.method == "PUT" && !served.0.lock().unwrap().replace("answered once".to_owned()).is_some();
+        let is_first =
+            request.method == "PUT" && !served.0.lock().unwrap().replace("answered once".to_owned()).is_some();
         if is_first { Reply::Hang } else { answer }
     });
     let config = HookConfig { timeout_s: 60, ..config(folder.path(), &server.url, rest) };
@@ -218,7 +219,8 @@ fn a_server_that_hangs_fails_or_talks_garbage_is_asked_again_until_it_does_what_
 fn a_hook_that_hangs_holds_up_no_other() {
     let (folder, list) = (tempfile::tempdir().unwrap(), Blocklist::default());
     let served = list.clone();
-    let (hanging, server) = (Server::start(|_, _| Reply::Hang), Server::start(move |request, _| served.answer(request)));
+    let (hanging, server) =
+        (Server::start(|_, _| Reply::Hang), Server::start(move |request, _| served.answer(request)));
     let slow = HookConfig { timeout_s: 60, name: "slow".to_owned(), ..config(folder.path(), &hanging.url, LOOK) };
     let running = Running::start(folder.path(), &[slow, config(folder.path(), &server.url, LOOK)]);
     running.hooks.orders(vec![order("cart", Level::Quarantined)]);

@@ -67,7 +67,8 @@ impl ByHooks {
     /// What there is to say of an identity, after all else; the fastest effect first.
     pub(super) fn told(&self, identity: &str) -> Result<String> {
         let is_about = |known: &&Latest| {
-            known.told.subject == identity || known.told.subject.strip_prefix(identity).is_some_and(|rest| rest.starts_with(" at "))
+            known.told.subject == identity
+                || known.told.subject.strip_prefix(identity).is_some_and(|rest| rest.starts_with(" at "))
         };
         let mut effects: Vec<&Latest> = self.0.values().filter(is_about).collect();
         let mut text = String::new();

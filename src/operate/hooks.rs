@@ -73,10 +73,21 @@ fn receipt(answer: &EffectReceipt) -> Result<String> {
 
 fn effect(text: &mut String, of: &Effect) -> Result<()> {
     let instance = if of.instance.is_empty() { String::new() } else { format!(" at {}", plain(&of.instance)) };
-    writeln!(text, "{}  {:<17} {}  {}{instance}, {}", plain(&of.id), of.state, of.hook, plain(&of.identity), level(of.level))?;
+    writeln!(
+        text,
+        "{}  {:<17} {}  {}{instance}, {}",
+        plain(&of.id),
+        of.state,
+        of.hook,
+        plain(&of.identity),
+        level(of.level)
+    )?;
     let since = of.effective.as_ref().map(|at| format!("since {}, ", time(Some(at)))).unwrap_or_default();
     let until = time(of.until.as_ref());
-    let end = of.ended.as_ref().map_or_else(|| format!("{since}until {until}"), |at| format!("over since {}", time(Some(at))));
+    let end = of
+        .ended
+        .as_ref()
+        .map_or_else(|| format!("{since}until {until}"), |at| format!("over since {}", time(Some(at))));
     writeln!(text, "    {end}, decision {}", of.decision_id)?;
     let told = [
         ("target", &of.target),

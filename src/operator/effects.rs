@@ -35,9 +35,7 @@ impl Desk {
             return Err(Status::invalid_argument(format!("the name has more than {LONGEST_NAME} bytes; shorten it")));
         }
         let mut effects = self.hooks.as_ref().map(|hooks| hooks.view().effects).unwrap_or_default();
-        effects.retain(|of| {
-            (*ended || !of.state.is_ended()) && of.key.subject.to_string().contains(identity.as_str())
-        });
+        effects.retain(|of| (*ended || !of.state.is_ended()) && of.key.subject.to_string().contains(identity.as_str()));
         effects.sort_by_key(|of| std::cmp::Reverse(of.times.wanted));
         let limit = usize::try_from(*limit).ok().filter(|limit| (1..=LISTED).contains(limit)).unwrap_or(LISTED);
         self.count("list_effects", "done");
@@ -62,7 +60,8 @@ impl Desk {
         let by = self.caller(&request, &asked)?;
         let hooks = self.running()?;
         let EffectRequest { id, reason } = request.into_inner();
-        let is_plain = !reason.is_empty() && reason.chars().count() <= LONGEST_REASON && !reason.contains(char::is_control);
+        let is_plain =
+            !reason.is_empty() && reason.chars().count() <= LONGEST_REASON && !reason.contains(char::is_control);
         if !is_plain || id.is_empty() || id.len() > 64 {
             let why = format!("an id, and a reason of 1 to {LONGEST_REASON} characters on one line are needed");
             return Err(Status::invalid_argument(why));

@@ -143,8 +143,12 @@ impl Keycloak {
 impl Hook for Keycloak {
     fn nature(&self) -> Nature {
         let (cuts, way_back) = match self.act {
-            KeycloakAct::DisableClient => ("new tokens, and all its tokens where they are introspected", WayBack::Exact),
-            KeycloakAct::DisableUser => ("new logins and tokens, and all tokens where they are introspected", WayBack::Exact),
+            KeycloakAct::DisableClient => {
+                ("new tokens, and all its tokens where they are introspected", WayBack::Exact)
+            }
+            KeycloakAct::DisableUser => {
+                ("new logins and tokens, and all tokens where they are introspected", WayBack::Exact)
+            }
             KeycloakAct::NotBefore => ("its tokens issued before, where they are introspected", WayBack::Exact),
             KeycloakAct::Logout => ("its sessions and their refresh tokens", WayBack::None),
         };
@@ -162,7 +166,9 @@ impl Hook for Keycloak {
         let missing = |name| Failure::Refused(format!("{} has no {name}", order.subject));
         let name = self.name.fill(order, "", Escape::None).map_err(missing)?;
         let (kind, query) = match self.act {
-            KeycloakAct::DisableClient | KeycloakAct::NotBefore => ("clients", format!("/clients?clientId={}", in_url(&name))),
+            KeycloakAct::DisableClient | KeycloakAct::NotBefore => {
+                ("clients", format!("/clients?clientId={}", in_url(&name)))
+            }
             KeycloakAct::DisableUser | KeycloakAct::Logout => {
                 ("users", format!("/users?exact=true&username={}", in_url(&name)))
             }
@@ -231,7 +237,9 @@ impl Hook for Keycloak {
     fn survives(&self, _: &Order, _: &Value) -> String {
         match self.act {
             KeycloakAct::NotBefore => "tokens that are checked by their signature alone, until their exp; new tokens",
-            KeycloakAct::Logout => "access tokens that are checked by their signature alone, until their exp; a new login",
+            KeycloakAct::Logout => {
+                "access tokens that are checked by their signature alone, until their exp; a new login"
+            }
             _ => "tokens that are checked by their signature alone, until their exp",
         }
         .to_owned()

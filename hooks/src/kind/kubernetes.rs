@@ -88,7 +88,8 @@ impl Kubernetes {
     /// # Errors
     /// Which key is wrong, and why.
     pub fn new(of: &KubernetesConfig, timeout: Duration) -> Result<Self, String> {
-        let template = |text: &str, key: &str| Template::parse(text).map_err(|error| format!("kubernetes.{key}: {error}"));
+        let template =
+            |text: &str, key: &str| Template::parse(text).map_err(|error| format!("kubernetes.{key}: {error}"));
         Ok(Self {
             http: Http::new(&of.endpoint, timeout).map_err(|problem| format!("kubernetes.endpoint.{problem}"))?,
             act: of.act,
@@ -102,7 +103,9 @@ impl Kubernetes {
     /// Namespace and name of the account.
     fn account_of(&self, order: &Order) -> Result<(String, String), Failure> {
         let fill = |template: &Template| {
-            template.fill(order, "", Escape::None).map_err(|name| Failure::Refused(format!("{} has no {name}", order.subject)))
+            template
+                .fill(order, "", Escape::None)
+                .map_err(|name| Failure::Refused(format!("{} has no {name}", order.subject)))
         };
         Ok((fill(&self.namespace)?, fill(&self.account)?))
     }
@@ -148,9 +151,15 @@ fn text<'a>(of: &'a Value, key: &str) -> &'a str {
 impl Hook for Kubernetes {
     fn nature(&self) -> Nature {
         let (latency_ms, cuts, reach, way_back) = match self.act {
-            KubernetesAct::Unbind => (14, "what its role bindings allowed, from the next call on", Reach::Principal, WayBack::Exact),
-            KubernetesAct::Label => (1_000, "what your network policy for the label denies", Reach::Instance, WayBack::Exact),
-            KubernetesAct::DeletePod => (10_000, "the pod, and the tokens that are bound to it", Reach::Instance, WayBack::None),
+            KubernetesAct::Unbind => {
+                (14, "what its role bindings allowed, from the next call on", Reach::Principal, WayBack::Exact)
+            }
+            KubernetesAct::Label => {
+                (1_000, "what your network policy for the label denies", Reach::Instance, WayBack::Exact)
+            }
+            KubernetesAct::DeletePod => {
+                (10_000, "the pod, and the tokens that are bound to it", Reach::Instance, WayBack::None)
+            }
         };
         Nature { latency_ms, cuts, reach, way_back, repeat: Repeat::Safe, when_gone: WhenGone::Say(60) }
     }

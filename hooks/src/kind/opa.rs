@@ -100,7 +100,10 @@ impl Hook for Opa {
         let was = self.value(&path)?;
         // What an earlier Qualm has left there is ours, not somebody's.
         let was = was.filter(|was| was.get("decision").is_none());
-        Ok(Found::Target { name: path.trim_start_matches("/v1/").to_owned(), before: json!({ "path": path, "was": was }) })
+        Ok(Found::Target {
+            name: path.trim_start_matches("/v1/").to_owned(),
+            before: json!({ "path": path, "was": was }),
+        })
     }
 
     fn act(&mut self, order: &Order, before: &Value, _: &Call) -> Result<(), Failure> {
@@ -112,7 +115,11 @@ impl Hook for Opa {
         let is = self.value(before["path"].as_str().unwrap_or_default())?;
         let expected = document(order);
         let same = |key: &str| is.as_ref().is_some_and(|is| is[key] == expected[key]);
-        Ok(if ["level", "mode", "decision", "expires"].into_iter().all(same) { Effect::InPlace } else { Effect::Absent })
+        Ok(if ["level", "mode", "decision", "expires"].into_iter().all(same) {
+            Effect::InPlace
+        } else {
+            Effect::Absent
+        })
     }
 
     fn undo(&mut self, _: &Order, before: &Value, _: &Call) -> Result<Undone, Failure> {

@@ -103,7 +103,9 @@ impl Vault {
 
     fn find(&self, order: &Order) -> Result<Result<Value, String>, Failure> {
         let fill = |template: &Template, escape| {
-            template.fill(order, "", escape).map_err(|name| Failure::Refused(format!("{} has no {name}", order.subject)))
+            template
+                .fill(order, "", escape)
+                .map_err(|name| Failure::Refused(format!("{} has no {name}", order.subject)))
         };
         let (answer, called) = match &self.entity {
             Entity::Alias(alias, accessor) => {
@@ -119,7 +121,9 @@ impl Vault {
         };
         // An alias that is not known is answered by nothing, a name by 404.
         if matches!(answer.status, 204 | 404) {
-            return Ok(Err(format!("Vault knows no entity for `{called}`: it has never logged in, or is called otherwise")));
+            return Ok(Err(format!(
+                "Vault knows no entity for `{called}`: it has never logged in, or is called otherwise"
+            )));
         }
         self.data(answer).map(Ok)
     }
@@ -257,7 +261,9 @@ impl Hook for Vault {
     fn probe(&mut self) -> Result<String, Failure> {
         let paths = match self.act {
             VaultAct::DisableEntity => vec!["identity/entity/id/qualm-check"],
-            VaultAct::RevokeTokens => vec!["auth/token/accessors", "auth/token/lookup-accessor", "auth/token/revoke-accessor"],
+            VaultAct::RevokeTokens => {
+                vec!["auth/token/accessors", "auth/token/lookup-accessor", "auth/token/revoke-accessor"]
+            }
             VaultAct::RevokeLeases => vec!["sys/leases/revoke-prefix/qualm-check"],
         };
         let answer = self.ask("POST", "/v1/sys/capabilities-self", Some(&json!({ "paths": paths })))?;

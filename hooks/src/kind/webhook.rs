@@ -136,9 +136,11 @@ impl Webhook {
 
     fn send(&self, request: &Request, order: &Order, call: Option<&Call>) -> Result<Answer, Failure> {
         let key = call.map_or("", |call| call.key.as_str());
-        let missing = |name: String| Failure::Refused(format!("{} has no {name}, which the template asks for", order.subject));
+        let missing =
+            |name: String| Failure::Refused(format!("{} has no {name}, which the template asks for", order.subject));
         let path = request.path.fill(order, key, Escape::Url).map_err(missing)?;
-        let body = request.body.as_ref().map(|body| body.fill(order, key, Escape::Json)).transpose().map_err(missing)?;
+        let body =
+            request.body.as_ref().map(|body| body.fill(order, key, Escape::Json)).transpose().map_err(missing)?;
         let mut headers = Vec::new();
         for (name, value) in &request.headers {
             let value = value.fill(order, key, Escape::None).map_err(missing)?;
@@ -195,11 +197,13 @@ impl Hook for Webhook {
     }
 
     fn read(&mut self, order: &Order) -> Result<Found, Failure> {
-        let missing = |name: String| Failure::Refused(format!("{} has no {name}, which the template asks for", order.subject));
+        let missing =
+            |name: String| Failure::Refused(format!("{} has no {name}, which the template asks for", order.subject));
         let path = self.act.path.fill(order, "", Escape::Url).map_err(missing)?;
         let was_there = self.is_there(order)?;
         // Two decisions about one subject are one thing there; their ids may stand in the path.
-        let name = format!("{} {} about {}", self.act.method, path.split('?').next().unwrap_or_default(), order.subject);
+        let name =
+            format!("{} {} about {}", self.act.method, path.split('?').next().unwrap_or_default(), order.subject);
         Ok(Found::Target { name, before: json!({ "there": was_there }) })
     }
 

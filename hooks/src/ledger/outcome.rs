@@ -112,7 +112,8 @@ impl Ledger {
                 self.enter(key, State::Acting, now);
             }
             (Effect::Absent, _) => {
-                if self.say(key, "somebody has taken it back; Qualm does not fight: only a new decision does it again") {
+                if self.say(key, "somebody has taken it back; Qualm does not fight: only a new decision does it again")
+                {
                     self.tell(key, None);
                 }
             }
@@ -147,7 +148,10 @@ impl Ledger {
         let Some(effect) = self.effects.get_mut(key) else { return };
         let is_change = matches!(effect.state, State::Acting | State::Undoing);
         if matches!(failure, Failure::Uncertain(_)) && repeat == Repeat::Never && is_change {
-            self.say(key, &format!("{failure}; it must not be called twice: look there, and undo it here if it was done"));
+            self.say(
+                key,
+                &format!("{failure}; it must not be called twice: look there, and undo it here if it was done"),
+            );
             return self.enter(key, State::Ended(End::Uncertain), now);
         }
         let (first, longest) = PAUSES;

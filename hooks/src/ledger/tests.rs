@@ -8,6 +8,7 @@ use crate::{
     effect::Word,
     hook::{Effect, Failure, Found, Repeat, Undone, WhenGone},
     order::tests::order,
+    outbox::Outbox,
 };
 
 const CART: &str = "spiffe://mesh.test/ns/shop/sa/cart";

@@ -108,7 +108,8 @@ fn serve(
                 return None;
             }
         };
-        let length = if status == 204 || status == 304 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+        let length =
+            if status == 204 || status == 304 { String::new() } else { format!("content-length: {}\r\n", body.len()) };
         let body = if length.is_empty() { String::new() } else { body };
         connection.write_all(format!("HTTP/1.1 {status} X\r\n{header}{length}\r\n{body}").as_bytes()).ok()?;
     }

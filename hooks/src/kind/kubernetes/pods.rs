@@ -17,7 +17,9 @@ impl Kubernetes {
         let (namespace, account) = self.account_of(order)?;
         let instance = order.subject.instance.as_deref();
         if instance.is_none() && self.act == KubernetesAct::DeletePod {
-            return Ok(Found::Nothing("only the one pod that is meant is ever deleted, never all of a service".to_owned()));
+            return Ok(Found::Nothing(
+                "only the one pod that is meant is ever deleted, never all of a service".to_owned(),
+            ));
         }
         let selector = in_url(&format!("spec.serviceAccountName={account}"));
         let list = format!("/api/v1/namespaces/{}/pods?fieldSelector={selector}", in_url(&namespace));
