@@ -67,7 +67,8 @@ impl Opa {
     }
 
     fn config(&self) -> HookConfig {
-        let text = format!("name = \"opa\"\ndry_run = false\ncap = 1000\n[opa]\nendpoint = {{ url = \"{}\" }}", self.url(""));
+        let text =
+            format!("name = \"opa\"\ndry_run = false\ncap = 1000\n[opa]\nendpoint = {{ url = \"{}\" }}", self.url(""));
         toml::from_str(&text).unwrap()
     }
 }

@@ -133,7 +133,7 @@ fn killed_while_it_waits(rest: &str) -> (tempfile::TempDir, Blocklist, Server, H
     let server = Server::start(move |request, _| {
         let answer = served.answer(request);
         let is_first =
-            request.method == "PUT" && !served.0.lock().unwrap().replace("answered once".to_owned()).is_some();
+            request.method == "PUT" && served.0.lock().unwrap().replace("answered once".to_owned()).is_none();
         if is_first { Reply::Hang } else { answer }
     });
     let config = HookConfig { timeout_s: 60, ..config(folder.path(), &server.url, rest) };
@@ -217,8 +217,7 @@ fn a_server_that_hangs_fails_or_talks_garbage_is_asked_again_until_it_does_what_
 
 #[test]
 fn a_hook_that_hangs_holds_up_no_other() {
-    let (folder, list) = (tempfile::tempdir().unwrap(), Blocklist::default());
-    let served = list.clone();
+    let (folder, served) = (tempfile::tempdir().unwrap(), Blocklist::default());
     let (hanging, server) =
         (Server::start(|_, _| Reply::Hang), Server::start(move |request, _| served.answer(request)));
     let slow = HookConfig { timeout_s: 60, name: "slow".to_owned(), ..config(folder.path(), &hanging.url, LOOK) };
