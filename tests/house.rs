@@ -13,10 +13,15 @@ const MAY_KNOW: [(&str, &[&str]); 7] = [
     ("qualm-model", &[]),
     ("qualm-proto", &[]),
     ("qualm-datasets", &["qualm-model"]),
+    ("qualm-hooks", &["qualm-model", "qualm-proto"]),
     ("qualm-ingest", &["qualm-model", "qualm-proto"]),
     ("qualm-scorer", &["qualm-model", "qualm-proto"]),
+<<<<<<< HEAD
     ("qualm-lab", &["qualm-model"]),
     ("qualm", &["qualm-datasets", "qualm-ingest", "qualm-model", "qualm-proto", "qualm-scorer"]),
+=======
+    ("qualm", &["qualm-datasets", "qualm-hooks", "qualm-ingest", "qualm-model", "qualm-proto", "qualm-scorer"]),
+>>>>>>> main
 ];
 
 /// What a pure crate cannot be built on: sockets, a runtime, and randomness it was not given. (`getrandom` is no sign:
