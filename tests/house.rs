@@ -9,19 +9,15 @@ use std::{
 use serde_json::Value;
 
 /// A crate of ours, and those of ours it may know. Whoever is not listed has not been thought about.
-const MAY_KNOW: [(&str, &[&str]); 7] = [
+const MAY_KNOW: [(&str, &[&str]); 8] = [
     ("qualm-model", &[]),
     ("qualm-proto", &[]),
     ("qualm-datasets", &["qualm-model"]),
     ("qualm-hooks", &["qualm-model", "qualm-proto"]),
     ("qualm-ingest", &["qualm-model", "qualm-proto"]),
     ("qualm-scorer", &["qualm-model", "qualm-proto"]),
-<<<<<<< HEAD
     ("qualm-lab", &["qualm-model"]),
-    ("qualm", &["qualm-datasets", "qualm-ingest", "qualm-model", "qualm-proto", "qualm-scorer"]),
-=======
     ("qualm", &["qualm-datasets", "qualm-hooks", "qualm-ingest", "qualm-model", "qualm-proto", "qualm-scorer"]),
->>>>>>> main
 ];
 
 /// What a pure crate cannot be built on: sockets, a runtime, and randomness it was not given. (`getrandom` is no sign:
