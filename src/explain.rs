@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod contained;
+mod hooks;
 mod trusted;
 
 use std::{
@@ -27,7 +28,7 @@ use qualm_scorer::{
     verdict::{Cause, Verdict},
 };
 
-use self::{by_hand::ByHand, contained::Contained};
+use self::{by_hand::ByHand, contained::Contained, hooks::ByHooks};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -80,7 +81,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
             )?,
     };
     let by_hand = decisions.by_hand.told(&identity, clock::system().now())?;
-    io::stdout().write_all((by_hand + &answer).as_bytes())?;
+    let by_hooks = decisions.hooks.told(&identity)?;
+    io::stdout().write_all((by_hand + &answer + &by_hooks).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,6 +103,8 @@ struct Decisions {
     by_hand: ByHand,
     /// Whether decisions hold.
     contained: Contained,
+    /// What hooks have done.
+    hooks: ByHooks,
 }
 
 impl Decisions {
@@ -110,6 +114,7 @@ impl Decisions {
             episodes: BTreeMap::new(),
             by_hand: ByHand::default(),
             contained: Contained::default(),
+            hooks: ByHooks::default(),
         };
         if !journal.is_dir() {
             return Ok(decisions);
@@ -122,6 +127,7 @@ impl Decisions {
             if record.kind == Kind::Decision {
                 decisions.note(record.seq, record.payload().with_context(context)?, part);
             }
+            decisions.hooks.take(&record).with_context(context)?;
             for verdict in decisions.by_hand.take(&record).with_context(context)? {
                 decisions.note(record.seq, verdict, part);
             }

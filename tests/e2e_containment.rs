@@ -17,6 +17,8 @@ use support::{
 
 /// What is not proven is told after a minute.
 const MINUTES: Duration = Duration::from_secs(240);
+/// Between two calls, so that nobody is odd for how many there are.
+const PAUSE: Duration = Duration::from_secs(2);
 
 /// The latest of what the journal says of how far a decision has come, at such a moment.
 fn told(mesh: &Mesh, identity: &str, decision: &str, moment: &str) -> Option<Value> {
@@ -45,6 +47,7 @@ fn a_denial_is_contained_once_telemetry_shows_it_and_one_proxy_that_serves_on_is
         assert_eq!(mesh.usual(DEVIATING, &mut deviating), 403);
         // Its sidecar may stand before a destination of the deviating one: that it hears nothing of it must show.
         assert_eq!(mesh.usual(BYSTANDER, &mut bystander), 200);
+        std::thread::sleep(PAUSE);
         mesh.qualm.metric("qualm_not_contained") == Some(0.0)
     });
     let caller = mesh.pair.caller.clone();
@@ -70,7 +73,7 @@ fn a_denial_is_contained_once_telemetry_shows_it_and_one_proxy_that_serves_on_is
         assert_eq!(open.request(&method, &path).unwrap().status, 200);
         assert_eq!(mesh.usual(DEVIATING, &mut deviating), 403);
         assert_eq!(mesh.usual(BYSTANDER, &mut bystander), 200);
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(PAUSE);
         told(&mesh, &caller, &decision, "leaking")
     });
     assert_eq!(leaking["worst"], serde_json::json!([node]), "{leaking}");

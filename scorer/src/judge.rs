@@ -200,7 +200,7 @@ impl Scorer {
         let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
         let subject = self.subject(key.0, source, now);
         let is_enforceable = self.is_enforceable(&subject);
-        let held = self.held(source, reached.level, now).filter(|_| is_enforceable);
+        let held = self.held(source, reached.level, (now, wall)).filter(|_| is_enforceable);
         let decision = decision_id(&subject, reached.level, episode, ordinal);
         let lease = self.config.lease.of(reached.level);
         let verdict = Verdict {
@@ -269,12 +269,15 @@ impl Scorer {
     }
 
     /// Why an entry is to be a shadow although the mode says enforce.
-    pub(crate) fn held(&self, source: &Source, level: Level, now: Timestamp) -> Option<String> {
+    pub(crate) fn held(&self, source: &Source, level: Level, (now, wall): (Timestamp, Timestamp)) -> Option<String> {
         if !level.limits() || self.config.enforce.mode == Mode::Shadow {
             return None;
         }
         if self.config.enforce.protects(&source.principal) {
             return Some("protected by the operator".to_owned());
+        }
+        if let Some(why) = self.breaks_circuit(&source.principal, now, wall) {
+            return Some(why);
         }
         if !level.denies() {
             return None;
@@ -301,6 +304,7 @@ impl Scorer {
             verdicts.extend(self.end_lease(key, wall));
         }
         self.end_orders(wall, verdicts);
+        self.hold_many(wall, verdicts);
     }
 
     /// Ends in event time what was decided on history.
@@ -330,6 +334,10 @@ impl Scorer {
             standing.decision = decision_id(&subject, level, standing.episode, standing.ordinal);
         }
         let source = self.shards[usize::from(key.0)].sources.get(&key.1);
+        // What was held back is weighed anew.
+        let is_held = standing.held && level.limits();
+        let held = source.filter(|_| is_held).and_then(|source| self.held(source, level, (now, wall)));
+        standing.held = held.is_some();
         let verdict = Verdict {
             time: now,
             decided: wall,
@@ -352,7 +360,7 @@ impl Scorer {
             episode: standing.episode,
             historic: standing.historic,
             enforce: standing.enforce && !standing.held,
-            held: None,
+            held,
             instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
             co_owners: self.co_owners(&standing.subject),
             reasons: Vec::new(),
@@ -361,7 +369,6 @@ impl Scorer {
         };
         if let Some(lease) = lease {
             standing.level = level;
-            standing.held &= level.limits();
             standing.expires = wall + lease;
             self.standings.insert(key, standing);
         }

@@ -8,6 +8,7 @@
 //! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
 //! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
 //! - [`operator`]: what an operator decides by hand, while it runs
+//! - `breaker`: where too many are limited at once, nobody is
 //! - `limiting`: what each limited subject may still do
 //! - [`table`]: the trust table that enforcement points hold, and what they report back
 //! - [`journal`]: every decision, append-only and hash-chained
@@ -18,6 +19,7 @@
 //! **Invariant:** nothing here reads a clock or waits for an enforcement point while scoring.
 
 mod absence;
+mod breaker;
 pub mod config;
 pub mod containment;
 mod door;

@@ -103,7 +103,7 @@ impl Scorer {
                 && self.is_enforceable(&standing.subject)
                 && standing.supported(&self.mesh, reading) == standing.level;
             if let Some(source) = source.filter(|_| stands) {
-                let held = self.held(source, standing.level, now);
+                let held = self.held(source, standing.level, (now, wall));
                 let before = (standing.enforce, standing.held);
                 (standing.enforce, standing.held) = (true, held.is_some());
                 if before != (standing.enforce, standing.held) {

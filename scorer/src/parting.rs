@@ -8,6 +8,7 @@ use qualm_model::time::Timestamp;
 pub use crate::workloads::SharedPrincipals;
 use crate::{
     mesh::SourceKey,
+    operator::orders::Order,
     scorer::Scorer,
     shard::{Parting, Split, shard_of},
     table::Subject,
@@ -69,6 +70,26 @@ impl Scorer {
         };
         let left = self.acting(has_left);
         verdicts.extend(left.into_iter().filter_map(|key| self.spare(key, wall)));
+    }
+
+    /// Makes shadows of what acts on the address of a pod that has ended by `wall`: whoever has the address next has done
+    /// nothing. It stays a shadow until its lease ends.
+    pub fn spare_addresses(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let is_gone = |subject: &Subject, since: Timestamp| {
+            let cluster = subject.cluster.as_deref().unwrap_or_default();
+            subject.instance.as_deref().is_some_and(|ip| self.tenancies.has_left(ip, cluster, since, wall))
+        };
+        let standings = self.standings.iter().filter(|(_, standing)| standing.enforce);
+        let gone = standings.filter(|(_, standing)| is_gone(&standing.subject, standing.decided));
+        let mut gone: Vec<SourceKey> = gone.map(|(key, _)| *key).collect();
+        gone.sort_by(|a, b| self.identity_of(*a).cmp(self.identity_of(*b)));
+        let orders = self.orders.iter().filter(|order| order.enforce && is_gone(&order.subject, order.decided));
+        let orders: Vec<Order> = orders.map(|order| Order { enforce: false, ..order.clone() }).collect();
+        verdicts.extend(gone.into_iter().filter_map(|key| self.spare(key, wall)));
+        for order in orders {
+            verdicts.push(self.ordered(&order, order.level, wall));
+            self.orders.iter_mut().filter(|of| of.subject == order.subject).for_each(|of| of.enforce = false);
+        }
     }
 
     /// Whoever is acted on and is such a subject, by name.

@@ -45,6 +45,8 @@ pub enum Cause {
     Lease,
     /// The operator's configuration lets it act, or no longer; the level and its lease stand as they were.
     Operator,
+    /// Too many have come to be limited at once: it is held back from now on, with the same lease.
+    Held,
     /// It would act on others who share the principal, or the address: a shadow from now on, with the same lease.
     Shared,
     /// An operator's own entry: set by hand, told anew, or at its end. It says nothing of where evidence has led.

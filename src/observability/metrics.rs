@@ -55,6 +55,8 @@ pub(crate) struct PipelineMetrics {
     pub held_back: IntCounter,
     /// Whether all enforcement is paused.
     pub paused: IntGauge,
+    /// Identities that came to be limited within ten minutes, where these are too many; 0 otherwise.
+    pub circuit_breaker: IntGauge,
     /// Reporters whose clocks are wrong by two seconds or more.
     pub wrong_clocks: IntGauge,
     /// By how much the worst of them is.
@@ -140,6 +142,10 @@ impl PipelineMetrics {
             held_back: maker.counter(
                 "qualm_trust_entries_held_back_total",
                 "Steps up the ladder that an operator's hold has kept identities from.",
+            )?,
+            circuit_breaker: maker.gauge(
+                "qualm_circuit_breaker_identities",
+                "Identities that came to be limited within 10 minutes where these are too many, and none of them is; else 0.",
             )?,
             paused: maker
                 .gauge("qualm_enforcement_paused", "1 while an operator has paused all enforcement, else 0.")?,

@@ -270,6 +270,16 @@ impl Tenancies {
         }
     }
 
+    /// Whether the pod that had an address at `then` does not have it any more at `now`. Where nobody is known to have had
+    /// it, nothing is known to have changed.
+    pub(crate) fn has_left(&self, ip: &str, cluster: &str, then: Timestamp, now: Timestamp) -> bool {
+        let stays = self.stays.get(&*place(ip, cluster)).map(Vec::as_slice).unwrap_or_default();
+        let before = stays.partition_point(|stay| stay.since <= then);
+        let Some((had, later)) = stays[..before].last().map(|had| (had, &stays[before..])) else { return false };
+        let has_ended = had.until.is_some_and(|until| until <= now);
+        had.tenant != Tenant::Node && (has_ended || later.iter().any(|next| next.pod != had.pod && next.since <= now))
+    }
+
     /// Bytes it takes.
     pub(crate) fn bytes(&self) -> usize {
         let stays = self.order.len() * (2 * size_of::<Stay>() + 256);
@@ -290,7 +300,8 @@ impl Stay {
 
 impl Scorer {
     /// Takes what an orchestrator says of its pods. What of it was news comes back, for the journal: a pod that is told
-    /// of again as it was moves nothing. (That a pod has ended is where entries of its instance can be taken back.)
+    /// of again as it was moves nothing. That a pod has ended ends what
+    /// acts on its address: [`spare_addresses`](Scorer::spare_addresses).
     pub fn take_tenancies(&mut self, told: Vec<Tenancy>) -> Vec<Tenancy> {
         let news: Vec<Tenancy> = told.into_iter().filter(|tenancy| self.tenancies.take(tenancy)).collect();
         if !news.is_empty() {

@@ -49,6 +49,7 @@ impl Pipeline {
             }
             let seq = self.journal_decision(&verdict);
             self.containment.decided(&verdict);
+            self.hooks.grounds.note(&verdict);
             if is_synced_first(verdict.level.max(verdict.previous)) {
                 owed.push(Owed { verdict: verdict.clone(), seq });
             }

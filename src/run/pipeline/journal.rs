@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use qualm_hooks::ledger::Told;
 use qualm_model::identity::Tenancy;
 use qualm_scorer::{
     containment::Timeline,
@@ -61,6 +62,17 @@ pub(super) enum Command<'a> {
     /// How far a decision has come.
     Containment {
         timeline: &'a Timeline,
+    },
+    /// A hook has done something, or could not.
+    Hook {
+        hook: &'a Told,
+    },
+    /// Somebody has approved, rejected or taken back an effect of a hook.
+    HookWord {
+        by: &'a str,
+        call: &'a str,
+        effect: &'a str,
+        why: &'a str,
     },
     Report {
         report: &'a EnforcementReport,
@@ -124,6 +136,11 @@ impl Pipeline {
                 None
             }
         }
+    }
+
+    /// Journals what a hook has done.
+    pub(super) fn hear_of_hook(&mut self, told: &Told) {
+        self.journal_command(&Command::Hook { hook: told });
     }
 
     pub(super) fn journal_reports(&mut self) {

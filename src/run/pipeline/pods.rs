@@ -29,6 +29,12 @@ impl Pipeline {
             Told::Lost { problem, since } => self.pods.note(section, Some((since, problem))),
             Told::Heard => self.pods.note(section, None),
         }
+        // An address may be another pod's by now, which has done nothing.
+        let wall = self.setup.clock.now();
+        self.state.scorer.spare_addresses(wall, &mut self.verdicts);
+        if !self.verdicts.is_empty() {
+            self.act(None);
+        }
     }
 
     fn journal_pods(&mut self, news: &[Tenancy]) {

@@ -48,9 +48,24 @@ impl Pipeline {
             self.shown.notes.extend(self.formats.words(&self.setup.config.source_names()));
         }
         notes.extend_from_slice(&self.shown.notes);
+        notes.extend(self.hooks.notes());
         notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
         metrics.held_back.inc_by(tally.held_back.saturating_sub(self.held_back));
         self.held_back = tally.held_back;
+        let broken = self.state.scorer.circuit_breaker(wall);
+        let was_broken = metrics.circuit_breaker.get() > 0;
+        metrics.circuit_breaker.set(broken.map_or(0, |many| i64::try_from(many).unwrap_or(i64::MAX)));
+        if let Some(many) = broken.filter(|_| !was_broken) {
+            tracing::error!(
+                many,
+                "the circuit breaker is open: too many identities came to be limited at once, and nobody more is"
+            );
+        }
+        notes.extend(broken.map(|many| {
+            format!(
+                "the circuit breaker is open: {many} identities came to be limited within 10 minutes; none of them is"
+            )
+        }));
         let pause = self.state.scorer.pause();
         metrics.paused.set(i64::from(pause.is_some()));
         notes.extend(pause.map(paused));

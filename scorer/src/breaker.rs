@@ -1,0 +1,71 @@
+//! The circuit breaker: where many identities are limited at once it is a deployment, an outage or Qualm's own fault, and
+//! not as many intruders. Nobody is limited then on behaviour; what a person has set goes on.
+//!
+//! It follows from what stands, and from nothing else: a restart changes nothing of it.
+
+use std::collections::BTreeSet;
+
+use qualm_model::time::{Span, Timestamp};
+
+use crate::{
+    mesh::SourceKey,
+    scorer::Scorer,
+    standing::{Reading, Standing},
+    verdict::{Cause, Verdict},
+};
+
+/// Entries within this time are of one cause, as likely as not: a rollout takes minutes.
+const WINDOW: Span = Span(10 * Span::MINUTE.0);
+/// So many are never too many, however small the mesh is.
+const LEAST: usize = 5;
+
+impl Scorer {
+    /// How many identities have come to be limited within ten minutes, where these are too many: more than `max_share`
+    /// of all, and more than five. `None` where they are not.
+    pub fn circuit_breaker(&self, wall: Timestamp) -> Option<usize> {
+        let recent = self.recently_limited(wall, None);
+        let now = self.watermark.now().unwrap_or(wall);
+        (recent > LEAST && recent > self.most_denied(now)).then_some(recent)
+    }
+
+    /// Why nobody more is to be limited now, with one more who is about to be.
+    pub(crate) fn breaks_circuit(&self, principal: &str, now: Timestamp, wall: Timestamp) -> Option<String> {
+        let recent = self.recently_limited(wall, Some(principal));
+        (recent > LEAST && recent > self.most_denied(now)).then(|| {
+            format!(
+                "circuit breaker: {recent} identities came to be limited within 10 minutes, which is a deployment, an \
+                 outage or a fault of Qualm's rather than as many intruders"
+            )
+        })
+    }
+
+    fn recently_limited(&self, wall: Timestamp, besides: Option<&str>) -> usize {
+        let standings = self.standings.values().filter(|standing| is_recent(standing, wall));
+        let principals = standings.map(|standing| &*standing.subject.principal);
+        principals.chain(besides).collect::<BTreeSet<&str>>().len()
+    }
+
+    /// Holds back what has come to act within the window, where it is too many at once: the first of many are no more
+    /// likely to be intruders than the last.
+    pub(crate) fn hold_many(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let acts = |standing: &Standing| is_recent(standing, wall) && standing.limits();
+        if !self.standings.values().any(acts) {
+            return;
+        }
+        let Some(recent) = self.circuit_breaker(wall) else { return };
+        let mut keys: Vec<SourceKey> =
+            self.standings.iter().filter(|(_, standing)| acts(standing)).map(|(key, _)| *key).collect();
+        keys.sort_by(|a, b| self.identity_of(*a).cmp(self.identity_of(*b)));
+        let why = format!("circuit breaker: {recent} identities came to be limited within 10 minutes");
+        for key in keys {
+            let Some(mut standing) = self.standings.remove(&key) else { continue };
+            standing.held = true;
+            verdicts.extend(self.mandated(key, &standing, (Cause::Held, Some(why.clone())), Reading::default(), wall));
+            self.standings.insert(key, standing);
+        }
+    }
+}
+
+fn is_recent(standing: &Standing, wall: Timestamp) -> bool {
+    !standing.historic && standing.level.limits() && wall - standing.decided <= WINDOW
+}
