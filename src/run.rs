@@ -20,6 +20,7 @@ pub(crate) mod connections;
 pub(crate) mod coverage;
 pub(crate) mod formats;
 pub(crate) mod inputs;
+pub(crate) mod intake;
 pub(crate) mod laggards;
 pub(crate) mod pipeline;
 pub(crate) mod pods;
