@@ -339,7 +339,7 @@ fn archives_are_refused_with_the_way_to_their_files() {
 fn a_clock_that_differs_from_all_others_is_found_in_a_file_by_both_ends_reports() {
     let folder = tempfile::tempdir().unwrap();
     // The proxies of the first service are seven seconds ahead: it calls two others.
-    let reports = |number: usize| both_reports(number, if number % 3 == 0 { 7000 } else { 0 });
+    let reports = |number: usize| both_reports(number, if number.is_multiple_of(3) { 7000 } else { 0 });
     let mut lines: Vec<String> = (0..600).flat_map(reports).collect();
     let elsewhere = |line: String| line.replace("10.0.1.0:8080", "10.0.1.7:8080").replace("request-", "other-");
     lines.extend((0..600).flat_map(reports).map(elsewhere));

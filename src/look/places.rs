@@ -28,7 +28,7 @@ pub(super) fn fitting(records: &[Vec<u8>]) -> Option<(String, f64)> {
     let mut places = Vec::new();
     for record in records.iter().take(LOOKED_AT) {
         let Ok(value) = serde_json::from_slice::<Value>(record) else { continue };
-        gather(&value, String::new(), 0, &mut places);
+        gather(&value, "", 0, &mut places);
     }
     let shares = places.into_iter().map(|place| {
         let share = share(&place, records);
@@ -39,7 +39,7 @@ pub(super) fn fitting(records: &[Vec<u8>]) -> Option<(String, f64)> {
     best.filter(|&(_, share)| share >= FITS)
 }
 
-fn gather(value: &Value, at: String, depth: usize, places: &mut Vec<String>) {
+fn gather(value: &Value, at: &str, depth: usize, places: &mut Vec<String>) {
     let Value::Object(object) = value else { return };
     let may_be_line = |value: &Value| match value {
         Value::String(text) => text.len() >= LEAST_LINE,
@@ -57,7 +57,7 @@ fn gather(value: &Value, at: String, depth: usize, places: &mut Vec<String>) {
         }
     }
     if depth + 1 < MAX_DEPTH {
-        within.into_iter().for_each(|(place, value)| gather(value, place, depth + 1, places));
+        within.into_iter().for_each(|(place, value)| gather(value, &place, depth + 1, places));
     }
 }
 

@@ -266,13 +266,19 @@ fn services(mesh: &Mesh) -> Vec<String> {
     for (name, identity) in &mesh.identities {
         let principal =
             name.split_once('@').filter(|_| name.starts_with("spiffe://")).map_or(name.as_str(), |(of, _)| of);
-        if Class::of(principal) == Class::Workload {
+        if Class::of(principal) == Class::Workload && !is_address(principal) {
             *calls.entry(words::short(principal)).or_default() += identity.calls + identity.called;
         }
     }
     let mut services: Vec<_> = calls.into_iter().collect();
     services.sort_by_key(|(_, calls)| std::cmp::Reverse(*calls));
     services.into_iter().map(|(service, _)| service).collect()
+}
+
+/// Whether a name is an address, in whatever way it is written.
+fn is_address(name: &str) -> bool {
+    let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
+    name.parse::<std::net::IpAddr>().is_ok() || host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
 }
 
 fn shared(mesh: &Mesh) -> Vec<Shared> {

@@ -210,7 +210,9 @@ fn mesh(text: &mut String, summary: &Summary) {
         0 => String::new(),
         more => format!(", and {more} more"),
     };
-    let _ = writeln!(text, "  Services ({}): {}{more}", summary.services_in_all, summary.services.join(", "));
+    if summary.services_in_all > 0 {
+        let _ = writeln!(text, "  Services ({}): {}{more}", summary.services_in_all, summary.services.join(", "));
+    }
     text.push_str("  Who calls whom, the busiest first\n");
     for caller in &summary.graph {
         branches(text, caller, summary);
