@@ -2,6 +2,7 @@
 //! runs.
 
 mod by_hand;
+mod hooks;
 mod trusted;
 
 use std::{
@@ -26,7 +27,7 @@ use qualm_scorer::{
     verdict::{Cause, Verdict},
 };
 
-use self::by_hand::ByHand;
+use self::{by_hand::ByHand, hooks::ByHooks};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -78,7 +79,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     };
     let shared = known.map_or_else(String::new, |glance| shared(&identity, &glance.names));
     let by_hand = decisions.by_hand.told(&identity, clock::system().now())?;
-    io::stdout().write_all((by_hand + &answer + &shared).as_bytes())?;
+    let by_hooks = decisions.hooks.told(&identity)?;
+    io::stdout().write_all((by_hand + &answer + &shared + &by_hooks).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -97,11 +99,18 @@ struct Decisions {
     episodes: BTreeMap<String, BTreeMap<Seq, Verdict>>,
     /// What operators have brought about.
     by_hand: ByHand,
+    /// What hooks have done.
+    hooks: ByHooks,
 }
 
 impl Decisions {
     fn read(journal: &Path, part: &str) -> Result<Self> {
-        let mut decisions = Self { known: BTreeSet::new(), episodes: BTreeMap::new(), by_hand: ByHand::default() };
+        let mut decisions = Self {
+            known: BTreeSet::new(),
+            episodes: BTreeMap::new(),
+            by_hand: ByHand::default(),
+            hooks: ByHooks::default(),
+        };
         if !journal.is_dir() {
             return Ok(decisions);
         }
@@ -113,6 +122,7 @@ impl Decisions {
             if record.kind == Kind::Decision {
                 decisions.note(record.seq, record.payload().with_context(context)?, part);
             }
+            decisions.hooks.take(&record).with_context(context)?;
             for verdict in decisions.by_hand.take(&record).with_context(context)? {
                 decisions.note(record.seq, verdict, part);
             }

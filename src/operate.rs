@@ -4,11 +4,13 @@
 //! - [`args`]: what can be typed
 //! - [`channel`]: where the instance is, and who it and we are
 //! - [`tell`]: its answers for people and as JSON
+//! - [`hooks`]: what hooks have done, and what is said to it
 //! - [`confirm`]: what a quarantine would deny, before it does
 
 pub(crate) mod args;
 mod channel;
 mod confirm;
+pub(crate) mod hooks;
 mod tell;
 
 use std::{

@@ -95,7 +95,7 @@ pub(super) fn receipt(answer: &Receipt) -> Result<String> {
 }
 
 /// Notes are Qualm's own, longer than what comes from outside may be, and may name somebody.
-fn plain_note(note: &str) -> String {
+pub(super) fn plain_note(note: &str) -> String {
     note.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
@@ -227,13 +227,13 @@ fn json_of_enforcement(enforcement: Option<&Enforcement>) -> Value {
 }
 
 /// The word of a level; a later release may know more of them.
-fn level(number: i32) -> String {
+pub(super) fn level(number: i32) -> String {
     let name = Level::try_from(number).map_or("UNKNOWN", |level| level.as_str_name());
     name.trim_start_matches("LEVEL_").to_ascii_lowercase()
 }
 
 /// RFC 3339 to the second.
-fn time(time: Option<&prost_types::Timestamp>) -> String {
+pub(super) fn time(time: Option<&prost_types::Timestamp>) -> String {
     let Some(time) = time else { return "?".to_owned() };
     jiff::Timestamp::from_second(time.seconds).map_or_else(|_| time.seconds.to_string(), |time| time.to_string())
 }

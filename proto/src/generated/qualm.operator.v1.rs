@@ -290,6 +290,109 @@ pub struct Receipt {
     #[prost(string, repeated, tag = "7")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// Which effects are to be listed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEffectsRequest {
+    /// Only those about identities whose name contains this; empty means all. At most 512 bytes.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// Also those that are over.
+    #[prost(bool, tag = "2")]
+    pub ended: bool,
+    /// So many at most; 0 means 1000, which is also the most.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+/// The effects of hooks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEffectsResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub effects: ::prost::alloc::vec::Vec<Effect>,
+    /// Effects that were left out for want of room.
+    #[prost(uint32, tag = "2")]
+    pub left_out: u32,
+}
+/// What one hook has done, or is to do, about one subject.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Effect {
+    /// Its id, by which it is approved, rejected or undone.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// The hook's name in the configuration.
+    #[prost(string, tag = "2")]
+    pub hook: ::prost::alloc::string::String,
+    /// The identity.
+    #[prost(string, tag = "3")]
+    pub identity: ::prost::alloc::string::String,
+    /// The one instance that is meant, by its address; empty means every instance.
+    #[prost(string, tag = "4")]
+    pub instance: ::prost::alloc::string::String,
+    /// The level at which the identity stands.
+    #[prost(enumeration = "super::super::trust::v1::Level", tag = "5")]
+    pub level: i32,
+    /// The decision that has asked for it.
+    #[prost(string, tag = "6")]
+    pub decision_id: ::prost::alloc::string::String,
+    /// Where it is: "awaiting approval", "waiting: cap reached", "reading", "acting", "in effect", "undoing", "dry run", or
+    /// how it has ended: "lapsed", "rejected", "nothing there", "beyond scope", "uncertain", "undone", "changed by others",
+    /// "done, no way back", "handed over".
+    #[prost(string, tag = "7")]
+    pub state: ::prost::alloc::string::String,
+    /// What it is about at the called; empty before it was read.
+    #[prost(string, tag = "8")]
+    pub target: ::prost::alloc::string::String,
+    /// Why it needs approval; empty where it does not.
+    #[prost(string, tag = "9")]
+    pub needs: ::prost::alloc::string::String,
+    /// What was wrong the last time; empty where nothing is.
+    #[prost(string, tag = "10")]
+    pub problem: ::prost::alloc::string::String,
+    /// What survives it and until when; empty before it is in effect.
+    #[prost(string, tag = "11")]
+    pub survives: ::prost::alloc::string::String,
+    /// Who has approved, rejected or taken it back last; empty where nobody has.
+    #[prost(string, tag = "12")]
+    pub by: ::prost::alloc::string::String,
+    /// Why, in their words.
+    #[prost(string, tag = "13")]
+    pub reason: ::prost::alloc::string::String,
+    /// When it was first asked for.
+    #[prost(message, optional, tag = "14")]
+    pub wanted: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was seen to be in effect.
+    #[prost(message, optional, tag = "15")]
+    pub effective: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was over.
+    #[prost(message, optional, tag = "16")]
+    pub ended: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it is undone at the latest, unless its lease is renewed.
+    #[prost(message, optional, tag = "17")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// An effect, and why.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EffectRequest {
+    /// Its id, or a beginning of it that is unambiguous.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Why, as in SetRequest.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// The word is in the journal, on disk, and is followed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EffectReceipt {
+    /// The number of its record.
+    #[prost(uint64, tag = "1")]
+    pub record: u64,
+    /// The caller, as it was journalled.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// The effect as it is now.
+    #[prost(message, optional, tag = "3")]
+    pub effect: ::core::option::Option<Effect>,
+}
 /// Who has brought an entry about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -580,6 +683,97 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Resume"));
             self.inner.unary(req, path, codec).await
         }
+        /// What hooks have done at issuers and elsewhere, and what waits for approval. For viewers.
+        pub async fn list_effects(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEffectsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEffectsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/ListEffects",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "ListEffects"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets an effect of a hook be done that waits for it. For approvers; never for who ordered it.
+        pub async fn approve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Approve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Approve"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Keeps it from being done. For approvers.
+        pub async fn reject(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Reject",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Reject"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes back now what a hook has done; the same decision does not do it again. For operators.
+        pub async fn undo(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Undo",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Undo"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -625,6 +819,29 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::ResumeRequest>,
         ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// What hooks have done at issuers and elsewhere, and what waits for approval. For viewers.
+        async fn list_effects(
+            &self,
+            request: tonic::Request<super::ListEffectsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEffectsResponse>,
+            tonic::Status,
+        >;
+        /// Lets an effect of a hook be done that waits for it. For approvers; never for who ordered it.
+        async fn approve(
+            &self,
+            request: tonic::Request<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status>;
+        /// Keeps it from being done. For approvers.
+        async fn reject(
+            &self,
+            request: tonic::Request<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status>;
+        /// Takes back now what a hook has done; the same decision does not do it again. For operators.
+        async fn undo(
+            &self,
+            request: tonic::Request<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status>;
     }
     /// What a person may ask and decide.
     #[derive(Debug)]
@@ -946,6 +1163,180 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/ListEffects" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListEffectsSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListEffectsRequest>
+                    for ListEffectsSvc<T> {
+                        type Response = super::ListEffectsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEffectsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::list_effects(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListEffectsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Approve" => {
+                    #[allow(non_camel_case_types)]
+                    struct ApproveSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::EffectRequest>
+                    for ApproveSvc<T> {
+                        type Response = super::EffectReceipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EffectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::approve(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ApproveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Reject" => {
+                    #[allow(non_camel_case_types)]
+                    struct RejectSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::EffectRequest>
+                    for RejectSvc<T> {
+                        type Response = super::EffectReceipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EffectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::reject(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RejectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Undo" => {
+                    #[allow(non_camel_case_types)]
+                    struct UndoSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::EffectRequest>
+                    for UndoSvc<T> {
+                        type Response = super::EffectReceipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EffectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::undo(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UndoSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

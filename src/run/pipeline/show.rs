@@ -56,6 +56,7 @@ impl Pipeline {
         }
         let metrics = &self.metrics;
         notes.extend_from_slice(&self.shown.notes);
+        notes.extend(self.hooks.notes());
         notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
         metrics.held_back.inc_by(tally.held_back.saturating_sub(self.held_back));
         self.held_back = tally.held_back;
