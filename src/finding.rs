@@ -98,9 +98,8 @@ impl Findings {
             ),
             _ => format!("look at {at}: for a minute nothing has shown that the decision holds there"),
         };
-        let next =
-            [next].into_iter().chain(timeline.not_cut.iter().map(|open| format!("know what is not cut: {open}")));
-        Some(Finding { activity: Activity::Update, decided: timeline.at, next: next.collect(), ..latest.clone() })
+        let next = vec![next, "run `qualm explain`: it says what is not cut, and what happened when".to_owned()];
+        Some(Finding { activity: Activity::Update, decided: timeline.at, next, ..latest.clone() })
     }
 
     fn finding(&self, verdict: &Verdict, activity: Activity, open: &Open) -> Finding {
