@@ -295,6 +295,10 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
             let times = if renewed == 1 { "once".to_owned() } else { format!("{renewed} times") };
             writeln!(text, "  {at}  lease of {} renewed {times}, to {until}: {bits:.1} bits left", verdict.level)?;
         }
+        Cause::Held => {
+            let why = verdict.held.as_deref().unwrap_or("too many at once");
+            writeln!(text, "  {at}  {} is held back from now on: {}", verdict.level, plain(why))?;
+        }
         Cause::Shared => {
             let why = "it would act on others who share the principal or have the address now";
             writeln!(text, "  {at}  {} stands as a shadow from now on: {why}", verdict.level)?;

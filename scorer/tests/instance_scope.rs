@@ -46,7 +46,9 @@ fn quarantined() -> Scorer {
     let batch = builder.finish();
     let mut verdicts = Vec::new();
     scorer.open(&batch);
-    batch.events().for_each(|event| drop(scorer.observe(event, minute(0), &mut verdicts)));
+    for event in batch.events() {
+        scorer.observe(event, minute(0), &mut verdicts);
+    }
     scorer.take_tenancies(vec![pod("cart-1", minute(-60), None)]);
     let ask = Ask::Set {
         identity: CART.to_owned(),

@@ -148,6 +148,7 @@ fn step(verdict: &Verdict) -> Step {
         Cause::Operator | Cause::Ordered => "operator",
         Cause::Lifted => "lifted",
         Cause::Shared => "shared",
+        Cause::Held => "held",
     };
     let told = verdict.reasons.iter().map(in_words);
     Step {
