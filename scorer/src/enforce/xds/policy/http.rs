@@ -19,7 +19,7 @@ use super::{
 };
 
 pub(super) fn filter(policies: &Policies, view: &View) -> Rbac {
-    let denied = tree(policies, &|slot| slot.denial(view).map(denial));
+    let denied = tree(policies, &|slot| slot.denial(view).map(|of| denial(&of)));
     let marked = tree(policies, &|slot| marked(slot, view));
     Rbac {
         matcher: denied.map(|tree| with_certificate(but_reachable(policies, tree), allow())),
@@ -38,7 +38,7 @@ fn but_reachable(policies: &Policies, tree: Matcher) -> Matcher {
     exact(header(":path"), open, nested(tree))
 }
 
-fn denial(denial: Denial<'_>) -> OnMatch {
+fn denial(denial: &Denial<'_>) -> OnMatch {
     let deny = action(&denial.policy, Action::Deny);
     match &denial.but {
         None => deny,

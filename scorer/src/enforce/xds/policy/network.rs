@@ -65,7 +65,7 @@ fn at(address: IpAddr) -> Principal {
 }
 
 fn all_of(principals: [Principal; 2]) -> Principal {
-    of(principal::Identifier::AndIds(principal::Set { ids: principals.to_vec() }))
+    of(principal::Identifier::AndIds(principal::Set { ids: Vec::from(principals) }))
 }
 
 fn of(identifier: principal::Identifier) -> Principal {
