@@ -25,7 +25,7 @@ fn told(mesh: &Mesh, identity: &str, decision: &str, moment: &str) -> Option<Val
     let records = journalled(mesh.qualm.folder(), identity);
     let timelines = records.iter().filter(|record| record["payload"]["command"] == "containment");
     let timelines = timelines.map(|record| &record["payload"]["timeline"]);
-    timelines.filter(|of| of["decision"] == decision && of["moment"] == moment).last().cloned()
+    timelines.filter(|of| of["decision"] == decision && of["moment"] == moment).next_back().cloned()
 }
 
 fn explained(mesh: &Mesh) -> String {
