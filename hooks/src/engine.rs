@@ -115,7 +115,7 @@ impl Hooks {
         let (sender, messages) = channel();
         let (mut rules, mut workers) = (BTreeMap::new(), BTreeMap::new());
         for config in configs {
-            let hook = config.build()?;
+            let hook = config.build(&setting.clock)?;
             rules.insert(config.name.clone(), config.rules(hook.nature()));
             let back = sender.clone();
             let done = move |job, outcome| {
@@ -255,7 +255,11 @@ impl Engine {
         let now = self.clock.now();
         let (mut wanted, mut problem) = (Vec::new(), None);
         for order in &self.standing {
-            match self.policy.decide(order, &self.facts, now) {
+            let begun = |hook: &str| {
+                let of = |of: &&Stored| of.key.hook == hook && of.key.subject == order.subject && !of.state.is_ended();
+                self.ledger.effects().find(of).map(|of| of.times.wanted)
+            };
+            match self.policy.decide(order, &self.facts, begun) {
                 Ok(decided) => wanted.extend(decided),
                 Err(error) => {
                     // What stands keeps standing; nothing new is triggered.
