@@ -10,7 +10,6 @@ use crate::{
     generate::args::GenerateArgs,
     journal::JournalCommand,
     operate::args::{EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, ResumeArgs, SetArgs, ShowArgs},
-    policy::PolicyCommand,
     wire::{Namespace, Target},
 };
 
@@ -75,9 +74,6 @@ pub(crate) enum Command {
     /// What hooks do at issuers and elsewhere.
     #[command(subcommand)]
     Hooks(HooksCommand),
-    /// The response policy: which order triggers which hooks.
-    #[command(subcommand)]
-    Policy(PolicyCommand),
     /// Let an effect of a hook be done that waits for approval.
     Approve(EffectArgs),
     /// Keep an effect of a hook from being done that waits for approval.

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use qualm_hooks::{config::HookConfig, policy::ResponseConfig};
+use qualm_hooks::config::HookConfig;
 use qualm_ingest::{
     config::{FileConfig, KafkaConfig},
     kubernetes::KubernetesConfig,
@@ -45,7 +45,6 @@ pub(crate) struct Config {
     pub(crate) lease: Leases,
     pub(crate) enforce: EnforceConfig,
     pub(crate) hook: Vec<HookConfig>,
-    pub(crate) response: ResponseConfig,
     pub(crate) memory: MemoryConfig,
     pub(crate) state: StateConfig,
     pub(crate) alerts: AlertsConfig,
@@ -164,7 +163,6 @@ impl Config {
         }
         inputs::check(self)?;
         qualm_hooks::config::check(&self.hook).map_err(|error| error.to_string())?;
-        self.response.build()?;
         self.alerts.validate().map_err(|error| error.to_string())
     }
 

@@ -17,7 +17,6 @@ mod look;
 mod observability;
 mod operate;
 mod operator;
-mod policy;
 mod reload;
 mod run;
 mod wire;
@@ -60,7 +59,6 @@ fn main() -> ExitCode {
         Command::Lift(args) => operate::lift(&args),
         Command::Pause(args) => operate::pause(&args),
         Command::Resume(args) => operate::resume(&args),
-        Command::Policy(command) => policy::run(&command),
         Command::Hooks(command) => operate::hooks::run(&command),
         Command::Approve(args) => operate::hooks::say(&args, Word::Approve),
         Command::Reject(args) => operate::hooks::say(&args, Word::Reject),

@@ -29,7 +29,7 @@ use crate::{
 pub struct HookConfig {
     /// Its name, in journal, metrics and commands.
     pub name: String,
-    /// The lowest level at which it acts, where the response policy does not say otherwise.
+    /// The lowest level at which it acts.
     pub from: Level,
     /// Nothing is done; what would be done is told.
     pub dry_run: bool,

@@ -1,55 +1,14 @@
 //! The response policy: which order has which effects, who must approve them, and for how long.
-//!
-//! # Layout
-//! - [`rego`]: a policy in Rego, evaluated within bounds
-//! - [`cases`]: what a policy is to say of which orders
-//!
-//! **Invariant:** a policy can ask for less than Qualm itself, never for more: what needs approval by its nature needs
-//! it whatever the policy says, and a shadow triggers nothing.
 
-pub mod cases;
-pub mod rego;
+use qualm_model::level::Level;
+use serde::Serialize;
 
-use std::path::PathBuf;
-
-use qualm_model::{
-    level::Level,
-    time::{Span, Timestamp},
-};
-use serde::{Deserialize, Serialize};
-
-use self::rego::{Rego, Response};
 use crate::{
     config::HookConfig,
-    effect::Stored,
     hook::{Reach, WayBack},
     ledger::{Rules, Wanted},
     order::Order,
 };
-
-/// `[response]`: the policy.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ResponseConfig {
-    /// A file in Rego, of package `qualm.response`; without it each hook acts from its own `from` on.
-    pub policy: Option<PathBuf>,
-    /// A JSON file that is `data` to it.
-    pub data: Option<PathBuf>,
-}
-
-impl ResponseConfig {
-    /// The policy.
-    ///
-    /// # Errors
-    /// It cannot be read, does not compile, or says nothing: file, place and why.
-    pub fn build(&self) -> Result<Policy, String> {
-        match (&self.policy, &self.data) {
-            (None, None) => Ok(Policy::BuiltIn),
-            (None, Some(_)) => Err("[response] data: goes with `policy`".to_owned()),
-            (Some(policy), data) => Ok(Policy::Rego(Box::new(Rego::read(policy, data.as_deref())?))),
-        }
-    }
-}
 
 /// What the policy knows of a hook.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -97,69 +56,24 @@ impl HookFact {
 }
 
 /// How it is decided.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub enum Policy {
     /// By each hook's own `from`.
     #[default]
     BuiltIn,
-    /// By a policy in Rego.
-    Rego(Box<Rego>),
 }
 
 impl Policy {
-    /// What is to be done about an order.
-    ///
-    /// # Errors
-    /// The policy cannot say.
-    pub fn responses(&self, order: &Order, hooks: &[HookFact]) -> Result<Vec<Response>, String> {
-        match self {
-            Self::BuiltIn => {
-                let due = hooks.iter().filter(|hook| order.level >= hook.from);
-                Ok(due.map(|hook| Response::of(&hook.name)).collect())
-            }
-            Self::Rego(rego) => rego.ask(order, hooks),
-        }
-    }
-
     /// The effects that an order is to have.
-    ///
-    /// # Errors
-    /// The policy cannot say.
-    pub fn decide(
-        &self,
-        order: &Order,
-        hooks: &[HookFact],
-        begun: impl Fn(&str) -> Option<Timestamp>,
-    ) -> Result<Vec<Wanted>, String> {
-        let mut wanted = Vec::new();
-        for response in self.responses(order, hooks)? {
-            let Some(hook) = hooks.iter().find(|hook| hook.name == response.hook) else {
-                return Err(format!("it names hook `{}`, which is not configured", response.hook));
-            };
-            if !hook.may(order) {
-                continue;
-            }
-            // From when it was first asked for: an order that is told again does not begin it anew.
-            let begin = begun(&response.hook).unwrap_or(order.decided);
-            wanted.push(Wanted {
-                hook: response.hook,
-                order: order.clone(),
-                needs: response.approval,
-                approvers: response.approvers,
-                until: response.lease_s.map(|lease| begin + Span::seconds(i64::from(lease))),
-            });
-        }
-        Ok(wanted)
-    }
-
-    /// An effect goes on as it was decided, for as long as an order stands.
-    pub fn keep(effect: &Stored, order: &Order) -> Wanted {
-        Wanted {
-            hook: effect.key.hook.clone(),
+    pub fn decide(self, order: &Order, hooks: &[HookFact]) -> Vec<Wanted> {
+        let wanted = |hook: &HookFact| Wanted {
+            hook: hook.name.clone(),
             order: order.clone(),
-            needs: effect.needs.clone(),
-            approvers: effect.approvers.clone(),
+            needs: None,
+            approvers: Vec::new(),
             until: None,
-        }
+        };
+        let Self::BuiltIn = self;
+        hooks.iter().filter(|hook| hook.may(order) && order.level >= hook.from).map(wanted).collect()
     }
 }

@@ -4,9 +4,6 @@ use super::Findings;
 use crate::{clock, config::Config};
 
 pub(super) fn check(config: &Config, found: &mut Findings) {
-    if let Some(policy) = &config.response.policy {
-        found.ok("response", format!("{} compiles; `qualm policy test` runs your cases against it", policy.display()));
-    }
     for of in &config.hook {
         let mode = if of.dry_run { ", dry run: it does nothing" } else { "" };
         let name = format!("{} ({}) from {} on{mode}", of.name, of.kind(), of.from);

@@ -12,7 +12,7 @@ use qualm_hooks::{
     ledger::Told,
     metrics::HookMetrics,
     order::{Order, Subject},
-    policy::ResponseConfig,
+    policy::Policy,
 };
 use qualm_model::time::Clock;
 use qualm_scorer::{
@@ -138,8 +138,7 @@ impl Wired {
             told: Box::new(tell),
             metrics: HookMetrics::register(registry)?,
         };
-        let policy = config.response.build().map_err(anyhow::Error::msg)?;
-        let hooks = Hooks::start(&config.hook, policy, &config.state.directory, setting)?;
+        let hooks = Hooks::start(&config.hook, Policy::BuiltIn, &config.state.directory, setting)?;
         let (handle, of) = (hooks.clone(), grounds.clone());
         tokio::spawn(async move {
             loop {
@@ -163,15 +162,6 @@ impl Wired {
             return told;
         }
         std::future::pending().await
-    }
-
-    /// Takes another response policy from now on. One that is refused changes nothing.
-    pub(crate) fn follow(&self, response: &ResponseConfig) {
-        let Some(hooks) = &self.hooks else { return };
-        match response.build() {
-            Ok(policy) => hooks.policy(policy),
-            Err(error) => tracing::error!(error, "the new response policy is refused; the old one stands"),
-        }
     }
 
     /// Ends the threads. What is under way is looked at again at the next start.

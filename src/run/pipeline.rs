@@ -357,7 +357,6 @@ impl Pipeline {
                 self.state.scorer.filter_sources(self.setup.config.filters());
                 self.state.scorer.wait_for_sources(self.setup.config.latenesses());
                 self.setup.hash = hash;
-                self.hooks.follow(&self.setup.config.response);
                 let changed = self.verdicts.len();
                 // What stands may do something else from now on, and that is on disk before anybody acts on it.
                 if changed > 0 {
