@@ -296,6 +296,7 @@ mod tests {
             mapping: Some(folder.join("mapping")),
             config: None,
             labels: None,
+            events: false,
             scores: true,
             max_level: Level::Quarantined,
             out: folder.join(out),
