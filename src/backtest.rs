@@ -297,6 +297,7 @@ mod tests {
             config: None,
             labels: None,
             scores: true,
+            events: false,
             max_level: Level::Quarantined,
             out: folder.join(out),
         }
