@@ -298,6 +298,7 @@ mod tests {
             labels: None,
             events: false,
             scores: true,
+            events: false,
             max_level: Level::Quarantined,
             out: folder.join(out),
         }
