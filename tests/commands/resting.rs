@@ -146,7 +146,7 @@ fn what_is_not_well_said_is_refused_with_the_remedy() {
             404,
             "not known",
         ),
-        (said(operator.get("/list?limit=many")), 400, "limit"),
+        (said(operator.get("/list?limit=many")), 400, "invalid digit"),
     ] {
         assert!(status == expected && words.contains(part), "{status} {words}, expected {expected} {part}");
     }
