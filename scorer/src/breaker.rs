@@ -10,7 +10,7 @@ use qualm_model::time::{Span, Timestamp};
 use crate::{
     mesh::SourceKey,
     scorer::Scorer,
-    standing::{Reading, Standing},
+    standing::Standing,
     verdict::{Cause, Verdict},
 };
 
@@ -28,15 +28,10 @@ impl Scorer {
         (recent > LEAST && recent > self.most_denied(now)).then_some(recent)
     }
 
-    /// Why nobody more is to be limited now, with one more who is about to be.
-    pub(crate) fn breaks_circuit(&self, principal: &str, now: Timestamp, wall: Timestamp) -> Option<String> {
+    /// The same with one more who is about to be.
+    pub(crate) fn crowd_with(&self, principal: &str, (now, wall): (Timestamp, Timestamp)) -> Option<usize> {
         let recent = self.recently_limited(wall, Some(principal));
-        (recent > LEAST && recent > self.most_denied(now)).then(|| {
-            format!(
-                "circuit breaker: {recent} identities came to be limited within 10 minutes, which is a deployment, an \
-                 outage or a fault of Qualm's rather than as many intruders"
-            )
-        })
+        (recent > LEAST && recent > self.most_denied(now)).then_some(recent)
     }
 
     fn recently_limited(&self, wall: Timestamp, besides: Option<&str>) -> usize {
@@ -56,11 +51,11 @@ impl Scorer {
         let mut keys: Vec<SourceKey> =
             self.standings.iter().filter(|(_, standing)| acts(standing)).map(|(key, _)| *key).collect();
         keys.sort_by(|a, b| self.identity_of(*a).cmp(self.identity_of(*b)));
-        let why = format!("circuit breaker: {recent} identities came to be limited within 10 minutes");
+        let why = why(recent);
         for key in keys {
             let Some(mut standing) = self.standings.remove(&key) else { continue };
             standing.held = true;
-            verdicts.extend(self.mandated(key, &standing, (Cause::Held, Some(why.clone())), Reading::default(), wall));
+            verdicts.extend(self.mandated(key, &standing, (Cause::Held, Some(why.clone())), wall));
             self.standings.insert(key, standing);
         }
     }
@@ -68,4 +63,12 @@ impl Scorer {
 
 fn is_recent(standing: &Standing, wall: Timestamp) -> bool {
     !standing.historic && standing.level.limits() && wall - standing.decided <= WINDOW
+}
+
+/// Why nobody of so many is limited.
+pub(crate) fn why(crowd: usize) -> String {
+    format!(
+        "circuit breaker: {crowd} identities came to be limited within 10 minutes, which is a deployment, an outage or a \
+         fault of Qualm's rather than as many intruders"
+    )
 }

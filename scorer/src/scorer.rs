@@ -128,6 +128,8 @@ pub struct Scorer {
     pub(crate) workloads: Workloads,
     /// What limited subjects may still do.
     pub(crate) knowns: Knowns,
+    /// Hash of the configuration in force, for what decisions are replayed from.
+    pub(crate) config_hash: String,
     door: Door,
 }
 
@@ -182,6 +184,7 @@ impl Scorer {
             tenancies: Tenancies::default(),
             workloads: Workloads::default(),
             knowns: Knowns::default(),
+            config_hash: String::new(),
             door: Door::default(),
         }
     }

@@ -77,6 +77,7 @@ fn entered(number: usize, level: Level, at: Timestamp) -> Verdict {
         reasons: Vec::new(),
         order: None,
         paused: false,
+        grounds: None,
     }
 }
 
