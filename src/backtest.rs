@@ -111,6 +111,7 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
         .with_context(|| format!("{}: cannot be made; name another directory with --out", args.out.display()))?;
     let mut scorer = Scorer::new(config.scorer());
     scorer.limit_sources(vec![args.max_level]);
+    scorer.leave_aside(args.without.iter().copied());
     let mut replay = Replay::new(scorer, labels, &args.out)?;
 
     let mut read = read(args, parser, room)?;
@@ -290,6 +291,7 @@ mod tests {
             labels: None,
             scores: true,
             max_level: Level::Quarantined,
+            without: Vec::new(),
             out: folder.join(out),
         }
     }
