@@ -275,18 +275,3 @@ fn records_that_are_minutes_out_of_order_break_nothing() {
     estate.live(36, |_| {});
     assert_eq!(estate.found, []);
 }
-
-#[test]
-fn what_certainly_does_not_add_up_is_no_chance_by_which_a_threshold_is_measured() {
-    let mut estate = Estate::settled();
-    let armed = estate.scorer.armed();
-    assert_eq!(armed, [], "too little has happened by chance for a threshold to be read");
-    for number in 1..40 {
-        let old = svid(number, estate.now - 24 * HOUR);
-        estate.call(&service(number), &pod(number), Some(&old), &service(number + 1));
-    }
-    let found: std::collections::BTreeSet<_> = estate.found.iter().map(|(who, _)| who.clone()).collect();
-    assert_eq!(found.len(), 39);
-    estate.live(3, |_| {});
-    assert_eq!(estate.scorer.armed(), armed);
-}
