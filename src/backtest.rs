@@ -298,6 +298,7 @@ mod tests {
             config: None,
             labels: None,
             scores: true,
+            events: false,
             max_level: Level::Quarantined,
             without: Vec::new(),
             out: folder.join(out),
