@@ -10,6 +10,7 @@ use crate::{
     generate::args::GenerateArgs,
     journal::JournalCommand,
     operate::args::{EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, ResumeArgs, SetArgs, ShowArgs},
+    replay::ReplayArgs,
     wire::{Namespace, Target},
 };
 
@@ -83,6 +84,8 @@ pub(crate) enum Command {
     /// Verify or export the journal of a running or stopped instance.
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Recompute a decision from the inputs in its record, bit for bit. Exit code 3 where something else follows.
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, Args)]

@@ -189,6 +189,7 @@ pub(crate) mod tests {
             reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
             order: None,
             paused: false,
+            grounds: None,
         }
     }
 

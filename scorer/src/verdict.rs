@@ -1,5 +1,7 @@
 //! A verdict: one identity's step on the ladder of trust, with its grounds.
 
+use std::sync::Arc;
+
 use qualm_model::{
     detector::Question,
     evidence::Pace,
@@ -10,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    grounds::Kept,
     operator::{InShadow, Override},
     table::{Object, Subject, TrustEntry},
 };
@@ -128,6 +131,9 @@ pub struct Verdict {
     /// All enforcement is paused: whatever it asks for is a shadow until that ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// What it was decided from, so that it can be recomputed; an operator's follows from the instruction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grounds: Option<Arc<Kept>>,
 }
 
 impl Verdict {

@@ -64,6 +64,7 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
         order: None,
         paused: false,
+        grounds: None,
     }
 }
 

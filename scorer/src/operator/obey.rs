@@ -388,6 +388,7 @@ impl Scorer {
             reasons: Vec::new(),
             order: None,
             paused: self.orders.is_paused(),
+            grounds: None,
         }
     }
 }
