@@ -114,6 +114,7 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
         .with_context(|| format!("{}: cannot be made; name another directory with --out", args.out.display()))?;
     let mut scorer = Scorer::new(config.scorer());
     scorer.limit_sources(vec![args.max_level]);
+    scorer.leave_aside(args.without.iter().copied());
     let mut replay = Replay::new(scorer, labels, &args.out)?;
 
     let mut read = read(args, parser, room)?;
@@ -299,6 +300,7 @@ mod tests {
             scores: true,
             events: false,
             max_level: Level::Quarantined,
+            without: Vec::new(),
             out: folder.join(out),
         }
     }

@@ -6,7 +6,7 @@ use qualm_model::{
     baseline::FirstTimes,
     detector::{Observation, Question},
     event::{Event, EventBatch, Filter, Reporter},
-    evidence::Pace,
+    evidence::{Pace, Questions},
     level::Level,
     stats::Exposure,
     time::{Span, Timestamp},
@@ -104,6 +104,8 @@ pub struct Scorer {
     pub(crate) max_levels: Vec<Level>,
     pub(crate) filters: Vec<Filter>,
     pub(crate) latenesses: Vec<Span>,
+    /// Questions that are not asked; none but in measurements.
+    pub(crate) left_aside: Questions,
     pub(crate) shards: Vec<Shard>,
     pub(crate) mesh: Mesh,
     pub(crate) watermark: Watermark,
@@ -168,6 +170,7 @@ impl Scorer {
             max_levels: Vec::new(),
             filters: Vec::new(),
             latenesses: Vec::new(),
+            left_aside: Questions::default(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             mesh: Mesh::default(),
             watermark: Watermark::default(),
@@ -187,6 +190,12 @@ impl Scorer {
             config_hash: String::new(),
             door: Door::default(),
         }
+    }
+
+    /// Gives no weight to the answers to these questions: what one is worth is what is lost without it. Not in a snapshot,
+    /// as it is for measurements alone.
+    pub fn leave_aside(&mut self, questions: impl IntoIterator<Item = Question>) {
+        self.left_aside = questions.into_iter().collect();
     }
 
     /// The highest level that records of each source (by its index) may lead to; all, where not said.
