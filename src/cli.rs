@@ -9,7 +9,7 @@ use qualm_model::level::Level;
 use crate::{
     generate::args::GenerateArgs,
     journal::JournalCommand,
-    operate::args::{LiftArgs, ListArgs, PauseArgs, ResumeArgs, SetArgs, ShowArgs},
+    operate::args::{AnnounceArgs, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs, ShowArgs},
     wire::{Namespace, Target},
 };
 
@@ -55,6 +55,10 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show one identity of a running instance: where it stands and why, its latest decisions, whom it calls.
     Show(ShowArgs),
+    /// Show what a level would have denied in the last 24 hours, whom that would have hit, and who would be left to serve.
+    Rehearse(RehearseArgs),
+    /// Announce a deployment: for a time, what several replicas of one service do anew is taken for its new version.
+    Announce(AnnounceArgs),
     /// Deny every new request and connection of an identity, or of one of its instances, for a time.
     #[command(visible_alias = "block")]
     Quarantine(SetArgs),

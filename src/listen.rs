@@ -66,7 +66,9 @@ pub(crate) struct ListenConfig {
     pub subscribers: Vec<IdPattern>,
     /// Who may ask who stands where.
     pub viewers: Vec<IdPattern>,
-    /// Who may also set levels and lift them.
+    /// Who may also announce deployments.
+    pub announcers: Vec<IdPattern>,
+    /// Who may also set levels for a time, and lift them.
     pub operators: Vec<IdPattern>,
     /// Who may also pause all enforcement.
     pub approvers: Vec<IdPattern>,
@@ -95,6 +97,7 @@ impl Default for ListenConfig {
             enforcement_points: Vec::new(),
             subscribers: Vec::new(),
             viewers: Vec::new(),
+            announcers: Vec::new(),
             operators: Vec::new(),
             approvers: Vec::new(),
             admins: Vec::new(),

@@ -12,6 +12,7 @@ use qualm_model::{
 };
 
 use crate::{
+    carriers::Odd,
     config::{Mode, ScorerConfig},
     mesh::{Delta, Mesh, SourceKey},
     operator::orders::Order,
@@ -28,7 +29,7 @@ const TELLING_BITS: f64 = 1.0;
 /// Beyond, one event would outweigh all others by rounding.
 const MOST_TELLING_BITS: f64 = 60.0;
 /// Share of the evidence that one instance must have for the entry to be about it alone.
-const NARROW_SHARE: f64 = 0.8;
+pub(crate) const NARROW_SHARE: f64 = 0.8;
 
 fn is_historic(config: &ScorerConfig, now: Timestamp, wall: Timestamp) -> bool {
     wall - now > config.enforce.max_age.0
@@ -64,6 +65,9 @@ impl Source {
         if self.episode != episode {
             self.episode = episode;
             self.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
+            if let Some(carriers) = &mut self.carriers {
+                carriers.clear();
+            }
         }
         let (place, _) = self.instance(address, now);
         self.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
@@ -86,6 +90,16 @@ impl Source {
         let level = || standings.level(&key);
         let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause), most);
         self.attribute(case.ids.address, now, bits);
+        if bits > TELLING_BITS {
+            let odd = Odd {
+                position: case.event.position(),
+                at: now,
+                bits,
+                question: leading,
+                destination: case.ids.destination,
+            };
+            self.carriers.get_or_insert_default().note(&odd);
+        }
         let reading = reading?;
         if bits > TELLING_BITS {
             delta.context(key, now.window(Span::MINUTE), bits);
@@ -203,6 +217,10 @@ impl Scorer {
         let held = self.held(source, reached.level, now).filter(|_| is_enforceable);
         let decision = decision_id(&subject, reached.level, episode, ordinal);
         let lease = self.config.lease.of(reached.level);
+        let names = &self.shards[usize::from(key.0)].names;
+        // Said where the episode begins. History is told to nobody.
+        let begins = previous == Level::Trusted && !historic;
+        let incident = begins.then(|| self.incidents.join(&subject, now, &reasons));
         let verdict = Verdict {
             time: now,
             decided: wall,
@@ -229,6 +247,9 @@ impl Scorer {
             instances: self.live_instances(key.0, source, now),
             co_owners: self.co_owners(&subject),
             reasons,
+            carried_by: source.carriers.as_ref().map(|of| of.told(names, &self.inputs)).unwrap_or_default(),
+            incident,
+            announced: self.announced.of(source, now).cloned(),
             order: None,
             paused: self.orders.is_paused(),
             subject,
@@ -353,9 +374,15 @@ impl Scorer {
             instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
             co_owners: self.co_owners(&standing.subject),
             reasons: Vec::new(),
+            carried_by: Vec::new(),
+            announced: None,
+            incident: None,
             order: None,
             paused: self.orders.is_paused(),
         };
+        if level == Level::Trusted {
+            self.incidents.leave(&verdict.identity);
+        }
         if let Some(lease) = lease {
             standing.level = level;
             standing.held &= level >= Level::Quarantined;
@@ -386,6 +413,7 @@ impl Scorer {
             self.orders.take_over(verdict);
             return;
         }
+        self.incidents.take_over(verdict);
         let shard = shard_of(&verdict.identity);
         let key = (shard, self.shards[usize::from(shard)].names.id(&verdict.identity));
         let source = self.shards[usize::from(shard)].source_to_change(key.1);

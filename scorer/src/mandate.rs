@@ -179,6 +179,9 @@ impl Scorer {
             instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
             co_owners: self.co_owners(&standing.subject),
             reasons: Vec::new(),
+            carried_by: Vec::new(),
+            announced: None,
+            incident: None,
             order: None,
             paused: self.orders.is_paused(),
         })

@@ -37,6 +37,8 @@ impl Role {
 pub(crate) enum Authority {
     /// Ask who stands where and why.
     Viewer,
+    /// Announce deployments.
+    Announcer,
     /// Set levels for a time, and lift them.
     Operator,
     /// Pause all enforcement, and end that.
@@ -50,6 +52,7 @@ impl Authority {
     pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Viewer => "viewers",
+            Self::Announcer => "announcers",
             Self::Operator => "operators",
             Self::Approver => "approvers",
             Self::Admin => "admins",
@@ -105,7 +108,7 @@ pub(crate) struct Roles {
     enforcement_points: Vec<IdPattern>,
     subscribers: Vec<IdPattern>,
     /// Highest first.
-    authorities: [(Authority, Vec<IdPattern>); 4],
+    authorities: [(Authority, Vec<IdPattern>); 5],
 }
 
 impl Roles {
@@ -118,6 +121,7 @@ impl Roles {
                 (Authority::Admin, config.admins.clone()),
                 (Authority::Approver, config.approvers.clone()),
                 (Authority::Operator, config.operators.clone()),
+                (Authority::Announcer, config.announcers.clone()),
                 (Authority::Viewer, config.viewers.clone()),
             ],
         }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use qualm_model::time::{Span, Timestamp};
 use qualm_proto::{
-    operator::v1::{Enforcement, Entry, Hold, ListResponse, Origin, Receipt, ShowResponse},
+    operator::v1::{Announcement, Enforcement, Entry, Hold, ListResponse, Origin, Receipt, ShowResponse},
     trust::v1::{Level, Mode},
 };
 use qualm_scorer::notify::plain;
@@ -26,6 +26,11 @@ pub(super) fn list(answer: &ListResponse) -> Result<String> {
     }
     for hold in &answer.holds {
         self::hold(&mut text, hold)?;
+    }
+    for of in &answer.announcements {
+        let at = if of.cluster.is_empty() { String::new() } else { format!(" in {}", plain(&of.cluster)) };
+        let (service, by, why) = (plain(&of.service), plain(&of.by), plain(&of.reason));
+        writeln!(text, "announced   {service}{at}  is deployed until {}, by {by}: {why}", time(of.until.as_ref()))?;
     }
     if answer.left_out > 0 {
         writeln!(text, "and {} more: ask for a level or a part of a name", answer.left_out)?;
@@ -143,6 +148,7 @@ pub(super) fn json_of_list(answer: &ListResponse) -> String {
         "entries": answer.entries.iter().map(json_of_entry).collect::<Vec<_>>(),
         "left_out": answer.left_out,
         "holds": answer.holds.iter().map(json_of_hold).collect::<Vec<_>>(),
+        "announcements": answer.announcements.iter().map(json_of_announcement).collect::<Vec<_>>(),
         "enforcement": json_of_enforcement(answer.enforcement.as_ref()),
     })
     .to_string()
@@ -215,6 +221,13 @@ fn json_of_hold(hold: &Hold) -> Value {
     })
 }
 
+fn json_of_announcement(of: &Announcement) -> Value {
+    json!({
+        "service": of.service, "cluster": (!of.cluster.is_empty()).then_some(&of.cluster), "by": of.by,
+        "reason": of.reason, "since": time(of.since.as_ref()), "until": time(of.until.as_ref()),
+    })
+}
+
 fn json_of_enforcement(enforcement: Option<&Enforcement>) -> Value {
     let Some(enforcement) = enforcement else { return Value::Null };
     let pause = enforcement.pause.as_ref().map(|pause| {
@@ -227,13 +240,13 @@ fn json_of_enforcement(enforcement: Option<&Enforcement>) -> Value {
 }
 
 /// The word of a level; a later release may know more of them.
-fn level(number: i32) -> String {
+pub(super) fn level(number: i32) -> String {
     let name = Level::try_from(number).map_or("UNKNOWN", |level| level.as_str_name());
     name.trim_start_matches("LEVEL_").to_ascii_lowercase()
 }
 
 /// RFC 3339 to the second.
-fn time(time: Option<&prost_types::Timestamp>) -> String {
+pub(super) fn time(time: Option<&prost_types::Timestamp>) -> String {
     let Some(time) = time else { return "?".to_owned() };
     jiff::Timestamp::from_second(time.seconds).map_or_else(|_| time.seconds.to_string(), |time| time.to_string())
 }
