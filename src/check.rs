@@ -1,10 +1,12 @@
 //! `qualm check`: a configuration and everything it needs, each with the remedy where something is wrong.
 //!
 //! # Layout
+//! - [`hooks`]: whether each can be reached and may do what it is for
 //! - [`inputs`]: topics, files, mappings, archives, sinks of alerts
 //! - [`ports`]: certificates, who is listed, ports
 //! - [`state`]: state directory, journal, snapshot, which levels are armed
 
+mod hooks;
 mod inputs;
 mod ports;
 mod state;
@@ -108,6 +110,7 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
     inputs::check(config, found);
     ports::check(config, running, now, found);
     enforcement(config, found);
+    hooks::check(config, found);
     state::check(config, hash, running, found);
 }
 

@@ -9,7 +9,9 @@ use qualm_model::level::Level;
 use crate::{
     generate::args::GenerateArgs,
     journal::JournalCommand,
-    operate::args::{AnnounceArgs, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs, ShowArgs},
+    operate::args::{
+        AnnounceArgs, EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs, ShowArgs,
+    },
     wire::{Namespace, Target},
 };
 
@@ -75,6 +77,15 @@ pub(crate) enum Command {
     Pause(PauseArgs),
     /// End a pause: what still stands acts again.
     Resume(ResumeArgs),
+    /// What hooks do at issuers and elsewhere.
+    #[command(subcommand)]
+    Hooks(HooksCommand),
+    /// Let an effect of a hook be done that waits for approval.
+    Approve(EffectArgs),
+    /// Keep an effect of a hook from being done that waits for approval.
+    Reject(EffectArgs),
+    /// Take back now what a hook has done; the same decision does not do it again.
+    Undo(EffectArgs),
     /// Verify or export the journal of a running or stopped instance.
     #[command(subcommand)]
     Journal(JournalCommand),

@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use qualm_hooks::config::HookConfig;
 use qualm_ingest::{
     config::{FileConfig, KafkaConfig},
     kubernetes::KubernetesConfig,
@@ -43,6 +44,7 @@ pub(crate) struct Config {
     pub(crate) budget: Budget,
     pub(crate) lease: Leases,
     pub(crate) enforce: EnforceConfig,
+    pub(crate) hook: Vec<HookConfig>,
     pub(crate) memory: MemoryConfig,
     pub(crate) state: StateConfig,
     pub(crate) alerts: AlertsConfig,
@@ -160,6 +162,7 @@ impl Config {
             return Err("[state] journal_mib: at least 16 are needed".to_owned());
         }
         inputs::check(self)?;
+        qualm_hooks::config::check(&self.hook).map_err(|error| error.to_string())?;
         self.alerts.validate().map_err(|error| error.to_string())
     }
 
@@ -220,7 +223,7 @@ impl Config {
                 (file.max_level, file.filter, file.lateness_s) = (new.max_level, new.filter, new.lateness_s);
             }
         }
-        Self { kafka, file, kubernetes: running.kubernetes.clone(), ..self }
+        Self { kafka, file, kubernetes: running.kubernetes.clone(), hook: running.hook.clone(), ..self }
     }
 }
 

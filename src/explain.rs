@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod grounds;
+mod hooks;
 mod trusted;
 
 use std::{
@@ -28,7 +29,7 @@ use qualm_scorer::{
     verdict::{Cause, Verdict},
 };
 
-use self::by_hand::ByHand;
+use self::{by_hand::ByHand, hooks::ByHooks};
 use crate::{
     cli::ExplainArgs,
     clock,
@@ -84,7 +85,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
             )?,
     };
     let by_hand = decisions.by_hand.told(&identity, clock::system().now())?;
-    io::stdout().write_all((by_hand + &answer).as_bytes())?;
+    let by_hooks = decisions.hooks.told(&identity)?;
+    io::stdout().write_all((by_hand + &answer + &by_hooks).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -105,6 +107,8 @@ struct Decisions {
     incidents: BTreeMap<String, BTreeSet<String>>,
     /// What operators have brought about.
     by_hand: ByHand,
+    /// What hooks have done.
+    hooks: ByHooks,
 }
 
 impl Decisions {
@@ -114,6 +118,7 @@ impl Decisions {
             episodes: BTreeMap::new(),
             incidents: BTreeMap::new(),
             by_hand: ByHand::default(),
+            hooks: ByHooks::default(),
         };
         if !journal.is_dir() {
             return Ok(decisions);
@@ -126,6 +131,7 @@ impl Decisions {
             if record.kind == Kind::Decision {
                 decisions.note(record.seq, record.payload().with_context(context)?, part);
             }
+            decisions.hooks.take(&record).with_context(context)?;
             for verdict in decisions.by_hand.take(&record).with_context(context)? {
                 decisions.note(record.seq, verdict, part);
             }

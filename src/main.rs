@@ -26,7 +26,10 @@ use std::{io, process::ExitCode};
 use clap::Parser;
 use qualm_model::level::Level;
 
-use crate::cli::{Cli, Command};
+use crate::{
+    cli::{Cli, Command},
+    operate::hooks::Word,
+};
 
 /// It had started and failed.
 const FAILED: u8 = 1;
@@ -58,6 +61,10 @@ fn main() -> ExitCode {
         Command::Lift(args) => operate::lift(&args),
         Command::Pause(args) => operate::pause(&args),
         Command::Resume(args) => operate::resume(&args),
+        Command::Hooks(command) => operate::hooks::run(&command),
+        Command::Approve(args) => operate::hooks::say(&args, Word::Approve),
+        Command::Reject(args) => operate::hooks::say(&args, Word::Reject),
+        Command::Undo(args) => operate::hooks::say(&args, Word::Undo),
         Command::Journal(command) => journal::run(&command),
     };
     outcome.unwrap_or_else(|error| {

@@ -6,10 +6,12 @@
 //! - [`tell`]: its answers for people and as JSON
 //! - [`confirm`]: a quarantine is rehearsed and asked about before it is made
 //! - [`rehearsed`]: what a level would have denied
+//! - [`hooks`]: what hooks have done, and what is said to it
 
 pub(crate) mod args;
 mod channel;
 mod confirm;
+pub(crate) mod hooks;
 mod rehearsed;
 mod tell;
 

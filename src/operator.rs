@@ -3,12 +3,14 @@
 //! # Layout
 //! - [`desk`]: the service: who may ask for what, and when it is answered
 //! - [`allowance`]: how much one caller may ask for
+//! - [`effects`]: what hooks have done, and what people say to it
 //! - [`wire`]: the same in the words of `qualm.operator.v1`
 //!
 //! What is decided is decided in the loop (`run/pipeline/operator.rs`), by `qualm_scorer::operator`.
 
 pub(crate) mod allowance;
 pub(crate) mod desk;
+mod effects;
 pub(crate) mod wire;
 
 use qualm_model::level::Level;
@@ -44,6 +46,8 @@ pub(crate) enum Call {
     },
     /// Something is to be done.
     Do(Box<Request>, oneshot::Sender<Result<Done, Refusal>>),
+    /// An effect of a hook is to be approved, rejected or taken back: it is journalled before the hooks hear of it.
+    Word { by: String, call: &'static str, effect: String, why: String, answer: oneshot::Sender<Option<Seq>> },
     /// Somebody has asked for what they may not, or too often.
     Refused { by: String, call: &'static str, identity: Option<String>, why: String },
 }

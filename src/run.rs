@@ -9,6 +9,7 @@
 //! - [`connections`]: comings and goings of enforcement points, in few records
 //! - [`alerts`]: verdicts to findings to sinks
 //! - [`coverage`]: which of the proxies seen in telemetry enforce; [`laggards`]: when the log says who does not
+//! - [`hooks`]: what stands is told to hooks as orders, and what they do comes back
 //! - [`pods`]: the clusters whose pods are watched
 //! - [`premises`]: what must hold before anything is opened
 //! - [`formats`]: which format each input has had since when; [`quirks`]: what inputs leave out, clocks that are wrong
@@ -19,6 +20,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod connections;
 pub(crate) mod coverage;
 pub(crate) mod formats;
+pub(crate) mod hooks;
 pub(crate) mod inputs;
 pub(crate) mod laggards;
 pub(crate) mod pipeline;
@@ -33,6 +35,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use prometheus::Registry;
+use qualm_hooks::engine::Hooks;
 use qualm_ingest::{
     envoy::{Grants, TelemetryLimits, TelemetryMetrics, telemetry},
     kafka::Unanswered,
@@ -54,6 +57,7 @@ use tokio::sync::{mpsc, watch};
 use tonic::service::{Routes, interceptor::InterceptedService};
 
 use self::{
+    hooks::Wired,
     inputs::{Input, Inputs},
     pipeline::{Pipeline, Wires},
     pods::Pods,
@@ -169,6 +173,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let (reports, report) = mpsc::channel(REPORTS);
     let (caller, calls) = mpsc::channel(CALLS);
     let (coverage, covered) = watch::channel(Coverage::default());
+    let hooks = Wired::start(config, &state, &setup.clock, &registry, tables.clone())?;
     let edge = Edge {
         registry: &registry,
         clock: &setup.clock,
@@ -177,6 +182,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         reports,
         caller,
         journal: state.journal.clone(),
+        hooks: hooks.hooks.clone(),
         coverage: covered,
         stopped: stopped.clone(),
     };
@@ -189,8 +195,19 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         }
     }
     let publisher = Publisher::start(table, state.journal.clone());
-    let wires =
-        Wires { inputs, pods, report, calls, publisher, coverage, readiness, metrics, registry: &registry, stopped };
+    let wires = Wires {
+        inputs,
+        pods,
+        report,
+        calls,
+        hooks,
+        publisher,
+        coverage,
+        readiness,
+        metrics,
+        registry: &registry,
+        stopped,
+    };
     Pipeline::new(setup, state, wires)?.run().await.map_err(|error| match error.is::<NothingUnderstood>() {
         // It is the input that is wrong.
         true => error,
@@ -207,6 +224,7 @@ struct Edge<'a> {
     reports: mpsc::Sender<EnforcementReport>,
     caller: mpsc::Sender<Call>,
     journal: Journal,
+    hooks: Option<Hooks>,
     coverage: watch::Receiver<Coverage>,
     stopped: watch::Receiver<bool>,
 }
@@ -225,7 +243,7 @@ impl Edge<'_> {
             TelemetryMetrics::register(self.registry)?,
         );
         let gate = |role| -> Gate { listener.gate(role) };
-        let operator = Desk::new(listener.roles(), self.caller, self.journal, self.registry)?;
+        let operator = Desk::new(listener.roles(), self.caller, (self.journal, self.hooks), self.registry)?;
         let mut routes = Routes::builder();
         routes
             .add_service(InterceptedService::new(als, gate(Role::Reporter)))

@@ -9,13 +9,14 @@ use std::{
 use serde_json::Value;
 
 /// A crate of ours, and those of ours it may know. Whoever is not listed has not been thought about.
-const MAY_KNOW: [(&str, &[&str]); 6] = [
+const MAY_KNOW: [(&str, &[&str]); 7] = [
     ("qualm-model", &[]),
     ("qualm-proto", &[]),
     ("qualm-datasets", &["qualm-model"]),
+    ("qualm-hooks", &["qualm-model", "qualm-proto"]),
     ("qualm-ingest", &["qualm-model", "qualm-proto"]),
     ("qualm-scorer", &["qualm-model", "qualm-proto"]),
-    ("qualm", &["qualm-datasets", "qualm-ingest", "qualm-model", "qualm-proto", "qualm-scorer"]),
+    ("qualm", &["qualm-datasets", "qualm-hooks", "qualm-ingest", "qualm-model", "qualm-proto", "qualm-scorer"]),
 ];
 
 /// What a pure crate cannot be built on: sockets, a runtime, and randomness it was not given. (`getrandom` is no sign:

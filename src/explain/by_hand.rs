@@ -45,7 +45,7 @@ impl ByHand {
                 self.pause = Some(Pause { by: instruction.by, why: instruction.why, since, until });
             }
             Ask::Resume => self.pause = None,
-            Ask::Set { .. } | Ask::Lift { .. } => {}
+            Ask::Set { .. } | Ask::Lift { .. } | Ask::Announce { .. } => {}
         }
         Ok(verdicts)
     }

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use qualm_model::{level::Level, time::Span};
 use qualm_scorer::config::Length;
 
@@ -164,6 +164,37 @@ pub(crate) struct PauseArgs {
 pub(crate) struct ResumeArgs {
     #[command(flatten)]
     pub(crate) reasoned: Reasoned,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `qualm hooks`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HooksCommand {
+    /// List what hooks have done at issuers and elsewhere, what is about to be done, and what waits for approval.
+    List(HooksListArgs),
+}
+
+/// `qualm hooks list`.
+#[derive(Debug, Args)]
+pub(crate) struct HooksListArgs {
+    /// Only identities whose name contains this.
+    pub(crate) identity: Option<String>,
+    /// Also what is over: undone, lapsed, rejected.
+    #[arg(long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `qualm approve`, `reject`, `undo`.
+#[derive(Debug, Args)]
+pub(crate) struct EffectArgs {
+    /// The effect's id, as `qualm hooks list` has it, or a beginning of it that is unambiguous.
+    pub(crate) id: String,
+    /// Why: up to 500 characters. It is kept in the journal, with who you are.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) reason: String,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
 }

@@ -100,7 +100,7 @@ pub(super) fn receipt(answer: &Receipt) -> Result<String> {
 }
 
 /// Notes are Qualm's own, longer than what comes from outside may be, and may name somebody.
-fn plain_note(note: &str) -> String {
+pub(super) fn plain_note(note: &str) -> String {
     note.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

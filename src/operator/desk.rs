@@ -6,10 +6,12 @@ use std::{
 };
 
 use prometheus::{IntCounterVec, Opts, Registry};
+use qualm_hooks::engine::{Hooks, Verb};
 use qualm_model::{identity::Peer, level::Level, time::Span};
 use qualm_proto::operator::v1::{
-    AnnounceRequest, LiftRequest, ListRequest, ListResponse, PauseRequest, Receipt, RehearseRequest, RehearseResponse,
-    ResumeRequest, SetRequest, ShowRequest, ShowResponse,
+    AnnounceRequest, EffectReceipt, EffectRequest, LiftRequest, ListEffectsRequest, ListEffectsResponse, ListRequest,
+    ListResponse, PauseRequest, Receipt, RehearseRequest, RehearseResponse, ResumeRequest, SetRequest, ShowRequest,
+    ShowResponse,
     operator_server::{Operator, OperatorServer},
 };
 use qualm_scorer::{
@@ -29,7 +31,7 @@ use crate::listen::roles::{Authority, Roles};
 /// Bytes of a request; none needs a tenth of it.
 const LARGEST_REQUEST: usize = 16 << 10;
 /// Entries in one answer.
-const LISTED: usize = 1_000;
+pub(super) const LISTED: usize = 1_000;
 /// Whoever is on this machine, where the port is without TLS.
 const LOOPBACK: &str = "loopback";
 
@@ -38,17 +40,18 @@ const LOOPBACK: &str = "loopback";
 pub(crate) struct Desk {
     roles: Arc<Roles>,
     calls: mpsc::Sender<Call>,
-    journal: Journal,
+    pub(super) journal: Journal,
+    pub(super) hooks: Option<Hooks>,
     allowances: Arc<Mutex<Allowances>>,
     counted: IntCounterVec,
 }
 
 /// A call as it came in.
-struct Asked<'a> {
-    call: &'static str,
-    identity: Option<&'a str>,
-    needs: Authority,
-    effort: Effort,
+pub(super) struct Asked<'a> {
+    pub(super) call: &'static str,
+    pub(super) identity: Option<&'a str>,
+    pub(super) needs: Authority,
+    pub(super) effort: Effort,
 }
 
 impl Desk {
@@ -59,13 +62,13 @@ impl Desk {
     pub(crate) fn new(
         roles: Arc<Roles>,
         calls: mpsc::Sender<Call>,
-        journal: Journal,
+        (journal, hooks): (Journal, Option<Hooks>),
         registry: &Registry,
     ) -> prometheus::Result<Self> {
         let help = "Calls at the operator's interface by what became of them: done, repeated, refused, failed.";
         let counted = IntCounterVec::new(Opts::new("qualm_operator_calls_total", help), &["call", "outcome"])?;
         registry.register(Box::new(counted.clone()))?;
-        Ok(Self { roles, calls, journal, allowances: Arc::default(), counted })
+        Ok(Self { roles, calls, journal, hooks, allowances: Arc::default(), counted })
     }
 
     /// The service for the port.
@@ -74,7 +77,7 @@ impl Desk {
     }
 
     /// Who asks, if they may. What is refused is told to the loop, which journals it.
-    fn caller<T>(&self, request: &Request<T>, asked: &Asked<'_>) -> Result<String, Status> {
+    pub(super) fn caller<T>(&self, request: &Request<T>, asked: &Asked<'_>) -> Result<String, Status> {
         let (who, authority) = match request.extensions().get::<Peer>() {
             Some(Peer::Loopback) => (LOOPBACK.to_owned(), Some(Authority::Admin)),
             Some(Peer::Verified(id)) => (id.to_string(), self.roles.authority(id)),
@@ -110,12 +113,12 @@ impl Desk {
         status
     }
 
-    fn count(&self, call: &str, outcome: &str) {
+    pub(super) fn count(&self, call: &str, outcome: &str) {
         self.counted.with_label_values(&[call, outcome]).inc();
     }
 
     /// Hands a call to the loop and waits for its answer.
-    async fn ask<T>(&self, call: Call, answer: oneshot::Receiver<T>) -> Result<T, Status> {
+    pub(super) async fn ask<T>(&self, call: Call, answer: oneshot::Receiver<T>) -> Result<T, Status> {
         let gone = || Status::unavailable("Qualm is stopping; ask again when it runs");
         self.calls.send(call).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())
@@ -260,6 +263,25 @@ impl Operator for Desk {
         let by = self.caller(&request, &asked)?;
         let ResumeRequest { reason, idempotency_key } = request.into_inner();
         self.carry_out(by, (reason, idempotency_key), Ask::Resume).await
+    }
+
+    async fn list_effects(
+        &self,
+        request: Request<ListEffectsRequest>,
+    ) -> Result<Response<ListEffectsResponse>, Status> {
+        self.effects(&request)
+    }
+
+    async fn approve(&self, request: Request<EffectRequest>) -> Result<Response<EffectReceipt>, Status> {
+        self.word(Verb::Approve, request).await
+    }
+
+    async fn reject(&self, request: Request<EffectRequest>) -> Result<Response<EffectReceipt>, Status> {
+        self.word(Verb::Reject, request).await
+    }
+
+    async fn undo(&self, request: Request<EffectRequest>) -> Result<Response<EffectReceipt>, Status> {
+        self.word(Verb::Undo, request).await
     }
 }
 

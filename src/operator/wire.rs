@@ -228,7 +228,7 @@ pub(crate) fn wire_level(level: Level) -> WireLevel {
     }
 }
 
-fn time(time: Timestamp) -> prost_types::Timestamp {
+pub(super) fn time(time: Timestamp) -> prost_types::Timestamp {
     let nanos = time.0.rem_euclid(Span::SECOND.0);
     prost_types::Timestamp {
         seconds: time.0.div_euclid(Span::SECOND.0),

@@ -45,6 +45,7 @@ use super::{
     connections::Connections,
     coverage::Proxies,
     formats::Formats,
+    hooks::Wired,
     inputs::{Archives, Inputs, Said},
     laggards::Laggards,
     pods::Pods,
@@ -69,6 +70,7 @@ pub(crate) struct Wires<'a> {
     pub(crate) pods: Pods,
     pub(crate) report: mpsc::Receiver<EnforcementReport>,
     pub(crate) calls: mpsc::Receiver<Call>,
+    pub(crate) hooks: Wired,
     pub(crate) publisher: Publisher,
     pub(crate) coverage: watch::Sender<Coverage>,
     pub(crate) readiness: watch::Sender<Readiness>,
@@ -85,6 +87,7 @@ pub(crate) struct Pipeline {
     pods: Pods,
     report: mpsc::Receiver<EnforcementReport>,
     calls: mpsc::Receiver<Call>,
+    hooks: Wired,
     refusals: Refusals,
     publisher: Publisher,
     coverage: watch::Sender<Coverage>,
@@ -156,6 +159,7 @@ impl Pipeline {
             pods: wires.pods,
             report: wires.report,
             calls: wires.calls,
+            hooks: wires.hooks,
             refusals: Refusals::default(),
             publisher: wires.publisher,
             coverage: wires.coverage,
@@ -215,6 +219,7 @@ impl Pipeline {
                 () = stop => break,
                 Some(report) = self.report.recv() => self.take_report(&report),
                 Some(call) = self.calls.recv() => self.take_call(call),
+                told = self.hooks.told() => self.hear_of_hook(&told),
                 () = until(self.unpublished.as_ref().map(|of| of.due)) => self.publish_if_due(),
                 _ = tick.tick() => self.tick(),
                 _ = hangup.recv() => self.reload(),
@@ -369,6 +374,7 @@ impl Pipeline {
 
     async fn stop(mut self, nothing: Option<&NothingUnderstood>) {
         self.publish(Vec::new(), None);
+        self.hooks.stop();
         self.journal_reports();
         // Where nothing was understood it is to be read again, once its format is named.
         if self.archives.is_none() && nothing.is_none() {

@@ -5,10 +5,14 @@
 mod checking;
 mod configuration;
 mod explaining;
+mod hooking;
 mod journal;
 mod operating;
 mod place;
 mod reading;
+#[path = "../../hooks/tests/support/server.rs"]
+#[allow(dead_code, unreachable_pub, reason = "as the tests of hooks have it")]
+mod recorder;
 mod reloading;
 #[path = "../support/mod.rs"]
 mod support;

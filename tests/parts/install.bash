@@ -157,6 +157,65 @@ try_istiod() {
   says_version "pilot-discovery" "$2/pilot-discovery" --help
 }
 
+# OPA: built from its Go module.
+fetch_opa() (
+  go_wrapper "$2" github.com/open-policy-agent/opa "$1" || exit 1
+  quietly nice go build -ldflags "-s -w" -o "$2/opa" github.com/open-policy-agent/opa || exit 1
+  cd / && rm -rf "$2/go" "$2/wrapper"
+)
+
+try_opa() {
+  says_version "$1" "$2/opa" version
+}
+
+# SPIRE's server and agent.
+fetch_spire() (
+  go_wrapper "$2" github.com/spiffe/spire "$1" || exit 1
+  quietly nice go build -ldflags "-s -w" -o "$2/" github.com/spiffe/spire/cmd/spire-server \
+    github.com/spiffe/spire/cmd/spire-agent || exit 1
+  cd / && rm -rf "$2/go" "$2/wrapper"
+)
+
+try_spire() {
+  says_version "$1" "$2/spire-server" --version && says_version "$1" "$2/spire-agent" --version
+}
+
+# Vault, with the engines that need no cloud (BUSL-1.1: a tool of the tests, never shipped). The replacements are those
+# of its own go.mod, with the version of its SDK that it was released with.
+fetch_vault() (
+  go_wrapper "$2" github.com/hashicorp/vault "$1" || exit 1
+  cat >> go.mod <<'TEXT'
+
+replace (
+	github.com/hashicorp/vault/sdk => github.com/hashicorp/vault/sdk v0.20.0
+	github.com/ma314smith/signedxml v1.1.1 => github.com/moov-io/signedxml v1.1.1
+	github.com/99designs/keyring => github.com/Jeffail/keyring v1.2.3
+)
+TEXT
+  quietly nice go build -tags minimal -ldflags "-s -w" -o "$2/vault" github.com/hashicorp/vault || exit 1
+  cd / && rm -rf "$2/go" "$2/wrapper"
+)
+
+try_vault() {
+  # Its build metadata is set by the project's own build only.
+  says_version "Vault v$1" "$2/vault" version
+}
+
+# Keycloak: its distribution from Maven. Its first start writes its own build into its folder, so it is started once
+# here: a test then copies a folder that starts in seconds.
+fetch_keycloak() {
+  need java default-jre-headless && need mvn maven default-jdk-headless || return 1
+  quietly mvn --batch-mode --strict-checksums -Dstyle.color=never dependency:copy -DoutputDirectory="$2" \
+    -Dartifact="org.keycloak:keycloak-quarkus-dist:$1:zip" || return 1
+  (cd "$2" && jar xf "keycloak-quarkus-dist-$1.zip" && rm "keycloak-quarkus-dist-$1.zip" && mv "keycloak-$1"/* . &&
+    rmdir "keycloak-$1" && chmod 755 bin/*.sh) || return 1
+  quietly "$2/bin/kc.sh" build --health-enabled=true
+}
+
+try_keycloak() {
+  says_version "$1" "$2/bin/kc.sh" --version
+}
+
 # unpack COMMAND PACKAGE: the command on the path, or the one of Debian's package, unpacked and not installed: no daemon
 # is started.
 unpack() {

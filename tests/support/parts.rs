@@ -17,6 +17,10 @@ pub(crate) enum Part {
     Envoy,
     KubeApiserver,
     Istiod,
+    Opa,
+    Vault,
+    Spire,
+    Keycloak,
 }
 
 impl Part {
@@ -27,6 +31,10 @@ impl Part {
             Self::Envoy => "envoy",
             Self::KubeApiserver => "kube-apiserver",
             Self::Istiod => "istiod",
+            Self::Opa => "opa",
+            Self::Vault => "vault",
+            Self::Spire => "spire",
+            Self::Keycloak => "keycloak",
         }
     }
 

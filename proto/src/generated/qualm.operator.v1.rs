@@ -27,6 +27,9 @@ pub struct ListResponse {
     /// What holds for all entries.
     #[prost(message, optional, tag = "4")]
     pub enforcement: ::core::option::Option<Enforcement>,
+    /// Deployments that are announced now.
+    #[prost(message, repeated, tag = "5")]
+    pub announcements: ::prost::alloc::vec::Vec<Announcement>,
 }
 /// What holds for all entries.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -265,6 +268,116 @@ pub struct ResumeRequest {
     #[prost(string, tag = "2")]
     pub idempotency_key: ::prost::alloc::string::String,
 }
+/// A deployment of one service.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnnounceRequest {
+    /// `namespace/service`; `-/service` where it has no namespace.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Only in this cluster; empty means everywhere.
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+    /// For how long, of event time: from one minute to 6 hours. A later announcement of the same service takes its place.
+    #[prost(message, optional, tag = "3")]
+    pub lasts: ::core::option::Option<::prost_types::Duration>,
+    /// Why, as in SetRequest.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// As in SetRequest.
+    #[prost(string, tag = "5")]
+    pub idempotency_key: ::prost::alloc::string::String,
+}
+/// A deployment that is announced.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Announcement {
+    /// `namespace/service`.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Only in this cluster; empty means everywhere.
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Who has announced it.
+    #[prost(string, tag = "3")]
+    pub by: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// From when on, event time.
+    #[prost(message, optional, tag = "5")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when, event time.
+    #[prost(message, optional, tag = "6")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A level that is to be rehearsed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RehearseRequest {
+    /// The identity, or a part of its name that is unambiguous. At most 512 bytes.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// The one instance that is meant, by its address; empty means every instance.
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    /// Watched, throttled, restricted or quarantined.
+    #[prost(enumeration = "super::super::trust::v1::Level", tag = "3")]
+    pub level: i32,
+}
+/// What the last 24 hours would have been under that level. Calls are counted by the hour and rounded to a few per cent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RehearseResponse {
+    /// Its full name.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// The level.
+    #[prost(enumeration = "super::super::trust::v1::Level", tag = "2")]
+    pub level: i32,
+    /// Calls that it made.
+    #[prost(double, tag = "3")]
+    pub calls: f64,
+    /// Of these, those that would have been denied.
+    #[prost(double, tag = "4")]
+    pub denied: f64,
+    /// From when on calls were counted, event time: the last 24 hours at most.
+    #[prost(message, optional, tag = "5")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whom it would have called in vain, the most calls first.
+    #[prost(message, repeated, tag = "6")]
+    pub destinations: ::prost::alloc::vec::Vec<Denied>,
+    /// Destinations that were left out for want of room, of those with denied calls.
+    #[prost(uint32, tag = "7")]
+    pub destinations_left_out: u32,
+    /// Who calls it: what they ask may need what it can no longer ask. The most calls first.
+    #[prost(message, repeated, tag = "8")]
+    pub callers: ::prost::alloc::vec::Vec<Peer>,
+    /// Callers that were left out for want of room.
+    #[prost(uint32, tag = "9")]
+    pub callers_left_out: u32,
+    /// Replicas that called within ten minutes, by address.
+    #[prost(string, repeated, tag = "10")]
+    pub instances: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of these, those that would still be let through.
+    #[prost(string, repeated, tag = "11")]
+    pub instances_left: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What else is to be known: that no healthy replica would be left, what is estimated, what is protected.
+    #[prost(string, repeated, tag = "12")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Calls to one destination.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Denied {
+    /// The called service.
+    #[prost(string, tag = "1")]
+    pub destination: ::prost::alloc::string::String,
+    /// Calls within the last 24 hours.
+    #[prost(double, tag = "2")]
+    pub calls: f64,
+    /// Of these, those that would have been denied.
+    #[prost(double, tag = "3")]
+    pub denied: f64,
+    /// The last call, event time.
+    #[prost(message, optional, tag = "4")]
+    pub last: ::core::option::Option<::prost_types::Timestamp>,
+}
 /// A call that has changed something is in the journal, on disk.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Receipt {
@@ -289,6 +402,109 @@ pub struct Receipt {
     /// What the caller should know: why something is a shadow, what stands besides.
     #[prost(string, repeated, tag = "7")]
     pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Which effects are to be listed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListEffectsRequest {
+    /// Only those about identities whose name contains this; empty means all. At most 512 bytes.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// Also those that are over.
+    #[prost(bool, tag = "2")]
+    pub ended: bool,
+    /// So many at most; 0 means 1000, which is also the most.
+    #[prost(uint32, tag = "3")]
+    pub limit: u32,
+}
+/// The effects of hooks.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListEffectsResponse {
+    /// Newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub effects: ::prost::alloc::vec::Vec<Effect>,
+    /// Effects that were left out for want of room.
+    #[prost(uint32, tag = "2")]
+    pub left_out: u32,
+}
+/// What one hook has done, or is to do, about one subject.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Effect {
+    /// Its id, by which it is approved, rejected or undone.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// The hook's name in the configuration.
+    #[prost(string, tag = "2")]
+    pub hook: ::prost::alloc::string::String,
+    /// The identity.
+    #[prost(string, tag = "3")]
+    pub identity: ::prost::alloc::string::String,
+    /// The one instance that is meant, by its address; empty means every instance.
+    #[prost(string, tag = "4")]
+    pub instance: ::prost::alloc::string::String,
+    /// The level at which the identity stands.
+    #[prost(enumeration = "super::super::trust::v1::Level", tag = "5")]
+    pub level: i32,
+    /// The decision that has asked for it.
+    #[prost(string, tag = "6")]
+    pub decision_id: ::prost::alloc::string::String,
+    /// Where it is: "awaiting approval", "waiting: cap reached", "reading", "acting", "in effect", "undoing", "dry run", or
+    /// how it has ended: "lapsed", "rejected", "nothing there", "beyond scope", "uncertain", "undone", "changed by others",
+    /// "done, no way back", "handed over".
+    #[prost(string, tag = "7")]
+    pub state: ::prost::alloc::string::String,
+    /// What it is about at the called; empty before it was read.
+    #[prost(string, tag = "8")]
+    pub target: ::prost::alloc::string::String,
+    /// Why it needs approval; empty where it does not.
+    #[prost(string, tag = "9")]
+    pub needs: ::prost::alloc::string::String,
+    /// What was wrong the last time; empty where nothing is.
+    #[prost(string, tag = "10")]
+    pub problem: ::prost::alloc::string::String,
+    /// What survives it and until when; empty before it is in effect.
+    #[prost(string, tag = "11")]
+    pub survives: ::prost::alloc::string::String,
+    /// Who has approved, rejected or taken it back last; empty where nobody has.
+    #[prost(string, tag = "12")]
+    pub by: ::prost::alloc::string::String,
+    /// Why, in their words.
+    #[prost(string, tag = "13")]
+    pub reason: ::prost::alloc::string::String,
+    /// When it was first asked for.
+    #[prost(message, optional, tag = "14")]
+    pub wanted: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was seen to be in effect.
+    #[prost(message, optional, tag = "15")]
+    pub effective: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was over.
+    #[prost(message, optional, tag = "16")]
+    pub ended: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it is undone at the latest, unless its lease is renewed.
+    #[prost(message, optional, tag = "17")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// An effect, and why.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EffectRequest {
+    /// Its id, or a beginning of it that is unambiguous.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Why, as in SetRequest.
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+/// The word is in the journal, on disk, and is followed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EffectReceipt {
+    /// The number of its record.
+    #[prost(uint64, tag = "1")]
+    pub record: u64,
+    /// The caller, as it was journalled.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// The effect as it is now.
+    #[prost(message, optional, tag = "3")]
+    pub effect: ::core::option::Option<Effect>,
 }
 /// Who has brought an entry about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -580,6 +796,146 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Resume"));
             self.inner.unary(req, path, codec).await
         }
+        /// Announces a deployment of one service: for a time, what several of its replicas do anew is taken for its new version.
+        /// What one replica alone does, and what others do, counts as ever. For announcers.
+        pub async fn announce(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AnnounceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Announce",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Announce"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The last 24 hours through a level's rule: which calls it would have denied, and whom that would have hit. Changes
+        /// nothing. For viewers.
+        pub async fn rehearse(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RehearseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RehearseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Rehearse",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Rehearse"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What hooks have done at issuers and elsewhere, and what waits for approval. For viewers.
+        pub async fn list_effects(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListEffectsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEffectsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/ListEffects",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "ListEffects"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Lets an effect of a hook be done that waits for it. For approvers; never for who ordered it.
+        pub async fn approve(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Approve",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Approve"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Keeps it from being done. For approvers.
+        pub async fn reject(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Reject",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Reject"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes back now what a hook has done; the same decision does not do it again. For operators.
+        pub async fn undo(
+            &mut self,
+            request: impl tonic::IntoRequest<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Undo",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Undo"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -625,6 +981,44 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::ResumeRequest>,
         ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// Announces a deployment of one service: for a time, what several of its replicas do anew is taken for its new version.
+        /// What one replica alone does, and what others do, counts as ever. For announcers.
+        async fn announce(
+            &self,
+            request: tonic::Request<super::AnnounceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// The last 24 hours through a level's rule: which calls it would have denied, and whom that would have hit. Changes
+        /// nothing. For viewers.
+        async fn rehearse(
+            &self,
+            request: tonic::Request<super::RehearseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RehearseResponse>,
+            tonic::Status,
+        >;
+        /// What hooks have done at issuers and elsewhere, and what waits for approval. For viewers.
+        async fn list_effects(
+            &self,
+            request: tonic::Request<super::ListEffectsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListEffectsResponse>,
+            tonic::Status,
+        >;
+        /// Lets an effect of a hook be done that waits for it. For approvers; never for who ordered it.
+        async fn approve(
+            &self,
+            request: tonic::Request<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status>;
+        /// Keeps it from being done. For approvers.
+        async fn reject(
+            &self,
+            request: tonic::Request<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status>;
+        /// Takes back now what a hook has done; the same decision does not do it again. For operators.
+        async fn undo(
+            &self,
+            request: tonic::Request<super::EffectRequest>,
+        ) -> std::result::Result<tonic::Response<super::EffectReceipt>, tonic::Status>;
     }
     /// What a person may ask and decide.
     #[derive(Debug)]
@@ -946,6 +1340,266 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Announce" => {
+                    #[allow(non_camel_case_types)]
+                    struct AnnounceSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::AnnounceRequest>
+                    for AnnounceSvc<T> {
+                        type Response = super::Receipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AnnounceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::announce(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AnnounceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Rehearse" => {
+                    #[allow(non_camel_case_types)]
+                    struct RehearseSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::RehearseRequest>
+                    for RehearseSvc<T> {
+                        type Response = super::RehearseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RehearseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::rehearse(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RehearseSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/ListEffects" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListEffectsSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListEffectsRequest>
+                    for ListEffectsSvc<T> {
+                        type Response = super::ListEffectsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListEffectsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::list_effects(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListEffectsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Approve" => {
+                    #[allow(non_camel_case_types)]
+                    struct ApproveSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::EffectRequest>
+                    for ApproveSvc<T> {
+                        type Response = super::EffectReceipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EffectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::approve(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ApproveSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Reject" => {
+                    #[allow(non_camel_case_types)]
+                    struct RejectSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::EffectRequest>
+                    for RejectSvc<T> {
+                        type Response = super::EffectReceipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EffectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::reject(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RejectSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Undo" => {
+                    #[allow(non_camel_case_types)]
+                    struct UndoSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::EffectRequest>
+                    for UndoSvc<T> {
+                        type Response = super::EffectReceipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::EffectRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::undo(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UndoSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -47,6 +47,7 @@ impl Pipeline {
                 continue;
             }
             let seq = self.journal_decision(&verdict);
+            self.hooks.grounds.note(&verdict);
             if is_synced_first(verdict.level.max(verdict.previous)) {
                 owed.push(Owed { verdict: verdict.clone(), seq });
             }

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use qualm_hooks::ledger::Told;
 use qualm_model::identity::Tenancy;
 use qualm_scorer::{
     journal::{Kind, Seq},
@@ -57,6 +58,17 @@ pub(super) enum Command<'a> {
     },
     /// A pause of all enforcement has ended by itself.
     PauseEnded,
+    /// A hook has done something, or could not.
+    Hook {
+        hook: &'a Told,
+    },
+    /// Somebody has approved, rejected or taken back an effect of a hook.
+    HookWord {
+        by: &'a str,
+        call: &'a str,
+        effect: &'a str,
+        why: &'a str,
+    },
     Report {
         report: &'a EnforcementReport,
         /// Earlier ones of the same node that have no record.
@@ -119,6 +131,11 @@ impl Pipeline {
                 None
             }
         }
+    }
+
+    /// Journals what a hook has done.
+    pub(super) fn hear_of_hook(&mut self, told: &Told) {
+        self.journal_command(&Command::Hook { hook: told });
     }
 
     pub(super) fn journal_reports(&mut self) {

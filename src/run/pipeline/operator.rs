@@ -69,6 +69,11 @@ impl Pipeline {
                 }
                 let _ = answer.send(done);
             }
+            Call::Word { by, call, effect, why, answer } => {
+                tracing::warn!(by, call, effect, why, "an operator has acted on a hook");
+                let command = Command::HookWord { by: &by, call, effect: &effect, why: &why };
+                let _ = answer.send(self.journal_command(&command));
+            }
             Call::Refused { by, call, identity, why } => {
                 self.journal_refusal((&by, call), identity.as_deref(), &why);
             }
@@ -120,6 +125,7 @@ impl Pipeline {
         for verdict in verdicts {
             let seq = record.unwrap_or(Seq(self.last_seq));
             self.state.decisions.note(seq, &verdict);
+            self.hooks.grounds.note(&verdict);
             self.alerts.verdict(seq, &verdict);
             if is_synced_first(verdict.level.max(verdict.previous)) {
                 owed.push(Owed { verdict: verdict.clone(), seq: record });

@@ -48,6 +48,7 @@ impl Pipeline {
             self.shown.notes.extend(self.formats.words(&self.setup.config.source_names()));
         }
         notes.extend_from_slice(&self.shown.notes);
+        notes.extend(self.hooks.notes());
         notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
         metrics.held_back.inc_by(tally.held_back.saturating_sub(self.held_back));
         self.held_back = tally.held_back;

@@ -44,6 +44,7 @@ impl Fixture {
         let (reports, report) = mpsc::channel(8);
         let (stop, stopped) = watch::channel(false);
         let wires = Wires {
+            hooks: Wired::default(),
             inputs: Inputs::start(&config, &clock, &registry, "", Unanswered::Fails).expect("no inputs"),
             pods: Pods::start(&config.kubernetes, &clock, &registry).await.expect("nothing to watch"),
             report,

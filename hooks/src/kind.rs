@@ -1,0 +1,7 @@
+//! The kinds of hooks: one system a file.
+
+pub mod keycloak;
+pub mod kubernetes;
+pub mod opa;
+pub mod vault;
+pub mod webhook;
