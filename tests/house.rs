@@ -9,13 +9,14 @@ use std::{
 use serde_json::Value;
 
 /// A crate of ours, and those of ours it may know. Whoever is not listed has not been thought about.
-const MAY_KNOW: [(&str, &[&str]); 7] = [
+const MAY_KNOW: [(&str, &[&str]); 8] = [
     ("qualm-model", &[]),
     ("qualm-proto", &[]),
     ("qualm-datasets", &["qualm-model"]),
     ("qualm-hooks", &["qualm-model", "qualm-proto"]),
     ("qualm-ingest", &["qualm-model", "qualm-proto"]),
     ("qualm-scorer", &["qualm-model", "qualm-proto"]),
+    ("qualm-lab", &["qualm-model"]),
     ("qualm", &["qualm-datasets", "qualm-hooks", "qualm-ingest", "qualm-model", "qualm-proto", "qualm-scorer"]),
 ];
 
@@ -103,6 +104,15 @@ fn polars_is_not_in_the_product() {
     let beneath = tree.beneath(tree.id_of("qualm"));
     let found: Vec<_> = beneath.iter().filter(|name| **name == "polars" || name.starts_with("polars-")).collect();
     assert!(found.is_empty(), "{found:?}: it costs as much build time as everything else and belongs in the lab");
+}
+
+#[test]
+fn the_lab_is_built_without_network() {
+    let tree = Tree::read();
+    let beneath = tree.beneath(tree.id_of("qualm-lab"));
+    for other in ["object_store", "rdkafka", "reqwest", "tonic"] {
+        assert!(!beneath.contains(other), "{other}: what the lab reads is on the disk");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use qualm_model::{
 };
 use qualm_scorer::{
     config::{Budget, arms_at},
+    notify::plain,
     scorer::Tally,
     verdict::Verdict,
 };
@@ -41,6 +42,8 @@ pub(super) struct Report {
     pub(super) last_time: Option<String>,
     pub(super) days: f64,
     pub(super) levels: Vec<OfLevel>,
+    /// Principals that several workloads share, each with those that are judged on their own.
+    pub(super) shared_principals: BTreeMap<String, Vec<String>>,
     pub(super) namespaces: BTreeMap<String, BTreeMap<Level, u64>>,
     pub(super) incidents: Incidents,
     pub(super) top_deviations: Vec<TopDeviation>,
@@ -233,6 +236,13 @@ impl Report {
         text.push_str(&format!("\n{} alerts", self.incidents.alerts));
         if several > 0 {
             text.push_str(&format!(", {several} of them about several identities with one cause"));
+        }
+        for (principal, workloads) in &self.shared_principals {
+            text.push_str(&format!(
+                "\n{} is shared by {}: each is judged on its own, and nothing would be enforced on all of them",
+                plain(principal),
+                plain(&workloads.join(", "))
+            ));
         }
         if let Some(labels) = &self.labels {
             text.push_str(&format!("\n{}", labels.sentence()));
