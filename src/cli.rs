@@ -10,7 +10,8 @@ use crate::{
     generate::args::GenerateArgs,
     journal::JournalCommand,
     operate::args::{
-        AnnounceArgs, EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs, ShowArgs,
+        AnnounceArgs, EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs,
+        ShowArgs,
     },
     wire::{Namespace, Target},
 };

@@ -231,6 +231,10 @@ fn told(
     if let Some(incident) = episode.iter().find_map(|verdict| verdict.incident.as_ref()) {
         writeln!(text, "alert      {}{}", incident.id, with_others(incident, last, incidents))?;
     }
+    if let Some(of) = episode.iter().rev().find_map(|verdict| verdict.announced.as_ref()) {
+        let (by, why, until) = (plain(&of.by), plain(&of.why), rfc3339(of.until));
+        writeln!(text, "announced  a deployment of {} until {until}, by {by}: {why}", plain(&of.service))?;
+    }
     writeln!(text, "\nits latest episode, from {} on:", rfc3339(first.episode))?;
     let mut steps = episode.iter().peekable();
     while let Some(verdict) = steps.next() {

@@ -134,9 +134,7 @@ fn what_was_announced_is_known_after_a_restart_and_ends_by_itself() {
 fn what_is_no_service_or_lasts_for_ever_is_refused_and_an_unknown_service_is_noted() {
     let mut scorer = Scorer::new(ScorerConfig::default());
     feed(&mut scorer, &calls()[..2_000], 0);
-    let mut say = |service: &str, lasts: Span| {
-        scorer.obey(&announce(service, time_of(2_000), lasts), &mut Vec::new())
-    };
+    let mut say = |service: &str, lasts: Span| scorer.obey(&announce(service, time_of(2_000), lasts), &mut Vec::new());
     for service in ["cart", "shop/", "a/b/c", ""] {
         assert!(matches!(say(service, Span::HOUR), Err(Refusal::Invalid(_))), "{service}");
     }

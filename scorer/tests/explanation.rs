@@ -53,15 +53,17 @@ fn without_the_records_that_it_names_the_verdict_is_not_made() {
     assert!(highest.carried_by.iter().all(|run| run.bits > 1.0 && run.first <= run.last && run.since <= run.until));
     let strongest = highest.carried_by.first().expect("some");
     assert!(highest.carried_by.iter().all(|run| run.bits <= strongest.bits), "strongest first");
-    // Every verdict of the episode, as each names what it rested on.
     let is_named = |position: i64, call: &Call| {
         let position = Position { source: 0, partition: 0, offset: position };
-        call.source.ends_with("/s3") && told.iter().any(|of| of.is_carried_by(INPUT, position, &call.destination))
+        call.source.ends_with("/s3") && highest.is_carried_by(INPUT, position, &call.destination)
     };
-    let without = judged(&calls, |i, call| is_named(i as i64, call));
-    let still = entered(&without, "s3");
-    let is_of_episode = |verdict: &&Verdict| (verdict.time - highest.time).0.abs() < Span::MINUTE.0;
-    assert_eq!(still.iter().find(is_of_episode), None);
+    // Up to the event that led to it: what came later would be grounds for another.
+    let until = calls.iter().position(|call| call.time > highest.time).unwrap_or(calls.len());
+    let (calls, day) = (&calls[..until], highest.time - Span::DAY);
+    let with = judged(calls, |_, _| false);
+    assert!(entered(&with, "s3").iter().any(|verdict| verdict.decision == highest.decision), "it is made until then");
+    let without = judged(calls, |i, call| is_named(i as i64, call));
+    assert_eq!(entered(&without, "s3").iter().find(|verdict| verdict.time > day), None);
     let left_out = calls.iter().enumerate().filter(|(i, call)| is_named(*i as i64, call)).count();
     assert!(left_out < calls.len() / 20, "few records carry it: {left_out}");
 }

@@ -67,7 +67,7 @@ impl ByHand {
                     self.orders.insert(order.subject.clone(), order);
                 }
                 Kept::Pause(pause) => self.pause = Some(pause),
-                Kept::Hold(_) | Kept::Answered(_) => {}
+                Kept::Hold(_) | Kept::Answered(_) | Kept::Announced(_) => {}
             }
         }
     }

@@ -383,7 +383,7 @@ impl WindowCount {
             beyond *= 2.0;
         }
         let low = if is_usual(0.0) { 0.0 } else { between(self.mean, 0.0).ceil().min(self.mean) };
-        (low, between(self.mean, beyond).floor().max(self.mean))
+        (low, between(self.mean, beyond).floor())
     }
 
     fn logarithms_of_mean(&self) -> (f64, f64) {

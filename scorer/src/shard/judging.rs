@@ -75,7 +75,8 @@ impl Shard {
         let edge = self.edges.get(&(ids.source, ids.destination)).map(|edge| &edge.baseline);
         let known = self.links.get(&ids.destination).and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
         let usual = edge.and_then(|edge| edge.usual(question)).or_else(|| source.baseline.usual(question));
-        let usual = usual.or_else(|| known.and_then(|(baseline, _)| baseline.usual(question)));
+        // Of a destination that the mesh has not heard of nothing is usual.
+        let usual = usual.or_else(|| known.map_or_else(DestinationBaseline::default, |(of, _)| *of).usual(question));
         usual.or_else(|| self.operation(ids).and_then(|operation| operation.baseline.usual(question)))
     }
 
