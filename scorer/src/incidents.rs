@@ -33,7 +33,7 @@ const WEAK: f64 = 0.5;
 
 /// What the episodes of an incident have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "kind", content = "of")]
+#[serde(rename_all = "kebab-case")]
 pub enum Shared {
     /// A peer, or something at it, that is new to them; its name.
     NewPeer(String),
