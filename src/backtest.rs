@@ -4,10 +4,12 @@
 //! - `sort`, `spill`: all records in the order of their report times, in bounded memory
 //! - `replay`: the scorer; `finding` beside this module: its verdicts as alerts
 //! - `rows`, `outcomes`, `word`, `scores`: `scores.parquet`, in the order of rows
+//! - `events`: `events.parquet`, for the lab
 //! - `trust`, `report`, `labels`: the other outputs
 //! - `chronicle`, `page`: what happened when, and `report.html`
 
 mod chronicle;
+mod events;
 mod incidents;
 mod labels;
 mod outcomes;
@@ -43,6 +45,7 @@ use qualm_model::level::Level;
 use qualm_scorer::scorer::Scorer;
 
 use self::{
+    events::Events,
     labels::Labels,
     outcomes::Outcomes,
     replay::Replay,
@@ -123,11 +126,16 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
     let count = usize::try_from(read.records)?;
     let mut outcomes = read.rows.is_some().then(|| Outcomes::new(&args.out, count, room.rows)).transpose()?;
     let bar = progress("scoring", Some(read.records));
+    let mut events = args.events.then(|| Events::create(&args.out.join("events.parquet"))).transpose()?;
     while let Some(batch) = read.sorted.next_batch()? {
+        if let Some(events) = &mut events {
+            events.push(&batch)?;
+        }
         replay.observe(&batch, outcomes.as_mut())?;
         bar.inc(batch.len() as u64);
     }
     bar.finish_and_clear();
+    events.map_or(Ok(()), Events::finish)?;
     replay.finish()?;
     drop(read.sorted);
     if let (Some(rows), Some(outcomes)) = (read.rows.take(), outcomes) {

@@ -216,6 +216,9 @@ pub(crate) struct BacktestArgs {
     /// Also write scores.parquet, one row a record.
     #[arg(long)]
     pub(crate) scores: bool,
+    /// Also write events.parquet, what was read in the order of time: for `lab features`.
+    #[arg(long)]
+    pub(crate) events: bool,
     /// Highest level that this input may lead to.
     #[arg(long, default_value = "quarantined", value_parser = behavioural)]
     pub(crate) max_level: Level,

@@ -83,7 +83,7 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FeaturesArgs {
-    /// scores.parquet of a backtest; any other .parquet with the columns time and source (and destination, operation,
+    /// events.parquet of `qualm backtest --events`; any other .parquet with the columns time and source (and destination, operation,
     /// outcome, bytes_in, bytes_out, duration_s); or JSON lines with these names, plain, .gz or .zst.
     #[arg(required = true)]
     pub(crate) inputs: Vec<PathBuf>,
