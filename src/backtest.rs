@@ -303,7 +303,6 @@ mod tests {
             mapping: Some(folder.join("mapping")),
             config: None,
             labels: None,
-            events: false,
             scores: true,
             events: false,
             max_level: Level::Quarantined,
