@@ -13,6 +13,7 @@ use crate::{
         AnnounceArgs, EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs,
         ShowArgs,
     },
+    replay::ReplayArgs,
     wire::{Namespace, Target},
 };
 
@@ -90,6 +91,8 @@ pub(crate) enum Command {
     /// Verify or export the journal of a running or stopped instance.
     #[command(subcommand)]
     Journal(JournalCommand),
+    /// Recompute a decision from the inputs in its record, bit for bit. Exit code 3 where something else follows.
+    Replay(ReplayArgs),
 }
 
 #[derive(Debug, Args)]

@@ -30,6 +30,7 @@ use self::mistake::describe;
 use crate::{
     listen::ListenConfig,
     observability::{ObserveConfig, log::LogConfig},
+    signals::SignalsConfig,
 };
 
 /// Everything that can be configured. `qualm.toml` in the repository has every key with its meaning and default.
@@ -48,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) memory: MemoryConfig,
     pub(crate) state: StateConfig,
     pub(crate) alerts: AlertsConfig,
+    pub(crate) signals: SignalsConfig,
     pub(crate) observe: ObserveConfig,
     pub(crate) log: LogConfig,
 }
@@ -90,11 +92,25 @@ pub(crate) struct StateConfig {
     pub(crate) snapshot_every: Length,
     /// MiB that the journal keeps.
     pub(crate) journal_mib: u64,
+    /// The private key that signs the journal; `journal.key` in the directory where not said.
+    pub(crate) journal_key: Option<PathBuf>,
+}
+
+impl StateConfig {
+    /// The file of the private key that signs the journal.
+    pub(crate) fn journal_key(&self) -> PathBuf {
+        self.journal_key.clone().unwrap_or_else(|| self.directory.join("journal.key"))
+    }
 }
 
 impl Default for StateConfig {
     fn default() -> Self {
-        Self { directory: PathBuf::from("qualm-state"), snapshot_every: Length(Span::seconds(10)), journal_mib: 1024 }
+        Self {
+            directory: PathBuf::from("qualm-state"),
+            snapshot_every: Length(Span::seconds(10)),
+            journal_mib: 1024,
+            journal_key: None,
+        }
     }
 }
 
@@ -162,6 +178,7 @@ impl Config {
             return Err("[state] journal_mib: at least 16 are needed".to_owned());
         }
         inputs::check(self)?;
+        self.signals.check()?;
         qualm_hooks::config::check(&self.hook).map_err(|error| error.to_string())?;
         self.alerts.validate().map_err(|error| error.to_string())
     }

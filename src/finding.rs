@@ -328,6 +328,7 @@ pub(crate) mod tests {
             incident: None,
             order: None,
             paused: false,
+            grounds: None,
         }
     }
 

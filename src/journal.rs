@@ -1,7 +1,11 @@
-//! `qualm journal`: the journal verified, and exported as JSON lines. It only reads, also while an instance writes.
+//! `qualm journal`: the journal verified, exported as JSON lines, and packed as evidence. It only reads, also while an
+//! instance writes.
+
+mod pack;
 
 use std::{
-    io::{self, BufWriter, Write as _},
+    fs::{self, File},
+    io::{self, BufReader, BufWriter, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -9,30 +13,40 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use qualm_model::time::{Span, Timestamp};
-use qualm_scorer::journal::{Digest, JournalError, Kind, Record, Seq, read_from, verify};
+use qualm_scorer::journal::{
+    Digest, JournalError, Kind, PublicKey, Record, Seq, Verified, read_from, verify, verify_pack, verify_signed,
+};
 use serde_json::{Value, json};
 
 use crate::{clock, config::Config, operate::args::length};
 
 /// Something was found.
-const FOUND: u8 = 3;
+pub(crate) const FOUND: u8 = 3;
 /// Depth at which names in a record are looked for.
 const DEPTH: usize = 8;
 
 /// What can be asked of the journal.
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Check every record: whether any was changed, is missing or stands elsewhere. Exit code 3 where one is.
+    /// Check every record: whether any was changed, is missing or stands elsewhere, and whether it was signed; or an
+    /// evidence pack, which needs the public key alone. Exit code 3 where something is wrong.
     Verify(VerifyArgs),
     /// Print records as JSON lines, each checked before it is printed.
     Export(ExportArgs),
+    /// Write all that is about one decision, alert or identity into one signed file that verifies offline.
+    Pack(pack::PackArgs),
 }
 
 /// `qualm journal verify`.
 #[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
-    /// The journal's directory; otherwise `journal` in the `directory` of section `state` of the configuration.
+    /// The journal's directory, or the file of an evidence pack; otherwise `journal` in the `directory` of section
+    /// `state` of the configuration.
     directory: Option<PathBuf>,
+    /// The public key that must have signed, as `qualm check` prints it, or a file with it. Whoever can write the files
+    /// can make a chain of hashes anew; without the private key nobody can sign it.
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
     /// A record known from elsewhere, as an earlier `verify` told it: `NUMBER:HASH`. It must still be there, which shows
     /// that nothing was cut off the end or written anew.
     #[arg(long, value_name = "NUMBER:HASH")]
@@ -81,10 +95,11 @@ pub(crate) fn run(command: &JournalCommand) -> Result<ExitCode> {
     match command {
         JournalCommand::Verify(args) => verified(args),
         JournalCommand::Export(args) => export(args),
+        JournalCommand::Pack(args) => pack::run(args),
     }
 }
 
-fn directory(given: Option<&PathBuf>, config: &Path) -> Result<PathBuf> {
+pub(crate) fn directory(given: Option<&PathBuf>, config: &Path) -> Result<PathBuf> {
     let directory = match given {
         Some(directory) => directory.clone(),
         None => {
@@ -98,12 +113,25 @@ fn directory(given: Option<&PathBuf>, config: &Path) -> Result<PathBuf> {
     Ok(directory)
 }
 
+/// A public key as it is given: itself, or a file with it.
+fn public_key(given: &str) -> Result<PublicKey> {
+    let read = || fs::read_to_string(given).with_context(|| format!("--key {given}: neither a key nor a file"));
+    let text = if given.starts_with("ed25519:") { given.to_owned() } else { read()? };
+    text.parse().with_context(|| format!("--key {given}"))
+}
+
 fn verified(args: &VerifyArgs) -> Result<ExitCode> {
+    let key = args.key.as_deref().map(public_key).transpose()?;
+    if let Some(file) = args.directory.as_ref().filter(|given| given.is_file()) {
+        let Some(key) = key else { bail!("{}: an evidence pack is verified with --key", file.display()) };
+        return verified_pack(file, &key);
+    }
     let directory = directory(args.directory.as_ref(), &args.config)?;
     let mut out = io::stdout();
-    let found = match verify(&directory) {
+    let verified = key.as_ref().map_or_else(|| verify(&directory), |key| verify_signed(&directory, key));
+    let found = match verified {
         Ok(found) => found,
-        Err(error @ JournalError::Damaged { .. }) => {
+        Err(error @ (JournalError::Damaged { .. } | JournalError::Cut { .. } | JournalError::Unsigned { .. })) => {
             writeln!(out, "damaged: {error}")?;
             return Ok(ExitCode::from(FOUND));
         }
@@ -130,6 +158,7 @@ fn verified(args: &VerifyArgs) -> Result<ExitCode> {
         "sound: {} records, {first} to {}, in {} files: each hash fits, and each record follows the one before it",
         found.records, found.head.seq, found.segments
     )?;
+    tell_signers(&mut out, &found, key.as_ref())?;
     if found.unwritten > 0 {
         writeln!(
             out,
@@ -149,6 +178,50 @@ fn verified(args: &VerifyArgs) -> Result<ExitCode> {
         "head {}:{} (kept elsewhere it shows, with --head, that nothing was cut off)",
         found.head.seq, found.head.hash
     )?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_signers(out: &mut impl io::Write, found: &Verified, key: Option<&PublicKey>) -> io::Result<()> {
+    let Verified { seals, unsigned, .. } = found;
+    match (key, found.signers.as_slice()) {
+        (_, []) => writeln!(out, "no checkpoint is signed: whoever could write its files could have written it anew"),
+        (Some(key), _) => {
+            writeln!(out, "{seals} checkpoints, each signed by {key}; {unsigned} records follow the last")
+        }
+        (None, signers) => {
+            let signers: Vec<String> = signers.iter().map(ToString::to_string).collect();
+            let signers = signers.join(" and ");
+            writeln!(
+                out,
+                "{seals} checkpoints are signed, by {signers} (say with --key whose they must be); {unsigned} records follow the last"
+            )
+        }
+    }
+}
+
+/// An evidence pack by its key alone.
+fn verified_pack(file: &Path, key: &PublicKey) -> Result<ExitCode> {
+    let opened = File::open(file).with_context(|| file.display().to_string())?;
+    let mut out = io::stdout();
+    let pack = match verify_pack(BufReader::new(opened), key) {
+        Ok(pack) => pack,
+        Err(flaw) => {
+            writeln!(out, "damaged: {}: {flaw}", file.display())?;
+            return Ok(ExitCode::from(FOUND));
+        }
+    };
+    writeln!(
+        out,
+        "sound: {} records about {}, made {}, signed by {key}; {} of them are under {} signed checkpoints of the journal",
+        pack.records.len(),
+        qualm_scorer::notify::plain(&pack.about.about),
+        qualm_scorer::notify::plain(&pack.about.made),
+        pack.records.len() - pack.unsealed,
+        pack.seals
+    )?;
+    for record in &pack.records {
+        writeln!(out, "{}", line(record, &record.payload()?)?)?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,6 +288,6 @@ fn moment(text: &str) -> Result<Timestamp> {
     Ok(Timestamp(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)))
 }
 
-fn rfc3339(time: Timestamp) -> String {
+pub(crate) fn rfc3339(time: Timestamp) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(time.0)).map_or_else(|_| time.0.to_string(), |time| time.to_string())
 }

@@ -64,6 +64,10 @@ pub(crate) struct ListenConfig {
     pub enforcement_points: Vec<IdPattern>,
     /// Who may subscribe to the trust stream.
     pub subscribers: Vec<IdPattern>,
+    /// Who may have a stream of security event tokens.
+    pub receivers: Vec<IdPattern>,
+    /// Who may push security event tokens to us.
+    pub transmitters: Vec<IdPattern>,
     /// Who may ask who stands where.
     pub viewers: Vec<IdPattern>,
     /// Who may also announce deployments.
@@ -96,6 +100,8 @@ impl Default for ListenConfig {
             collectors: Vec::new(),
             enforcement_points: Vec::new(),
             subscribers: Vec::new(),
+            receivers: Vec::new(),
+            transmitters: Vec::new(),
             viewers: Vec::new(),
             announcers: Vec::new(),
             operators: Vec::new(),
@@ -277,6 +283,8 @@ impl Bound {
     ) -> Result<(), tonic::transport::Error> {
         let Listener { identity, roles, config, .. } = self.listener;
         let mut server = Server::builder()
+            // The operator's interface speaks JSON too, to whoever has but curl.
+            .accept_http1(true)
             .max_concurrent_streams(config.streams_per_connection)
             .http2_keepalive_interval(Some(KEEPALIVE.0))
             .http2_keepalive_timeout(Some(KEEPALIVE.1))

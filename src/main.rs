@@ -18,7 +18,9 @@ mod observability;
 mod operate;
 mod operator;
 mod reload;
+mod replay;
 mod run;
+mod signals;
 mod wire;
 
 use std::{io, process::ExitCode};
@@ -66,6 +68,7 @@ fn main() -> ExitCode {
         Command::Reject(args) => operate::hooks::say(&args, Word::Reject),
         Command::Undo(args) => operate::hooks::say(&args, Word::Undo),
         Command::Journal(command) => journal::run(&command),
+        Command::Replay(args) => replay::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         // Whoever reads has seen enough, as `head` has.

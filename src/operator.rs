@@ -2,6 +2,7 @@
 //!
 //! # Layout
 //! - [`desk`]: the service: who may ask for what, and when it is answered
+//! - [`rest`]: the same as JSON over HTTP, from the same definition
 //! - [`allowance`]: how much one caller may ask for
 //! - [`effects`]: what hooks have done, and what people say to it
 //! - [`wire`]: the same in the words of `qualm.operator.v1`
@@ -11,6 +12,7 @@
 pub(crate) mod allowance;
 pub(crate) mod desk;
 mod effects;
+pub(crate) mod rest;
 pub(crate) mod wire;
 
 use qualm_model::level::Level;
@@ -28,7 +30,7 @@ use qualm_scorer::{
 };
 use tokio::sync::oneshot;
 
-pub(crate) use self::desk::Desk;
+pub(crate) use self::{desk::Desk, rest::Rest};
 
 /// What is asked of the loop.
 #[derive(Debug)]

@@ -32,7 +32,11 @@ pub(crate) mod quirks;
 pub(crate) mod state;
 pub(crate) mod understood;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use prometheus::Registry;
@@ -75,7 +79,8 @@ use crate::{
         roles::{Gate, Role},
     },
     observability::{Observability, Readiness, metrics::PipelineMetrics},
-    operator::{Call, Desk},
+    operator::{Call, Desk, Rest},
+    signals::{self, Feed, SignalsConfig},
 };
 
 /// Reports of enforcement points waiting for the loop.
@@ -152,6 +157,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         anyhow::bail!("nothing to read: configure a [[kafka]] topic, a [[file]] or listen.address");
     }
     premises::hold(config)?;
+    signals::premises(&config.signals)?;
     let registry = Registry::new();
     let metrics = PipelineMetrics::register(&registry)?;
     let listener = Listener::prepare(&config.listen)?;
@@ -186,11 +192,14 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         hooks: hooks.hooks.clone(),
         coverage: covered,
         stopped: stopped.clone(),
+        signals: (&config.signals, &config.state.directory),
     };
+    let mut signals = None;
     if let Some(listener) = listener {
-        let (address, telemetry) = edge.open(listener, inputs.next_index()).await?;
-        tracing::info!(%address, "gRPC: ALS, OTLP, xDS, trust stream, operator");
+        let (address, telemetry, feed) = edge.open(listener, inputs.next_index()).await?;
+        tracing::info!(%address, "gRPC: ALS, OTLP, xDS, trust stream, operator; HTTP: operator");
         inputs.add(telemetry, "listen");
+        signals = feed;
         if let Some(notices) = &setup.notices {
             let _ = notices.send(Notice::Listening(address));
         }
@@ -203,6 +212,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         calls,
         hooks,
         publisher,
+        signals,
         coverage,
         readiness,
         metrics,
@@ -228,11 +238,13 @@ struct Edge<'a> {
     hooks: Option<Hooks>,
     coverage: watch::Receiver<Coverage>,
     stopped: watch::Receiver<bool>,
+    /// What is configured of signals, and the state directory.
+    signals: (&'a SignalsConfig, &'a Path),
 }
 
 impl Edge<'_> {
     /// Opens the port and starts the enforcement points behind it.
-    async fn open(self, listener: Listener, index: u16) -> anyhow::Result<(SocketAddr, Input)> {
+    async fn open(self, listener: Listener, index: u16) -> anyhow::Result<(SocketAddr, Input, Option<Feed>)> {
         let metrics = EnforcementMetrics::register(self.registry)?;
         let xds = Xds::new(NodeLimits::default(), self.clock.clone(), metrics.clone());
         let stream = TrustStream::new(NodeLimits::default(), self.clock.clone(), self.coverage, metrics);
@@ -244,7 +256,18 @@ impl Edge<'_> {
             TelemetryMetrics::register(self.registry)?,
         );
         let gate = |role| -> Gate { listener.gate(role) };
+        let wires = signals::Wires {
+            config: self.signals.0.clone(),
+            directory: self.signals.1.to_owned(),
+            roles: listener.roles(),
+            journal: self.journal.clone(),
+            calls: self.caller.clone(),
+            clock: self.clock.clone(),
+        };
+        let (others, feed) = signals::open(wires, self.registry)?.unzip();
         let operator = Desk::new(listener.roles(), self.caller, (self.journal, self.hooks), self.registry)?;
+        let operator = operator.service();
+        let rest = Rest::new(operator.clone())?;
         let mut routes = Routes::builder();
         routes
             .add_service(InterceptedService::new(als, gate(Role::Reporter)))
@@ -253,7 +276,9 @@ impl Edge<'_> {
             .add_service(InterceptedService::new(xds.aggregated(), gate(Role::EnforcementPoint)))
             .add_service(InterceptedService::new(stream.service(), gate(Role::Subscriber)))
             // It knows by itself who may do what, since refusals are journalled.
-            .add_service(operator.service());
+            .add_service(operator);
+        let http = rest.routes().merge(others.unwrap_or_default());
+        let routes = Routes::from(routes.routes().into_axum_router().merge(http));
         let listen_metrics = ListenMetrics::register(self.registry)?;
         let bound = listener.bind().await?;
         let address = bound.address();
@@ -262,12 +287,12 @@ impl Edge<'_> {
             let stop = async move {
                 let _ = stopped.wait_for(|stopped| *stopped).await;
             };
-            if let Err(error) = bound.serve(routes.routes(), listen_metrics, stop).await {
+            if let Err(error) = bound.serve(routes, listen_metrics, stop).await {
                 tracing::error!(%error, "the gRPC port has failed");
             }
         });
         tokio::spawn(xds.run(self.tables.clone(), self.reports.clone()));
         tokio::spawn(stream.run(self.tables, self.reports));
-        Ok((address, Input::Envoy(source)))
+        Ok((address, Input::Envoy(source), feed))
     }
 }

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use qualm_model::{level::Level, time::Span};
+use qualm_model::{
+    level::Level,
+    time::{Clock, Span, Timestamp},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     hook::{Hook, Nature},
     kind::{
+        aws::{Aws, AwsConfig},
+        azure::{Azure, AzureConfig},
+        gcp::{Gcp, GcpConfig},
         keycloak::{Keycloak, KeycloakConfig},
         kubernetes::{Kubernetes, KubernetesConfig},
         opa::{Opa, OpaConfig},
@@ -23,7 +29,7 @@ use crate::{
 pub struct HookConfig {
     /// Its name, in journal, metrics and commands.
     pub name: String,
-    /// The lowest level at which it acts, where the response policy does not say otherwise.
+    /// The lowest level at which it acts.
     pub from: Level,
     /// Nothing is done; what would be done is told.
     pub dry_run: bool,
@@ -49,6 +55,12 @@ pub struct HookConfig {
     pub keycloak: Option<KeycloakConfig>,
     /// Kubernetes.
     pub kubernetes: Option<KubernetesConfig>,
+    /// AWS.
+    pub aws: Option<AwsConfig>,
+    /// Google Cloud.
+    pub gcp: Option<GcpConfig>,
+    /// Azure.
+    pub azure: Option<AzureConfig>,
 }
 
 impl Default for HookConfig {
@@ -68,6 +80,9 @@ impl Default for HookConfig {
             vault: None,
             keycloak: None,
             kubernetes: None,
+            aws: None,
+            gcp: None,
+            azure: None,
         }
     }
 }
@@ -91,6 +106,9 @@ impl HookConfig {
             self.vault.is_some(),
             self.keycloak.is_some(),
             self.kubernetes.is_some(),
+            self.aws.is_some(),
+            self.gcp.is_some(),
+            self.azure.is_some(),
         ];
         KINDS.into_iter().zip(there).filter(|(_, is_there)| *is_there).map(|(kind, _)| kind).collect()
     }
@@ -105,14 +123,15 @@ impl HookConfig {
     /// # Errors
     /// It cannot: why, and the remedy.
     pub fn check(&self) -> Result<(), InvalidHook> {
-        self.build().map(drop)
+        // No call is made, so no time is needed.
+        self.build(&Clock::new(Timestamp::default)).map(drop)
     }
 
     /// Makes the hook; asks nobody yet.
     ///
     /// # Errors
     /// A key is wrong, or a file that it names cannot be read.
-    pub fn build(&self) -> Result<Box<dyn Hook>, InvalidHook> {
+    pub fn build(&self, clock: &Clock) -> Result<Box<dyn Hook>, InvalidHook> {
         let invalid = |problem: String| InvalidHook { name: self.name.clone(), problem };
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if self.name.is_empty() || self.name.len() > 64 || !self.name.chars().all(is_name) {
@@ -140,6 +159,9 @@ impl HookConfig {
             Self { vault: Some(of), .. } => Vault::new(of, timeout).map(|hook| Box::new(hook) as _),
             Self { keycloak: Some(of), .. } => Keycloak::new(of, timeout).map(|hook| Box::new(hook) as _),
             Self { kubernetes: Some(of), .. } => Kubernetes::new(of, timeout).map(|hook| Box::new(hook) as _),
+            Self { aws: Some(of), .. } => Aws::new(of, timeout, clock.clone()).map(|hook| Box::new(hook) as _),
+            Self { gcp: Some(of), .. } => Gcp::new(of, timeout).map(|hook| Box::new(hook) as _),
+            Self { azure: Some(of), .. } => Azure::new(of, timeout).map(|hook| Box::new(hook) as _),
             _ => Err("no kind".to_owned()),
         };
         built.map_err(invalid)
@@ -159,7 +181,7 @@ impl HookConfig {
 }
 
 /// The words of all kinds.
-const KINDS: [&str; 5] = ["webhook", "opa", "vault", "keycloak", "kubernetes"];
+const KINDS: [&str; 8] = ["webhook", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure"];
 
 /// Whether several hooks can be meant together.
 ///

@@ -61,7 +61,6 @@ enum Message {
     Wake,
     Word { verb: Verb, id: String, by: String, why: String, answer: Answer },
     Done(Box<Job>, Outcome),
-    Policy(Box<Policy>),
     Stop,
 }
 
@@ -115,7 +114,7 @@ impl Hooks {
         let (sender, messages) = channel();
         let (mut rules, mut workers) = (BTreeMap::new(), BTreeMap::new());
         for config in configs {
-            let hook = config.build()?;
+            let hook = config.build(&setting.clock)?;
             rules.insert(config.name.clone(), config.rules(hook.nature()));
             let back = sender.clone();
             let done = move |job, outcome| {
@@ -132,7 +131,6 @@ impl Hooks {
             workers,
             facts,
             policy,
-            policy_problem: None,
             standing: Vec::new(),
             orders: Arc::clone(&orders),
             view: Arc::clone(&view),
@@ -149,11 +147,6 @@ impl Hooks {
     pub fn orders(&self, standing: Vec<Order>) {
         *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
         let _ = self.sender.send(Message::Wake);
-    }
-
-    /// Takes another response policy from now on.
-    pub fn policy(&self, policy: Policy) {
-        let _ = self.sender.send(Message::Policy(Box::new(policy)));
     }
 
     /// Says a person's word; `answer` hears what became of it.
@@ -189,7 +182,6 @@ struct Engine {
     workers: BTreeMap<String, SyncSender<Job>>,
     facts: Vec<HookFact>,
     policy: Policy,
-    policy_problem: Option<String>,
     standing: Vec<Order>,
     orders: Arc<Mutex<Option<Vec<Order>>>>,
     view: Arc<Mutex<View>>,
@@ -235,10 +227,6 @@ impl Engine {
         match message {
             Message::Wake | Message::Stop => {}
             Message::Done(job, outcome) => self.ledger.outcome(&job, outcome, now),
-            Message::Policy(policy) => {
-                self.policy = *policy;
-                self.decide();
-            }
             Message::Word { verb, id, by, why, answer } => {
                 let word = Word { by, why, at: now };
                 answer(match verb {
@@ -252,25 +240,8 @@ impl Engine {
 
     /// Asks the policy about everything that stands.
     fn decide(&mut self) {
-        let now = self.clock.now();
-        let (mut wanted, mut problem) = (Vec::new(), None);
-        for order in &self.standing {
-            match self.policy.decide(order, &self.facts, now) {
-                Ok(decided) => wanted.extend(decided),
-                Err(error) => {
-                    // What stands keeps standing; nothing new is triggered.
-                    let stands =
-                        self.ledger.effects().filter(|of| of.key.subject == order.subject && !of.state.is_ended());
-                    wanted.extend(stands.map(|of| Policy::keep(of, order)));
-                    problem = Some(error);
-                }
-            }
-        }
-        if problem.is_some() && problem != self.policy_problem {
-            tracing::error!(problem, "the response policy fails: what stands keeps standing, nothing new is triggered");
-        }
-        self.policy_problem = problem;
-        self.ledger.want(wanted, now);
+        let wanted = self.standing.iter().flat_map(|order| self.policy.decide(order, &self.facts)).collect();
+        self.ledger.want(wanted, self.clock.now());
     }
 
     fn show(&mut self) {
@@ -278,16 +249,13 @@ impl Engine {
             self.metrics.told(&told);
             (self.told)(told);
         }
-        self.metrics.show(self.ledger.effects(), self.policy_problem.is_some());
+        self.metrics.show(self.ledger.effects());
         let view = View { effects: self.ledger.effects().cloned().collect(), notes: self.notes() };
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
     fn notes(&self) -> Vec<String> {
         let mut notes: Vec<String> = Vec::new();
-        notes.extend(self.policy_problem.as_ref().map(|problem| {
-            format!("the response policy fails ({problem}): what stands keeps standing, nothing new is triggered")
-        }));
         notes.extend(self.ledger.disk().map(|disk| format!("{disk}; hooks do nothing until then")));
         if self.ledger.beyond() > 0 {
             notes.push(format!("{} effects of hooks had no room and were not begun", self.ledger.beyond()));

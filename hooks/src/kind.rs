@@ -1,5 +1,8 @@
 //! The kinds of hooks: one system a file.
 
+pub mod aws;
+pub mod azure;
+pub mod gcp;
 pub mod keycloak;
 pub mod kubernetes;
 pub mod opa;

@@ -16,7 +16,6 @@ pub struct HookMetrics {
     effects: IntGaugeVec,
     took: HistogramVec,
     troubled: IntGauge,
-    policy: IntGauge,
 }
 
 impl HookMetrics {
@@ -39,15 +38,11 @@ impl HookMetrics {
             &["hook"],
         )?;
         let troubled = IntGauge::new("qualm_hook_effects_failing", "Effects of hooks whose last try has failed.")?;
-        let help =
-            "1 while the response policy cannot be evaluated: what stands keeps standing, nothing new is triggered.";
-        let policy = IntGauge::new("qualm_response_policy_failing", help)?;
         registry.register(Box::new(steps.clone()))?;
         registry.register(Box::new(effects.clone()))?;
         registry.register(Box::new(took.clone()))?;
         registry.register(Box::new(troubled.clone()))?;
-        registry.register(Box::new(policy.clone()))?;
-        Ok(Self { steps, effects, took, troubled, policy })
+        Ok(Self { steps, effects, took, troubled })
     }
 
     /// Counts something that has happened.
@@ -59,7 +54,7 @@ impl HookMetrics {
     }
 
     /// Shows where effects are.
-    pub fn show<'a>(&self, effects: impl Iterator<Item = &'a Stored>, policy_fails: bool) {
+    pub fn show<'a>(&self, effects: impl Iterator<Item = &'a Stored>) {
         let (mut counts, mut troubled) = (BTreeMap::new(), 0);
         for effect in effects.filter(|effect| !effect.state.is_ended()) {
             *counts.entry((effect.key.hook.as_str(), effect.state.as_str())).or_insert(0) += 1;
@@ -70,6 +65,5 @@ impl HookMetrics {
             self.effects.with_label_values(&[hook, state]).set(count);
         }
         self.troubled.set(troubled);
-        self.policy.set(i64::from(policy_fails));
     }
 }

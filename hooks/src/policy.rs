@@ -1,11 +1,10 @@
 //! The response policy: which order has which effects, who must approve them, and for how long.
 
-use qualm_model::{level::Level, time::Timestamp};
+use qualm_model::level::Level;
 use serde::Serialize;
 
 use crate::{
     config::HookConfig,
-    effect::Stored,
     hook::{Reach, WayBack},
     ledger::{Rules, Wanted},
     order::Order,
@@ -20,6 +19,8 @@ pub struct HookFact {
     pub kind: &'static str,
     /// The lowest level at which it is to act, by its configuration.
     pub from: Level,
+    /// The rank of that level.
+    pub from_rank: u8,
     /// Only identities of this cluster.
     pub cluster: Option<String>,
     /// Whether it is also told of shadows.
@@ -39,6 +40,7 @@ impl HookFact {
             name: config.name.clone(),
             kind: rules.kind,
             from: config.from,
+            from_rank: config.from as u8,
             cluster: config.cluster.clone(),
             in_shadow: config.in_shadow,
             reversible: rules.nature.way_back == WayBack::Exact,
@@ -54,7 +56,7 @@ impl HookFact {
 }
 
 /// How it is decided.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub enum Policy {
     /// By each hook's own `from`.
     #[default]
@@ -63,10 +65,7 @@ pub enum Policy {
 
 impl Policy {
     /// The effects that an order is to have.
-    ///
-    /// # Errors
-    /// The policy cannot say.
-    pub fn decide(&mut self, order: &Order, hooks: &[HookFact], _now: Timestamp) -> Result<Vec<Wanted>, String> {
+    pub fn decide(self, order: &Order, hooks: &[HookFact]) -> Vec<Wanted> {
         let wanted = |hook: &HookFact| Wanted {
             hook: hook.name.clone(),
             order: order.clone(),
@@ -74,21 +73,7 @@ impl Policy {
             approvers: Vec::new(),
             until: None,
         };
-        match self {
-            Self::BuiltIn => {
-                Ok(hooks.iter().filter(|hook| hook.may(order) && order.level >= hook.from).map(wanted).collect())
-            }
-        }
-    }
-
-    /// An effect goes on as it was decided, for as long as an order stands.
-    pub fn keep(effect: &Stored, order: &Order) -> Wanted {
-        Wanted {
-            hook: effect.key.hook.clone(),
-            order: order.clone(),
-            needs: effect.needs.clone(),
-            approvers: effect.approvers.clone(),
-            until: None,
-        }
+        let Self::BuiltIn = self;
+        hooks.iter().filter(|hook| hook.may(order) && order.level >= hook.from).map(wanted).collect()
     }
 }

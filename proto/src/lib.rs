@@ -10,6 +10,12 @@
 //!
 //! **Invariant:** no logic, and no other crate of the workspace.
 
+/// The definitions themselves, by the names that they import each other by: for whoever reads messages by them.
+pub const DEFINITIONS: [(&str, &str); 2] = [
+    ("qualm/trust/v1/trust.proto", include_str!("../proto/qualm/trust/v1/trust.proto")),
+    ("qualm/operator/v1/operator.proto", include_str!("../proto/qualm/operator/v1/operator.proto")),
+];
+
 /// Who is trusted how far, told to enforcement points.
 pub mod trust {
     /// Version 1: fields are added, never renumbered or re-used.

@@ -13,8 +13,9 @@ use qualm_model::{
 
 use crate::{
     estate::Broken,
+    grounds::{Of, Weighed},
     mesh::SourceKey,
-    papers::at_once,
+    papers::{Invariant, at_once},
     scorer::Scorer,
     shard::shard_of,
     standing::{Cause as OddIn, reached},
@@ -176,7 +177,7 @@ impl Scorer {
             source.attribute(address, at, bits);
         }
         let most = most.min(source.class_may_reach());
-        let by_evidence = told.and_then(|reading| reached(&self.mesh, reading, most, 1.0));
+        let by_evidence = told.and_then(|reading| reached(self.mesh.thresholds(), reading, most, 1.0));
         let Some(reached) = at_once(&self.mesh, absence.broken.as_ref(), most, by_evidence) else { return };
         if !self.standings.is_news(&key, reached.level, || self.is_historic(at, wall))
             || self.is_held_back(key, reached.level, at, wall)
@@ -196,6 +197,16 @@ impl Scorer {
             destination: absence.to.unwrap_or_default().to_owned(),
             operation: None,
         };
-        verdicts.extend(self.enter(key, at, wall, reached, vec![reason]));
+        let weighed = Weighed {
+            of: Of::Absence,
+            answers: values.answers().collect(),
+            habit: 0.0,
+            context: 0.0,
+            most,
+            has_moved: true,
+            invariant: Invariant::of(absence.broken.as_ref(), most),
+            reasons: vec![reason],
+        };
+        verdicts.extend(self.enter(key, (at, wall), reached, weighed));
     }
 }

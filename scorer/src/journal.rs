@@ -1,11 +1,12 @@
 //! The journal: every decision and everything that led to one, append-only and hash-chained.
 //!
-//! # Layout of a record (version 1)
+//! # Layout of a record (version 2)
 //! One line of JSON, its members in this order and without white space between them:
-//! `{"v":1,"seq":7,"wall":<ns>,"event":<ns>,"kind":"decision","payload":{…},"prev":"<hex>","hash":"<hex>"}`.
-//! `hash` is SHA-256 over the 32 raw bytes of `prev` followed by the line's bytes before `,"prev"`; `prev` is the
-//! `hash` of the record before, across files, and zeros in the very first record. Files are named by the number of
-//! their first record. Where the disk refused records, the next one that fits is preceded by a `gap` record that
+//! `{"v":2,"seq":7,"wall":<ns>,"event":<ns>,"kind":"decision","payload":{…},"prev":"<hex>","hash":"<hex>"}`.
+//! `hash` is SHA-256 over the 32 raw bytes of `prev` followed by the 32 of the SHA-256 of the line's bytes before
+//! `,"prev"` (in version 1, which is still read, by those bytes themselves); `prev` is the `hash` of the record before,
+//! across files, and zeros in the very first record. After at most 256 records, and within a minute, a `seal` signs the
+//! record before it, and with it all before. Files are named by the number of their first record. Where the disk refused records, the next one that fits is preceded by a `gap` record that
 //! bears the number of the last one lost, so that no number is ever missing without a word.
 //!
 //! The oldest files are removed once there are more than `retain_bytes` in all and whoever appends has said that they
@@ -15,13 +16,17 @@
 //! # Layout of the module
 //! - `record`: one line, its hash and its link
 //! - `segment`, `read`: files and the checked way back through them
+//! - `seal`: the key that signs, and what it has signed
+//! - `pack`: what is about one thing, as one signed file
 //! - `queue`, `write`: the way in, and the thread that writes and syncs whatever has gathered
 //!
 //! **Invariant:** what [`Journal::durable`] has confirmed is on disk and stays in the chain.
 
+mod pack;
 mod queue;
 mod read;
 mod record;
+mod seal;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -39,15 +44,17 @@ use std::{
 use qualm_model::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    pack::{About, MOST_SHOWN, Pack, PackFlaw, PackWriter, verify_pack},
+    read::{Records, Torn, Verified},
+    record::{Digest, Flaw, Gap, Head, InvalidDigest, Kind, Record, Seq, VERSION, linked},
+    seal::{KeyError, MOST_UNSIGNED, PublicKey, SEAL_EVERY, Seal, Signature, SigningKey, Unreadable},
+};
 use self::{
     queue::Shared,
     record::{Draft, FRAME},
     segment::Segment,
     write::Writer,
-};
-pub use self::{
-    read::{Records, Torn, Verified},
-    record::{Digest, Flaw, Gap, Head, InvalidDigest, Kind, Record, Seq, VERSION},
 };
 
 /// The file whose lock says that a process writes this journal.
@@ -131,6 +138,31 @@ pub enum JournalError {
         /// What is wrong.
         flaw: Flaw,
     },
+    /// It ends before what was signed last.
+    #[error(
+        "journal: it ends at record {head} or was written anew, while {} says that record {sealed} was signed: records \
+         were cut off its end; put its files back from a copy. If that is known and past, remove {}",
+        file.display(), file.display()
+    )]
+    Cut {
+        /// The file with the seal.
+        file: PathBuf,
+        /// The record that it has signed.
+        sealed: Seq,
+        /// The last record.
+        head: Seq,
+    },
+    /// Seals are missing.
+    #[error(
+        "journal: {records} records follow the last of {sealed} signed checkpoints, and there is one after {SEAL_EVERY} \
+         at most: they were taken away, or nobody has signed"
+    )]
+    Unsigned {
+        /// Records after the last seal.
+        records: u64,
+        /// Seals.
+        sealed: u64,
+    },
     /// A later release wrote it.
     #[error(
         "journal {} line {line} has version {version}, this release reads up to {VERSION}; start the release that \
@@ -181,6 +213,9 @@ pub struct Opened {
     pub head: Head,
     /// The last line, when it was torn: it has been cut off.
     pub torn: Option<Torn>,
+    /// What was signed last, where the chain does not reach to it: records were cut off. [`verify`] says so until the
+    /// file with that seal is removed.
+    pub cut: Option<Seal>,
 }
 
 /// The journal, open for appending. Clones share it; the last one to go waits until everything is written.
@@ -206,11 +241,25 @@ impl Journal {
     /// # Errors
     /// When another process has it open, a record is damaged or newer, or the disk refuses.
     pub fn open(directory: &Path, limits: &JournalLimits) -> Result<Opened, JournalError> {
+        Self::open_with(directory, limits, None)
+    }
+
+    /// [`Self::open`], where what is appended is signed by `key`: after 256 records at most, and, with
+    /// [`Self::seal_if_due`], within a minute.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_signed(directory: &Path, limits: &JournalLimits, key: SigningKey) -> Result<Opened, JournalError> {
+        Self::open_with(directory, limits, Some(key))
+    }
+
+    fn open_with(directory: &Path, limits: &JournalLimits, key: Option<SigningKey>) -> Result<Opened, JournalError> {
         fs::create_dir_all(directory).map_err(|error| JournalError::io(directory, error))?;
         let lock = lock(directory)?;
-        let (segment, head, torn) = mend(directory)?;
-        let shared = Arc::new(Shared::new(head, limits.queue_bytes));
-        let writer = Writer::new(directory, segment, head, limits)?;
+        let Mended { segment, head, torn, unsealed } = mend(directory)?;
+        let cut = missing(directory, head)?;
+        let shared = Arc::new(Shared::new(head, limits.queue_bytes, key.is_some().then_some(unsealed)));
+        let writer = Writer::new(directory, segment, head, (limits, key))?;
         writer.tell_size(&shared);
         let thread = thread::Builder::new()
             .name("journal".to_owned())
@@ -220,7 +269,7 @@ impl Journal {
             })
             .map_err(|error| JournalError::io(directory, error))?;
         let inner = Inner { shared, thread: Some(thread), _lock: lock };
-        Ok(Opened { journal: Self { inner: Arc::new(inner) }, head, torn })
+        Ok(Opened { journal: Self { inner: Arc::new(inner) }, head, torn, cut })
     }
 
     /// Appends a record and returns its number. It is written soon after, together with what gathers meanwhile.
@@ -285,6 +334,11 @@ impl Journal {
         self.inner.shared.release(before);
     }
 
+    /// Has what was appended signed, where it was so a minute ago. To be called every so often.
+    pub fn seal_if_due(&self, wall: Timestamp) {
+        self.inner.shared.seal_if_due(wall);
+    }
+
     /// How it is doing.
     pub fn status(&self) -> JournalStatus {
         self.inner.shared.status()
@@ -331,12 +385,21 @@ pub fn read_from(directory: &Path, from: Seq) -> Result<Records, JournalError> {
     Ok(Records::new(Segment::list(directory)?.into(), from))
 }
 
-/// Checks every record of every file.
+/// Checks every record of every file, and that every seal is signed by whomever it names.
 ///
 /// # Errors
-/// At the first record that was changed, is missing, or stands elsewhere; file and line are named.
+/// At the first record that was changed, is missing, or stands elsewhere; file and line are named. When the chain does
+/// not reach to what was signed last.
 pub fn verify(directory: &Path) -> Result<Verified, JournalError> {
-    read::verify(Segment::list(directory)?)
+    read::verify(directory, None)
+}
+
+/// [`verify`], where every seal has to be of `key`, and the end of the chain under one.
+///
+/// # Errors
+/// As [`verify`], and at a seal of another key, or where there are too many records without one.
+pub fn verify_signed(directory: &Path, key: &PublicKey) -> Result<Verified, JournalError> {
+    read::verify(directory, Some(key))
 }
 
 /// Whether another process writes the journal in `directory` now. Takes nothing and makes nothing.
@@ -356,26 +419,50 @@ fn lock(directory: &Path) -> Result<File, JournalError> {
     }
 }
 
+/// The end of a journal.
+struct Mended {
+    segment: Option<Segment>,
+    head: Head,
+    torn: Option<Torn>,
+    /// Records of the last file that no seal follows.
+    unsealed: u64,
+}
+
 /// Verifies the last file and cuts off a torn line. A file without any record is removed, and the one before it is
 /// the last.
-fn mend(directory: &Path) -> Result<(Option<Segment>, Head, Option<Torn>), JournalError> {
+fn mend(directory: &Path) -> Result<Mended, JournalError> {
     let mut torn = None;
     let mut segments = Segment::list(directory)?;
     while let Some(segment) = segments.pop() {
         let failed = |error| JournalError::io(&segment.path, error);
         let mut records = Records::new([segment.clone()].into(), Seq(0));
-        records.try_for_each(|record| record.map(drop))?;
+        let mut unsealed = 0;
+        records.try_for_each(|record| {
+            unsealed = if record?.kind == Kind::Seal { 0 } else { unsealed + 1 };
+            Ok(())
+        })?;
         if let Some(found) = records.torn().cloned() {
             let file = OpenOptions::new().write(true).open(&segment.path).map_err(failed)?;
             file.set_len(found.offset).and_then(|()| file.sync_all()).map_err(failed)?;
             torn = Some(found);
         }
         if let Some(head) = records.head() {
-            return Ok((Some(segment), head, torn));
+            return Ok(Mended { segment: Some(segment), head, torn, unsealed });
         }
         fs::remove_file(&segment.path).map_err(failed)?;
     }
-    Ok((None, Head::default(), torn))
+    Ok(Mended { segment: None, head: Head::default(), torn, unsealed: 0 })
+}
+
+/// The latest seal, where the chain ends before it. It is put aside, as the next one takes its place.
+fn missing(directory: &Path, head: Head) -> Result<Option<Seal>, JournalError> {
+    let file = directory.join(seal::LATEST);
+    let Ok(Some(latest)) = seal::latest(&file) else { return Ok(None) };
+    if latest.of.seq <= head.seq {
+        return Ok(None);
+    }
+    fs::rename(&file, directory.join(seal::CUT)).map_err(|error| JournalError::io(&file, error))?;
+    Ok(Some(latest))
 }
 
 /// A line, with everything around its payload.

@@ -1,11 +1,9 @@
 //! From bits to levels: evidence, scope, leases.
 
-use std::net::IpAddr;
-
 use qualm_model::{
     detector::Question,
     event::{Event, Filter},
-    evidence::{EValues, Pace},
+    evidence::EValues,
     identity::Class,
     level::Level,
     time::{Span, Timestamp},
@@ -13,23 +11,24 @@ use qualm_model::{
 
 use crate::{
     carriers::Odd,
-    config::{Mode, ScorerConfig},
+    config::ScorerConfig,
+    grounds::{Of, Step, Weighed, withheld},
     mesh::{Delta, Mesh, SourceKey},
     operator::orders::Order,
+    papers::Invariant,
     scorer::{Case, Scorer},
+    scoring::context,
     shard::{Source, shard_of},
     standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
     standings::{Historic, Standings},
-    table::{Object, Subject, TrustEntry},
-    verdict::{Cause, Reason, Verdict, decision_id},
+    table::TrustEntry,
+    verdict::{Cause, Verdict},
 };
 
 /// An event with fewer bits says nothing about which instance is odd.
 const TELLING_BITS: f64 = 1.0;
 /// Beyond, one event would outweigh all others by rounding.
 const MOST_TELLING_BITS: f64 = 60.0;
-/// Share of the evidence that one instance must have for the entry to be about it alone.
-pub(crate) const NARROW_SHARE: f64 = 0.8;
 
 fn is_historic(config: &ScorerConfig, now: Timestamp, wall: Timestamp) -> bool {
     wall - now > config.enforce.max_age.0
@@ -105,7 +104,7 @@ impl Source {
             delta.context(key, now.window(Span::MINUTE), bits);
         }
         let only_more = most >= Level::Quarantined && !self.evidence.shows_another_kind();
-        reached(mesh, reading, if only_more { Level::Restricted } else { most }, 1.0)
+        reached(mesh.thresholds(), reading, if only_more { Level::Restricted } else { most }, 1.0)
     }
 
     #[inline]
@@ -138,15 +137,26 @@ impl Scorer {
         &mut self,
         case: &Case<'_>,
         values: &EValues,
-        reached: Reached,
+        (reached, most): (Reached, Level),
         wall: Timestamp,
     ) -> Option<Verdict> {
         let (key, now) = ((case.ids.shard, case.ids.source), case.seen.exposure.now);
         if self.is_held_back(key, reached.level, now, wall) || self.is_unlisted(key, reached.level, now) {
             return None;
         }
-        let reasons = self.reasons(case, values);
-        self.enter(key, now, wall, reached, reasons)
+        let raw = values.bits();
+        let habit = &self.shards[usize::from(key.0)].sources.get(&key.1)?.baseline.habit;
+        let weighed = Weighed {
+            of: Of::Event,
+            answers: values.answers().collect(),
+            habit: habit.kept(now, raw),
+            context: context(&self.mesh, case, raw),
+            most,
+            has_moved: true,
+            invariant: Invariant::of(case.broken.as_ref(), most),
+            reasons: self.reasons(case, values),
+        };
+        self.enter(key, (now, wall), reached, weighed)
     }
 
     /// The highest level that this event may lead to, by where it comes from.
@@ -189,93 +199,40 @@ impl Scorer {
         is_historic(&self.config, now, wall)
     }
 
-    /// Enters a level.
+    /// Enters a level: what follows from the grounds.
     pub(crate) fn enter(
         &mut self,
         key: SourceKey,
-        now: Timestamp,
-        wall: Timestamp,
+        (now, wall): (Timestamp, Timestamp),
         reached: Reached,
-        reasons: Vec<Reason>,
+        weighed: Weighed,
     ) -> Option<Verdict> {
-        let standing = self.standings.get(&key);
-        let historic = self.is_historic(now, wall);
-        // For today's enforcement points history is no level.
-        let previous = standing.filter(|standing| standing.historic == historic);
-        let previous = previous.map_or(Level::Trusted, |standing| standing.level);
+        let standing = self.standings.get(&key).cloned();
+        let mut grounds = self.grounds(key, (now, wall), standing, Step::Reached(Box::new(weighed)));
+        grounds.settle(reached);
+        self.look_up(&mut grounds)?;
         let source = self.shards[usize::from(key.0)].sources.get_mut(&key.1)?;
         if reached.level >= Level::Restricted {
             source.baseline.habit.spoil();
         }
-        // Every step of one episode bears its begin, so that they are one alert.
-        let begun = || source.evidence.episode_since().unwrap_or(now);
-        let episode = standing.map_or_else(begun, |standing| standing.episode);
-        let ordinal = source.next_ordinal(episode);
-        let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
-        let subject = self.subject(key.0, source, now);
-        let is_enforceable = self.is_enforceable(&subject);
-        let held = self.held(source, reached.level, now).filter(|_| is_enforceable);
-        let decision = decision_id(&subject, reached.level, episode, ordinal);
-        let lease = self.config.lease.of(reached.level);
-        let names = &self.shards[usize::from(key.0)].names;
-        // Said where the episode begins. History is told to nobody.
-        let begins = previous == Level::Trusted && !historic;
-        let incident = begins.then(|| self.incidents.join(&subject, now, &reasons));
-        let verdict = Verdict {
-            time: now,
-            decided: wall,
-            identity: subject.identity(),
-            namespace: source.namespace.as_deref().map(str::to_owned),
-            object: Object::Any,
-            level: reached.level,
-            previous,
-            cause: Cause::Evidence,
-            pace: Some(reached.pace),
-            evidence_bits: self.mesh.shown_bits(reached.pace, reached.m),
-            threshold_bits: self.mesh.shown_bits(reached.pace, reached.threshold),
-            per_day: self.mesh.per_day(reached.pace, reached.m),
-            m: reached.m,
-            threshold: reached.threshold,
-            lease: Some(lease),
-            // What is decided on history has no lease: it stands in event time until then, for calibration only.
-            expires: Some(if historic { now + lease } else { wall + lease }),
-            decision,
-            episode,
-            historic,
-            enforce: self.config.enforce.mode == Mode::Enforce && held.is_none() && is_enforceable,
-            held,
-            instances: self.live_instances(key.0, source, now),
-            co_owners: self.co_owners(&subject),
-            reasons,
-            carried_by: source.carriers.as_ref().map(|of| of.told(names, &self.inputs)).unwrap_or_default(),
-            incident,
-            announced: self.announced.of(source, now).cloned(),
-            order: None,
-            paused: self.orders.is_paused(),
-            subject,
-        };
+        let ordinal = source.next_ordinal(grounds.episode());
+        grounds.ordinal = ordinal;
+        let mut verdict = grounds.decide()?;
+        self.tell_more(key, now, &mut verdict);
         let standing = Standing::after(&verdict, ordinal)?;
         self.standings.insert(key, standing);
         Some(verdict)
     }
 
-    /// Whom an entry is about: one instance where nearly all of the evidence comes from it and others are live, of the
-    /// same identity or of those who share the principal.
-    fn subject(&self, shard: u8, source: &Source, now: Timestamp) -> Subject {
-        let live = source.live(now).count_ones();
-        let total: f64 = source.instances.iter().map(|instance| instance.odds).sum();
-        let odd = source.instances.iter().find(|instance| instance.odds >= NARROW_SHARE * total && total > 0.0);
-        let address = |id| self.shards[usize::from(shard)].names.text(id).to_owned();
-        let is_shared = self.workloads.is_shared(&source.principal, source.cluster.as_deref());
-        let has_others = live >= 2 || is_shared;
-        // Where no address is known, a name stands in its place, by which nobody can be told from those who share it.
-        let is_place = |place: &str| !is_shared || place.parse::<IpAddr>().is_ok();
-        Subject {
-            principal: source.principal.to_string(),
-            cluster: source.cluster.as_deref().map(str::to_owned),
-            workload: source.workload.as_deref().map(str::to_owned),
-            instance: odd.filter(|_| has_others).map(|odd| address(odd.address)).filter(|place| is_place(place)),
-        }
+    /// Adds what only people read: which records carried it, to which incident it belongs where the episode begins, and what
+    /// was announced meanwhile. History is told to nobody.
+    fn tell_more(&mut self, key: SourceKey, now: Timestamp, verdict: &mut Verdict) {
+        let shard = &self.shards[usize::from(key.0)];
+        let Some(source) = shard.sources.get(&key.1) else { return };
+        verdict.carried_by = source.carriers.as_ref().map(|of| of.told(&shard.names, &self.inputs)).unwrap_or_default();
+        verdict.announced = self.announced.of(source, now).cloned();
+        let begins = verdict.previous == Level::Trusted && !verdict.historic;
+        verdict.incident = begins.then(|| self.incidents.join(&verdict.subject, now, &verdict.reasons));
     }
 
     pub(crate) fn live_instances(&self, shard: u8, source: &Source, now: Timestamp) -> Vec<String> {
@@ -291,14 +248,9 @@ impl Scorer {
 
     /// Why an entry is to be a shadow although the mode says enforce.
     pub(crate) fn held(&self, source: &Source, level: Level, now: Timestamp) -> Option<String> {
-        if level < Level::Quarantined || self.config.enforce.mode == Mode::Shadow {
-            return None;
-        }
-        if self.config.enforce.protects(&source.principal) {
-            return Some("protected by the operator".to_owned());
-        }
-        let (denied, most) = (self.denied().len(), self.most_denied(now));
-        (denied >= most).then(|| format!("blast radius: {denied} of at most {most} identities are denied already"))
+        let enforce = &self.config.enforce;
+        let reach = || Some((self.denied().len(), self.most_denied(now)));
+        withheld(level, enforce.mode, enforce.protects(&source.principal), reach)
     }
 
     /// How many identities may be denied at once.
@@ -329,65 +281,24 @@ impl Scorer {
     }
 
     fn end_lease(&mut self, key: SourceKey, wall: Timestamp) -> Option<Verdict> {
-        let mut standing = self.standings.remove(&key)?;
+        let standing = self.standings.remove(&key)?;
         let now = self.watermark.now().unwrap_or(standing.episode);
         // Whoever was folded away, or is known from the journal only, has no evidence: the lease was all there was.
-        let source = self.shards[usize::from(key.0)].sources.get(&key.1);
-        let reading = source.map_or_else(Reading::default, |source| self.reading_for(&standing, source, now));
-        // Without telemetry nothing speaks for a renewal: the identity is unobserved, and its lease ends.
-        let is_observed = standing.historic || !self.is_historic(now, wall);
-        let level = if is_observed { standing.supported(&self.mesh, reading) } else { Level::Trusted };
-        let previous = standing.level;
-        let lease = (level > Level::Trusted).then(|| self.config.lease.of(level));
-        let pace = if reading.slow >= reading.fast { Pace::Slow } else { Pace::Fast };
-        let m = reading.slow.max(reading.fast);
-        let subject = standing.subject.clone();
-        if level != previous && level > Level::Trusted {
+        // Without telemetry nothing speaks for a renewal either: the identity is unobserved, and its lease ends.
+        let mut grounds = self.grounds(key, (now, wall), Some(standing.clone()), Step::LeaseEnded);
+        let level = self.look_up(&mut grounds).unwrap_or_default();
+        if level != standing.level && level > Level::Trusted {
             let source = self.shards[usize::from(key.0)].source_to_change(key.1);
-            standing.ordinal = source.map_or(standing.ordinal + 1, |source| source.next_ordinal(standing.episode));
-            standing.decision = decision_id(&subject, level, standing.episode, standing.ordinal);
+            grounds.ordinal = source.map_or(standing.ordinal + 1, |source| source.next_ordinal(standing.episode));
         }
-        let source = self.shards[usize::from(key.0)].sources.get(&key.1);
-        let verdict = Verdict {
-            time: now,
-            decided: wall,
-            identity: subject.identity(),
-            namespace: source.and_then(|source| source.namespace.as_deref()).map(str::to_owned),
-            subject,
-            object: Object::Any,
-            level,
-            previous,
-            cause: if level == previous { Cause::Renewed } else { Cause::Lease },
-            pace: None,
-            evidence_bits: self.mesh.shown_bits(pace, m),
-            threshold_bits: 0.0,
-            per_day: self.mesh.per_day(pace, m),
-            m,
-            threshold: 0.0,
-            lease,
-            expires: lease.map(|lease| wall + lease),
-            decision: standing.decision.clone(),
-            episode: standing.episode,
-            historic: standing.historic,
-            enforce: standing.enforce && !standing.held,
-            held: None,
-            instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
-            co_owners: self.co_owners(&standing.subject),
-            reasons: Vec::new(),
-            carried_by: Vec::new(),
-            announced: None,
-            incident: None,
-            order: None,
-            paused: self.orders.is_paused(),
-        };
-        if level == Level::Trusted {
+        let ordinal = grounds.ordinal;
+        let verdict = grounds.decide()?;
+        if verdict.level == Level::Trusted {
             self.incidents.leave(&verdict.identity);
         }
-        if let Some(lease) = lease {
-            standing.level = level;
-            standing.held &= level >= Level::Quarantined;
-            standing.expires = wall + lease;
-            self.standings.insert(key, standing);
+        if let Some(expires) = verdict.expires {
+            let (decision, held) = (verdict.decision.clone(), standing.held && level >= Level::Quarantined);
+            self.standings.insert(key, Standing { level, decision, ordinal, held, expires, ..standing });
         }
         Some(verdict)
     }

@@ -3,6 +3,7 @@
 //! # Layout
 //! - [`scorer`]: observe an event: score, decide, then perhaps learn; `judge`, `standing`: bits to levels
 //! - `workloads`, `parting`: which workload calls where several share one principal, and how each is judged on its own
+//! - [`grounds`]: what a step was decided from, and the step that follows; decisions recomputed
 //! - `shard`, `door`, `names`, `memory`, `forgotten`: what is kept of whom, and within which bound
 //! - `mesh`, `tide`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
 //! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
@@ -25,6 +26,7 @@ pub mod enforce;
 mod estate;
 pub mod familiar;
 mod forgotten;
+pub mod grounds;
 pub mod incidents;
 pub mod journal;
 mod judge;

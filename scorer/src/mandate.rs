@@ -4,15 +4,15 @@
 //! `[enforce]` changes: it acts where the evidence that a renewal would ask for is still there and telemetry is of
 //! today. No lease is lengthened by it, and the decision keeps its id: nothing new was found out about anybody.
 
-use qualm_model::{evidence::Pace, level::Level, time::Timestamp};
+use qualm_model::{level::Level, time::Timestamp};
 
 use crate::{
     config::{Mode, ScorerConfig},
+    grounds::Step,
     mesh::SourceKey,
     operator::{InShadow, Refusal, orders::Order},
     scorer::Scorer,
     standing::{Reading, Standing},
-    table::Object,
     verdict::{Cause, Verdict},
 };
 
@@ -52,10 +52,10 @@ impl Scorer {
         };
         let standings = self.standings.iter().filter(|(_, standing)| standing.enforce && !may_act(standing));
         let keys: Vec<SourceKey> = standings.map(|(key, _)| *key).collect();
-        for (key, reading) in self.strongest_first(keys) {
+        for (key, _) in self.strongest_first(keys) {
             let Some(mut standing) = self.standings.remove(&key) else { continue };
             (standing.enforce, standing.held) = (false, false);
-            verdicts.extend(self.mandated(key, &standing, (Cause::Operator, None), reading, wall));
+            verdicts.extend(self.mandated(key, &standing, (Cause::Operator, None), wall));
             self.standings.insert(key, standing);
         }
         self.weigh_orders(Change::Restrict, wall, verdicts);
@@ -101,13 +101,13 @@ impl Scorer {
             let source = self.shards[usize::from(key.0)].sources.get(&key.1);
             let stands = !self.config.enforce.protects(&standing.subject.principal)
                 && self.is_enforceable(&standing.subject)
-                && standing.supported(&self.mesh, reading) == standing.level;
+                && standing.supported(self.mesh.thresholds(), reading) == standing.level;
             if let Some(source) = source.filter(|_| stands) {
                 let held = self.held(source, standing.level, now);
                 let before = (standing.enforce, standing.held);
                 (standing.enforce, standing.held) = (true, held.is_some());
                 if before != (standing.enforce, standing.held) {
-                    verdicts.extend(self.mandated(key, &standing, (Cause::Operator, held), reading, wall));
+                    verdicts.extend(self.mandated(key, &standing, (Cause::Operator, held), wall));
                 }
             }
             self.standings.insert(key, standing);
@@ -143,47 +143,15 @@ impl Scorer {
         key: SourceKey,
         standing: &Standing,
         (cause, held): (Cause, Option<String>),
-        reading: Reading,
         wall: Timestamp,
     ) -> Option<Verdict> {
         if standing.historic || standing.level == Level::Trusted {
             return None;
         }
         let now = self.watermark.now().unwrap_or(standing.episode);
-        let source = self.shards[usize::from(key.0)].sources.get(&key.1);
-        let (pace, m) =
-            if reading.slow >= reading.fast { (Pace::Slow, reading.slow) } else { (Pace::Fast, reading.fast) };
-        Some(Verdict {
-            time: now,
-            decided: wall,
-            identity: standing.subject.identity(),
-            namespace: source.and_then(|source| source.namespace.as_deref()).map(str::to_owned),
-            subject: standing.subject.clone(),
-            object: Object::Any,
-            level: standing.level,
-            previous: standing.level,
-            cause,
-            pace: None,
-            evidence_bits: self.mesh.shown_bits(pace, m),
-            threshold_bits: 0.0,
-            per_day: self.mesh.per_day(pace, m),
-            m,
-            threshold: 0.0,
-            lease: Some(standing.expires - wall),
-            expires: Some(standing.expires),
-            decision: standing.decision.clone(),
-            episode: standing.episode,
-            historic: false,
-            enforce: standing.enforce && !standing.held,
-            held,
-            instances: source.map(|source| self.live_instances(key.0, source, now)).unwrap_or_default(),
-            co_owners: self.co_owners(&standing.subject),
-            reasons: Vec::new(),
-            carried_by: Vec::new(),
-            announced: None,
-            incident: None,
-            order: None,
-            paused: self.orders.is_paused(),
-        })
+        let step = Step::Mandate { cause, held };
+        let mut grounds = self.grounds(key, (now, wall), Some(standing.clone()), step);
+        self.look_up(&mut grounds)?;
+        grounds.decide()
     }
 }

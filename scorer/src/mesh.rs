@@ -65,6 +65,24 @@ pub(crate) struct Threshold {
     pub(crate) slow: Option<f64>,
 }
 
+/// What leads into each level that behaviour leads to, lowest first.
+pub(crate) type Thresholds = [Threshold; 4];
+
+/// What leads into a level; nothing, where behaviour does not.
+pub(crate) fn threshold_of(thresholds: &Thresholds, level: Level) -> Threshold {
+    let index = Level::BY_BEHAVIOUR.iter().position(|&behaviour| behaviour == level);
+    index.map_or_else(Threshold::default, |index| thresholds[index])
+}
+
+/// Bits as they are shown, `log2(N · 1440 / rate)`, of what `identities` reach `per_day` times a day by chance.
+pub(crate) fn shown(identities: u64, per_day: f64) -> f64 {
+    log2(odds(identities, per_day))
+}
+
+fn odds(identities: u64, per_day: f64) -> f64 {
+    identities.max(1) as f64 * 1440.0 / per_day.max(1e-300)
+}
+
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Destination {
     name: Arc<str>,
@@ -90,7 +108,7 @@ pub(crate) struct Mesh {
     curves: [EpisodeCurve; 2],
     rates: [Rates; 2],
     read_at: Timestamp,
-    thresholds: [Threshold; 4],
+    thresholds: Thresholds,
     identities: u64,
     operations: Operations,
     networks: Networks,
@@ -235,10 +253,18 @@ impl Mesh {
     }
 
     pub(crate) fn threshold(&self, level: Level) -> Threshold {
-        Level::BY_BEHAVIOUR
-            .iter()
-            .position(|&behaviour| behaviour == level)
-            .map_or_else(Threshold::default, |index| self.thresholds[index])
+        threshold_of(&self.thresholds, level)
+    }
+
+    /// What leads into every level.
+    #[inline]
+    pub(crate) fn thresholds(&self) -> &Thresholds {
+        &self.thresholds
+    }
+
+    /// Identities of the mesh.
+    pub(crate) fn identities(&self) -> u64 {
+        self.identities
     }
 
     /// Levels that can be entered now.
@@ -250,11 +276,6 @@ impl Mesh {
         Level::BY_BEHAVIOUR.into_iter().filter(armed).collect()
     }
 
-    /// Evidence in bits as it is shown: `log2(N · 1440 / rate(m))`.
-    pub(crate) fn shown_bits(&self, pace: Pace, m: f64) -> f64 {
-        log2(self.odds(pace, m))
-    }
-
     /// The more of the bits shown for both clocks.
     pub(crate) fn most_shown_bits(&self, fast: f64, slow: f64) -> f64 {
         log2(self.odds(Pace::Fast, fast).max(self.odds(Pace::Slow, slow)))
@@ -262,7 +283,7 @@ impl Mesh {
 
     /// Against how many minutes of everybody one with evidence `m` stands: `N · 1440 / rate(m)`.
     fn odds(&self, pace: Pace, m: f64) -> f64 {
-        self.identities.max(1) as f64 * 1440.0 / self.rates[pace as usize].per_day(m).max(1e-300)
+        odds(self.identities, self.rates[pace as usize].per_day(m))
     }
 
     /// How often a day evidence `m` is reached by chance.

@@ -6,10 +6,11 @@ use qualm_model::{
     identity::Provenance,
     level::Level,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     estate::{Broken, Ground},
-    mesh::Mesh,
+    mesh::{Mesh, Thresholds, threshold_of},
     scorer::Scorer,
     standing::Reached,
 };
@@ -40,11 +41,38 @@ impl Scorer {
 /// What is reached where a broken invariant acts at once: it needs no arming, and no threshold.
 #[inline]
 pub(crate) fn at_once(mesh: &Mesh, broken: Option<&Broken>, most: Level, reached: Option<Reached>) -> Option<Reached> {
-    let Some((broken, level)) = broken.and_then(|broken| Some((broken, broken.level(most)?))) else { return reached };
+    invariant(mesh.thresholds(), Invariant::of(broken, most), reached)
+}
+
+/// A broken invariant that acts at once.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Invariant {
+    /// Its e-value, which is set by policy.
+    pub(crate) e: f64,
+    /// The level that it leads to.
+    pub(crate) level: Level,
+}
+
+impl Invariant {
+    /// What of a credential that does not add up acts at once, up to `most`.
+    #[inline]
+    pub(crate) fn of(broken: Option<&Broken>, most: Level) -> Option<Self> {
+        broken.and_then(|broken| Some(Self { e: broken.deviation.x, level: broken.level(most)? }))
+    }
+}
+
+/// What is reached by evidence, or by an invariant where that leads further.
+#[inline]
+pub(crate) fn invariant(
+    thresholds: &Thresholds,
+    broken: Option<Invariant>,
+    reached: Option<Reached>,
+) -> Option<Reached> {
+    let Some(Invariant { e, level }) = broken else { return reached };
     if reached.is_some_and(|reached| reached.level >= level) {
         return reached;
     }
-    let threshold = mesh.threshold(level).slow.unwrap_or(0.0);
-    let m = reached.map_or(0.0, |reached| reached.m).max(threshold).max(libm::log2(broken.deviation.x));
+    let threshold = threshold_of(thresholds, level).slow.unwrap_or(0.0);
+    let m = reached.map_or(0.0, |reached| reached.m).max(threshold).max(libm::log2(e));
     Some(Reached { level, pace: Pace::Slow, m, threshold })
 }

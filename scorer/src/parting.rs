@@ -86,10 +86,7 @@ impl Scorer {
     fn spare(&mut self, key: SourceKey, wall: Timestamp) -> Option<Verdict> {
         let mut standing = self.standings.remove(&key)?;
         (standing.enforce, standing.held) = (false, false);
-        let now = self.watermark.now().unwrap_or(standing.episode);
-        let source = self.shards[usize::from(key.0)].sources.get(&key.1);
-        let reading = source.map(|source| self.reading_for(&standing, source, now)).unwrap_or_default();
-        let told = self.mandated(key, &standing, (Cause::Shared, None), reading, wall);
+        let told = self.mandated(key, &standing, (Cause::Shared, None), wall);
         self.standings.insert(key, standing);
         told
     }

@@ -129,6 +129,8 @@ pub struct Scorer {
     pub(crate) estate: Estate,
     pub(crate) tenancies: Tenancies,
     pub(crate) workloads: Workloads,
+    /// Hash of the configuration in force, for what decisions are replayed from.
+    pub(crate) config_hash: String,
     door: Door,
 }
 
@@ -185,6 +187,7 @@ impl Scorer {
             estate: Estate::default(),
             tenancies: Tenancies::default(),
             workloads: Workloads::default(),
+            config_hash: String::new(),
             door: Door::default(),
         }
     }

@@ -63,7 +63,7 @@ impl Scorer {
             place.learn(case, weight, raw);
             return Observed::Scored { bits, identity_bits: place.source.shown_bits, leading };
         };
-        verdicts.extend(self.decide(case, &values, reached, wall));
+        verdicts.extend(self.decide(case, &values, (reached, most), wall));
         let Some(mut place) = self.shards[usize::from(ids.shard)].place(ids) else { return Observed::NoSource };
         place.learn(case, weight, raw);
         Observed::Scored { bits, identity_bits: place.source.shown_bits, leading }
@@ -100,7 +100,7 @@ impl Scorer {
         let reached = at_once(&self.mesh, case.broken.as_ref(), most, reached);
         let identity_bits = place.source.shown_bits;
         if let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall)) {
-            verdicts.extend(self.decide(case, &values, reached, wall));
+            verdicts.extend(self.decide(case, &values, (reached, most), wall));
         }
         Observed::Scored { bits, identity_bits, leading }
     }
@@ -158,7 +158,17 @@ fn strike_old_news(share: Share, values: &mut EValues) {
 #[inline]
 fn forgiven(mesh: &Mesh, source: &Source, case: &Case<'_>, raw: f64) -> f64 {
     let now = case.seen.exposure.now;
-    let context = if raw > -1.0 { mesh.context((case.ids.shard, case.ids.source), now) } else { 0.0 };
-    let forgiven = source.baseline.habit.forgive(now, raw);
+    lifted(source.baseline.habit.forgive(now, raw), context(mesh, case, raw))
+}
+
+/// The evidence of neighbours that bears on an event of so many bits.
+#[inline]
+pub(crate) fn context(mesh: &Mesh, case: &Case<'_>, raw: f64) -> f64 {
+    if raw > -1.0 { mesh.context((case.ids.shard, case.ids.source), case.seen.exposure.now) } else { 0.0 }
+}
+
+/// What is left after forgiveness, lifted by the neighbours' evidence.
+#[inline]
+pub(crate) fn lifted(forgiven: f64, context: f64) -> f64 {
     forgiven + CONTEXT_SHARE * context * (forgiven + 1.0).clamp(0.0, 1.0)
 }

@@ -4,12 +4,13 @@ use qualm_model::{
     detector::Question,
     evidence::{Climb, Clock, Pace, SLOW_CEILING},
     level::Level,
+    stats::log2,
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    mesh::{Mesh, Threshold},
+    mesh::{Mesh, Threshold, Thresholds, threshold_of},
     table::{Object, Subject, TrustEntry},
     verdict::Verdict,
 };
@@ -185,9 +186,14 @@ impl Evidence {
 
     /// Both clocks at `now`, the running minute included.
     pub(crate) fn reading(&self, mesh: &Mesh, now: Timestamp) -> Reading {
+        self.reading_by(now, |best| mesh.e_of_minute(best))
+    }
+
+    /// Both clocks at `now`, where the e-value of a minute is told by `e` from its best bits.
+    pub(crate) fn reading_by(&self, now: Timestamp, e: impl Fn(f64) -> f64) -> Reading {
         let Some(best) = self.best else { return self.before(now) };
         // A minute that has ended without a later event still counts, and decays from its end.
-        let (end, z) = (Timestamp((self.minute + 1) * Span::MINUTE.0 - 1), mesh.z(best));
+        let (end, z) = (Timestamp((self.minute + 1) * Span::MINUTE.0 - 1), log2(e(best)));
         if now <= end {
             return self.with(self.before(now), z);
         }
@@ -195,6 +201,31 @@ impl Evidence {
         fast.commit(Pace::Fast, end, z);
         slow.commit(Pace::Slow, end, self.discounted(z));
         Reading { fast: fast.at(Pace::Fast, now), slow: slow.at(Pace::Slow, now) }
+    }
+
+    /// The bits of the running minute's best event.
+    pub(crate) fn best(&self) -> Option<f64> {
+        self.best
+    }
+
+    /// The same with destinations numbered in the order in which they lead: which is which is all that matters, and
+    /// the ids of names are another run's.
+    pub(crate) fn with_ordinals(&self) -> Self {
+        let mut known = Vec::with_capacity(CAUSES + 1);
+        let mut numbered = |cause: &mut Cause| {
+            if cause.destination == u32::MAX {
+                return;
+            }
+            let place = known.iter().position(|of| *of == cause.destination).unwrap_or_else(|| {
+                known.push(cause.destination);
+                known.len() - 1
+            });
+            cause.destination = place as u32;
+        };
+        let mut of = Self { told: Told::default(), ..*self };
+        numbered(&mut of.cause);
+        of.led.iter_mut().filter(|(_, minutes)| *minutes > 0).for_each(|(cause, _)| numbered(cause));
+        of
     }
 
     /// Follows the episodes of both clocks, for the curve.
@@ -239,9 +270,9 @@ pub(crate) struct Reached {
 }
 
 /// The highest level up to `most` whose threshold, times `share`, the reading reaches.
-pub(crate) fn reached(mesh: &Mesh, reading: Reading, most: Level, share: f64) -> Option<Reached> {
+pub(crate) fn reached(thresholds: &Thresholds, reading: Reading, most: Level, share: f64) -> Option<Reached> {
     Level::BY_BEHAVIOUR.into_iter().rev().filter(|&level| level <= most).find_map(|level| {
-        let Threshold { fast, slow } = mesh.threshold(level);
+        let Threshold { fast, slow } = threshold_of(thresholds, level);
         let over = |m: f64, pace, threshold: Option<f64>| {
             threshold.filter(|&threshold| m >= share * threshold).map(|threshold| Reached { level, pace, m, threshold })
         };
@@ -332,7 +363,7 @@ impl Standing {
 
     /// The level that evidence supports when a lease has ended: what was entered stays while half of what led to
     /// it is still there.
-    pub(crate) fn supported(&self, mesh: &Mesh, reading: Reading) -> Level {
-        reached(mesh, reading, self.level, HYSTERESIS).map_or(Level::Trusted, |reached| reached.level)
+    pub(crate) fn supported(&self, thresholds: &Thresholds, reading: Reading) -> Level {
+        reached(thresholds, reading, self.level, HYSTERESIS).map_or(Level::Trusted, |reached| reached.level)
     }
 }

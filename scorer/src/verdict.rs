@@ -1,5 +1,7 @@
 //! A verdict: one identity's step on the ladder of trust, with its grounds.
 
+use std::sync::Arc;
+
 use qualm_model::{
     detector::Question,
     evidence::Pace,
@@ -12,6 +14,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     carriers::Carrier,
     familiar::Familiar,
+    grounds::Kept,
     incidents::Incident,
     operator::{InShadow, Override, announced::Announcement},
     table::{Object, Subject, TrustEntry},
@@ -146,6 +149,9 @@ pub struct Verdict {
     /// All enforcement is paused: whatever it asks for is a shadow until that ends.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
+    /// What it was decided from, so that it can be recomputed; an operator's follows from the instruction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grounds: Option<Arc<Kept>>,
 }
 
 impl Verdict {

@@ -11,7 +11,7 @@ use std::{
 use qualm_model::{level::Level, time::Timestamp};
 use qualm_scorer::{
     config::arms_at,
-    journal::{self, Kind, Seq},
+    journal::{self, Kind, Seq, SigningKey},
     scorer::Scorer,
     snapshot::{Intake, Snapshots},
 };
@@ -38,6 +38,15 @@ pub(super) fn check(config: &Config, hash: &str, running: bool, found: &mut Find
         Err(error) => found.fail("state", format!("{}: {error}; make it writable by this user", directory.display())),
     }
     verify(&directory.join("journal"), hash, running, found);
+    let key = config.state.journal_key();
+    if key.exists() {
+        match SigningKey::open(&key) {
+            Ok(signing) => {
+                found.ok("journal", format!("signed with {}: the public key is {}", key.display(), signing.public()))
+            }
+            Err(error) => found.fail("journal", error.to_string()),
+        }
+    }
     if running {
         found.ok("state", format!("an instance is running on {}", directory.display()));
         return ask(config.observe.address, found);
@@ -101,6 +110,21 @@ fn verify(directory: &Path, hash: &str, running: bool, found: &mut Findings) {
                     &head[..16]
                 ),
             );
+            match verified.signers.as_slice() {
+                [] => found.ok("journal", "it has no signed checkpoint yet; the next start signs it"),
+                signers => {
+                    let signers: Vec<_> = signers.iter().map(ToString::to_string).collect();
+                    found.ok(
+                        "journal",
+                        format!(
+                            "{} signed checkpoints, by {}; {} records follow the last",
+                            verified.seals,
+                            signers.join(" and "),
+                            verified.unsigned
+                        ),
+                    );
+                }
+            }
             if verified.unwritten > 0 {
                 found.warn(
                     "journal",

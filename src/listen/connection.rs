@@ -244,7 +244,7 @@ impl Visit {
             }
         };
         if !self.roles.know(&id) {
-            tracing::warn!(%id, "not listed in listen.reporters, enforcement_points or subscribers");
+            tracing::warn!(%id, "listed in no list of [listen]");
             self.metrics.refuse("not_listed");
             return None;
         }

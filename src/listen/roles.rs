@@ -17,17 +17,24 @@ pub(crate) enum Role {
     EnforcementPoint,
     /// Subscribe to the trust stream.
     Subscriber,
+    /// Have a stream of security event tokens.
+    Receiver,
+    /// Push security event tokens to us.
+    Transmitter,
 }
 
 impl Role {
-    const ALL: [Self; 3] = [Self::Reporter, Self::EnforcementPoint, Self::Subscriber];
+    const ALL: [Self; 5] =
+        [Self::Reporter, Self::EnforcementPoint, Self::Subscriber, Self::Receiver, Self::Transmitter];
 
     /// The key of its list.
-    const fn key(self) -> &'static str {
+    pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Reporter => "reporters",
             Self::EnforcementPoint => "enforcement_points",
             Self::Subscriber => "subscribers",
+            Self::Receiver => "receivers",
+            Self::Transmitter => "transmitters",
         }
     }
 }
@@ -107,6 +114,8 @@ pub(crate) struct Roles {
     reporters: Vec<IdPattern>,
     enforcement_points: Vec<IdPattern>,
     subscribers: Vec<IdPattern>,
+    receivers: Vec<IdPattern>,
+    transmitters: Vec<IdPattern>,
     /// Highest first.
     authorities: [(Authority, Vec<IdPattern>); 5],
 }
@@ -117,6 +126,8 @@ impl Roles {
             reporters: config.reporters.clone(),
             enforcement_points: config.enforcement_points.clone(),
             subscribers: config.subscribers.clone(),
+            receivers: config.receivers.clone(),
+            transmitters: config.transmitters.clone(),
             authorities: [
                 (Authority::Admin, config.admins.clone()),
                 (Authority::Approver, config.approvers.clone()),
@@ -127,11 +138,13 @@ impl Roles {
         }
     }
 
-    fn allow(&self, role: Role, id: &SpiffeId) -> bool {
+    pub(crate) fn allow(&self, role: Role, id: &SpiffeId) -> bool {
         let listed = match role {
             Role::Reporter => &self.reporters,
             Role::EnforcementPoint => &self.enforcement_points,
             Role::Subscriber => &self.subscribers,
+            Role::Receiver => &self.receivers,
+            Role::Transmitter => &self.transmitters,
         };
         listed.iter().any(|pattern| pattern.matches(id))
     }

@@ -116,7 +116,7 @@ impl Identity {
                 problem: error.to_string(),
                 remedy: "it must be the key of the first certificate in listen.certificate",
             })?;
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { files, bytes, config: Arc::new(config), expires })
     }
 }

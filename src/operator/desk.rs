@@ -29,7 +29,7 @@ use super::{
 use crate::listen::roles::{Authority, Roles};
 
 /// Bytes of a request; none needs a tenth of it.
-const LARGEST_REQUEST: usize = 16 << 10;
+pub(super) const LARGEST_REQUEST: usize = 16 << 10;
 /// Entries in one answer.
 pub(super) const LISTED: usize = 1_000;
 /// Whoever is on this machine, where the port is without TLS.

@@ -60,6 +60,7 @@ use crate::{
     finding::{Findings, Setting},
     observability::{Readiness, metrics::PipelineMetrics},
     operator::Call,
+    signals::Feed,
 };
 
 /// How often leases, snapshots and metrics are looked at.
@@ -73,6 +74,7 @@ pub(crate) struct Wires<'a> {
     pub(crate) calls: mpsc::Receiver<Call>,
     pub(crate) hooks: Wired,
     pub(crate) publisher: Publisher,
+    pub(crate) signals: Option<Feed>,
     pub(crate) coverage: watch::Sender<Coverage>,
     pub(crate) readiness: watch::Sender<Readiness>,
     pub(crate) metrics: PipelineMetrics,
@@ -91,6 +93,7 @@ pub(crate) struct Pipeline {
     hooks: Wired,
     refusals: Refusals,
     publisher: Publisher,
+    signals: Option<Feed>,
     coverage: watch::Sender<Coverage>,
     readiness: watch::Sender<Readiness>,
     metrics: PipelineMetrics,
@@ -164,6 +167,7 @@ impl Pipeline {
             hooks: wires.hooks,
             refusals: Refusals::default(),
             publisher: wires.publisher,
+            signals: wires.signals,
             coverage: wires.coverage,
             readiness: wires.readiness,
             metrics: wires.metrics,
@@ -341,6 +345,7 @@ impl Pipeline {
         self.alerts.collect(wall);
         self.journal_reports();
         self.bound_journal();
+        self.state.journal.seal_if_due(wall);
         self.save_if_due();
         self.show(wall);
     }
@@ -351,6 +356,7 @@ impl Pipeline {
             Ok((config, hash)) => {
                 self.journal_command(&Command::Reload { config: &hash });
                 let wall = self.setup.clock.now();
+                self.state.scorer.name_config(&hash);
                 self.state.scorer.reconfigure(config.scorer(), wall, &mut self.verdicts);
                 self.setup.config = config.with_inputs_of(&self.setup.config);
                 self.state.scorer.limit_sources(self.setup.config.max_levels());

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Context;
 use qualm_model::{identity::Tenancy, time::Timestamp};
 use qualm_scorer::{
-    journal::{Journal, JournalLimits, Kind, Seq, read_from},
+    journal::{Journal, JournalLimits, Kind, Seq, SigningKey, read_from},
     notify::{Finding, Outstanding},
     operator::Instruction,
     scorer::Scorer,
@@ -77,7 +77,17 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     scorer.filter_sources(config.filters());
     scorer.wait_for_sources(config.latenesses());
     let journal_directory = directory.join("journal");
-    let opened = Journal::open(&journal_directory, &JournalLimits::of_bytes(config.state.journal_mib << 20))?;
+    let key = SigningKey::open(&config.state.journal_key())?;
+    let public = key.public();
+    let limits = JournalLimits::of_bytes(config.state.journal_mib << 20);
+    let opened = Journal::open_signed(&journal_directory, &limits, key)?;
+    if let Some(cut) = &opened.cut {
+        tracing::error!(
+            signed = %cut.of.seq, head = %opened.head.seq,
+            "the journal ends before what was signed last: records were cut off; `qualm journal verify` says so until \
+             it is settled"
+        );
+    }
     if let Some(torn) = &opened.torn {
         tracing::warn!(?torn, "the last record of the journal was torn by the end of the last run and is cut off");
     }
@@ -89,10 +99,11 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     let Replayed { outstanding, findings, decisions, taken } =
         replay(&journal_directory, config, &mut scorer, &covered)?;
     // What stood under the last configuration stands as far as this one allows it.
+    scorer.name_config(hash);
     let mut restricted = Vec::new();
     scorer.restrict(wall, &mut restricted);
     let standing = scorer.entries().len();
-    tracing::info!(restored, taken, standing, config = hash, "state");
+    tracing::info!(restored, taken, standing, config = hash, journal_key = %public, "state");
     write_pid(directory)?;
     let member = member(directory, wall)?;
     Ok(State {
@@ -180,7 +191,7 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
                 }
                 replayed.outstanding = Outstanding::carried(checkpoint.owed, &sinks);
             }
-            Kind::Gap => {}
+            Kind::Gap | Kind::Seal => {}
         }
     }
     Ok(replayed)

@@ -69,6 +69,7 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         incident: None,
         order: None,
         paused: false,
+        grounds: None,
     }
 }
 

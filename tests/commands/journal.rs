@@ -5,7 +5,10 @@ use std::fs;
 use qualm_model::time::Timestamp;
 use qualm_scorer::journal::{Journal, JournalLimits, Kind};
 
-use crate::place::{LINE, Place, answer, read};
+use crate::{
+    operating::Estate,
+    place::{LINE, Place, answer, read},
+};
 
 const RECORDS: usize = 200;
 
@@ -117,4 +120,55 @@ fn the_journal_of_the_configuration_is_meant_where_none_is_named() {
     assert!(place.run(&["journal", "verify"]).line("sound: ").contains("records, 1 to "));
     let nowhere = Place::with("").run(&["journal", "verify"]);
     assert!(nowhere.code == Some(2) && nowhere.err.contains("is no directory"), "{nowhere:#?}");
+}
+
+#[test]
+fn what_an_instance_has_decided_is_replayed_verified_by_its_key_and_packed_for_whoever_has_but_that_key() {
+    let mut estate = Estate::start("enforce");
+    let otto = estate.person("otto");
+    otto.done(&["quarantine", "cart", "--for", "1h", "--reason", "incident 7", "--yes"]);
+    otto.done(&["watch", "web", "--for", "1h", "--reason", "another matter"]);
+    let decision = otto.done(&["show", "cart"])["entries"][0]["decision"].as_str().unwrap().to_owned();
+    otto.done(&["lift", "cart", "--reason", "it was us"]);
+    let folder = estate.qualm.folder().to_owned();
+    estate.qualm.stop();
+
+    let replayed = answer(&folder, &["replay", &decision[..12]]);
+    assert_eq!(replayed.code, Some(0), "{replayed:#?}");
+    assert!(
+        replayed.out.contains("quarantined after trusted: identical")
+            && replayed.out.contains("2 identical, 0 different"),
+        "{replayed:#?}"
+    );
+    let unknown = answer(&folder, &["replay", "no-such-decision"]);
+    assert!(unknown.code == Some(2) && unknown.err.contains("qualm explain"), "{unknown:#?}");
+
+    let checked = answer(&folder, &["check"]);
+    let key = checked.line("the public key is").split("the public key is ").nth(1).unwrap().trim().to_owned();
+    let sound = answer(&folder, &["journal", "verify", "--key", &key]);
+    assert_eq!(sound.code, Some(0), "{sound:#?}");
+    assert!(sound.out.contains(&format!("each signed by {key}")), "{sound:#?}");
+    let other = format!("ed25519:{}", "0".repeat(64));
+    assert_eq!(answer(&folder, &["journal", "verify", "--key", &other]).code, Some(3));
+    assert_eq!(answer(&folder, &["journal", "verify", "--key", "no key"]).code, Some(2));
+
+    let packed = answer(&folder, &["journal", "pack", &decision, "--out", "cart.pack"]);
+    assert_eq!(packed.code, Some(0), "{packed:#?}");
+    assert_eq!(
+        answer(&folder, &["journal", "pack", "cart", "--out", "cart.pack"]).code,
+        Some(2),
+        "it overwrites nothing"
+    );
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::copy(folder.join("cart.pack"), elsewhere.path().join("cart.pack")).unwrap();
+    let verified = answer(elsewhere.path(), &["journal", "verify", "cart.pack", "--key", &key]);
+    assert_eq!(verified.code, Some(0), "{verified:#?}");
+    assert!(verified.out.contains("incident 7") && verified.out.contains("it was us"), "{verified:#?}");
+    assert!(!verified.out.contains("another matter"), "what is about others is not told: {verified:#?}");
+    let text = fs::read_to_string(folder.join("cart.pack")).unwrap();
+    assert!(!text.contains("another matter"));
+    fs::write(elsewhere.path().join("cart.pack"), text.replace("incident 7", "incident 8")).unwrap();
+    let forged = answer(elsewhere.path(), &["journal", "verify", "cart.pack", "--key", &key]);
+    assert!(forged.code == Some(3) && forged.out.contains("damaged"), "{forged:#?}");
+    assert_eq!(answer(&folder, &["journal", "pack", "nobody-of-this-name", "--out", "x"]).code, Some(2));
 }

@@ -14,5 +14,7 @@ mod reading;
 #[allow(dead_code, unreachable_pub, reason = "as the tests of hooks have it")]
 mod recorder;
 mod reloading;
+mod resting;
+mod signalling;
 #[path = "../support/mod.rs"]
 mod support;

@@ -1,6 +1,10 @@
 //! The operator's commands on a running instance: who may, what is refused and how it is told, and what a crash leaves.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{
     place::{CART, LINE, answer},
@@ -16,14 +20,23 @@ const WEB: &str = "spiffe://mesh.test/ns/shop/sa/web";
 const ISTIOD: &str = "spiffe://mesh.test/ns/istio-system/sa/istiod";
 
 /// A running instance that has read one call each of `cart`, `web` and `istiod`, and enforces.
-struct Estate {
-    authority: Authority,
-    qualm: Qualm,
+pub(crate) struct Estate {
+    pub(crate) authority: Authority,
+    pub(crate) qualm: Qualm,
+    /// Port of the pages.
+    pub(crate) http: u16,
+    /// Port of gRPC, and of the operator's JSON.
+    pub(crate) grpc: u16,
     _folder: tempfile::TempDir,
 }
 
 impl Estate {
-    fn start(mode: &str) -> Self {
+    pub(crate) fn start(mode: &str) -> Self {
+        Self::with(mode, "", |_, _| String::new())
+    }
+
+    /// With these lists in section `listen`, and what `more` says at the end of the configuration.
+    pub(crate) fn with(mode: &str, listed: &str, more: impl FnOnce(&Authority, &Path) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new();
         let calls = [CART, WEB, ISTIOD].map(|caller| LINE.replace(CART, caller) + "\n");
@@ -34,19 +47,20 @@ impl Estate {
         let config = format!(
             "[[file]]\npath = \"../access.log\"\nfollow = true\n[observe]\naddress = \"127.0.0.1:{http}\"\n\
              [listen]\naddress = \"127.0.0.1:{grpc}\"\ncertificate = {:?}\nkey = {:?}\nclient_roots = {:?}\n\
-             subscribers = [\"spiffe://mesh.test/ns/gateway/*\"]\n{}\
-             [enforce]\nmode = \"{mode}\"\n[state]\nsnapshot_every = \"1h\"\n",
+             subscribers = [\"spiffe://mesh.test/ns/gateway/*\"]\n{listed}{}\
+             [enforce]\nmode = \"{mode}\"\n[state]\nsnapshot_every = \"1h\"\n{}",
             svid.certificate,
             svid.key,
             svid.bundle,
-            lists()
+            lists(),
+            more(&authority, folder.path())
         );
         let mut qualm = Qualm::start(folder.path(), &config, http);
         qualm.wait_until("has read the calls", || super::support::qualm::sample(http, "qualm_identities") >= Some(3.0));
-        Self { authority, qualm, _folder: folder }
+        Self { authority, qualm, http, grpc, _folder: folder }
     }
 
-    fn person(&self, account: &str) -> Person {
+    pub(crate) fn person(&self, account: &str) -> Person {
         Person::new(&self.authority, account, self.qualm.folder())
     }
 

@@ -168,18 +168,6 @@ try_opa() {
   says_version "$1" "$2/opa" version
 }
 
-# SPIRE's server and agent.
-fetch_spire() (
-  go_wrapper "$2" github.com/spiffe/spire "$1" || exit 1
-  quietly nice go build -ldflags "-s -w" -o "$2/" github.com/spiffe/spire/cmd/spire-server \
-    github.com/spiffe/spire/cmd/spire-agent || exit 1
-  cd / && rm -rf "$2/go" "$2/wrapper"
-)
-
-try_spire() {
-  says_version "$1" "$2/spire-server" --version && says_version "$1" "$2/spire-agent" --version
-}
-
 # Vault, with the engines that need no cloud (BUSL-1.1: a tool of the tests, never shipped). The replacements are those
 # of its own go.mod, with the version of its SDK that it was released with.
 fetch_vault() (

@@ -76,6 +76,16 @@ impl Authority {
         Svid { id: id.to_owned(), certificate, key: key.serialize_pem() }
     }
 
+    /// A server's certificate with a name of the DNS.
+    pub(crate) fn named(&self, name: &str) -> Svid {
+        let key = KeyPair::generate().expect("a key can be generated");
+        let mut params = params("", VALID);
+        params.subject_alt_names = vec![SanType::DnsName(name.try_into().expect("a name is ASCII"))];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let certificate = params.signed_by(&key, &self.issuer).expect("the certificate is valid").pem();
+        Svid { id: name.to_owned(), certificate, key: key.serialize_pem() }
+    }
+
     /// Writes a fresh SVID for `id` and the bundle into `folder`. Called again it rotates them, each file by a rename,
     /// the key first: whoever watches the certificate finds its key beside it.
     pub(crate) fn write_svid(&self, id: &str, folder: &Path) -> SvidFiles {

@@ -20,7 +20,7 @@ pub(crate) fn lists() -> String {
 /// A person with a certificate, beside the configuration of the instance.
 pub(crate) struct Person {
     pub(crate) id: String,
-    svid: SvidFiles,
+    pub(crate) svid: SvidFiles,
     /// Where the instance's configuration is.
     folder: PathBuf,
 }

@@ -19,7 +19,6 @@ pub(crate) enum Part {
     Istiod,
     Opa,
     Vault,
-    Spire,
     Keycloak,
 }
 
@@ -33,7 +32,6 @@ impl Part {
             Self::Istiod => "istiod",
             Self::Opa => "opa",
             Self::Vault => "vault",
-            Self::Spire => "spire",
             Self::Keycloak => "keycloak",
         }
     }

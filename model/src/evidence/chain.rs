@@ -100,6 +100,11 @@ impl EValues {
         (self.answers & (1_u64 << question as u32) != 0).then_some(self.values[question as usize])
     }
 
+    /// Every answer there is, in the order of the questions.
+    pub fn answers(&self) -> impl Iterator<Item = (Question, f64)> {
+        Question::ALL.into_iter().filter_map(|question| Some((question, self.answer(question)?)))
+    }
+
     #[inline]
     fn or_one(&self, question: Question) -> f64 {
         self.answer(question).unwrap_or(1.0)

@@ -33,11 +33,17 @@ impl Habit {
     /// `min(bits, 2 + max(0, bits − slot − 1))`.
     #[inline]
     pub fn forgive(&self, now: Timestamp, bits: f64) -> f64 {
+        Self::less(bits, self.kept(now, bits))
+    }
+
+    /// How high this hour or a neighbouring one was within the last four days, where that bears on `bits`; otherwise 0.
+    #[inline]
+    pub fn kept(&self, now: Timestamp, bits: f64) -> f64 {
         if self.slots.is_empty() || bits <= f64::from(NOTABLE) {
-            return bits;
+            return 0.0;
         }
         let hour = now.window(Span::HOUR);
-        let known = [-1, 0, 1]
+        [-1, 0, 1]
             .into_iter()
             .map(|offset| self.slots[(hour + offset).rem_euclid(24) as usize])
             .filter(|slot| {
@@ -46,8 +52,13 @@ impl Habit {
                     && hour - i64::from(slot.hour) > LONGEST as i64
             })
             .map(|slot| f64::from(slot.bits))
-            .fold(0.0, f64::max);
-        if known == 0.0 { bits } else { bits.min(2.0 + (bits - known - 1.0).max(0.0)) }
+            .fold(0.0, f64::max)
+    }
+
+    /// `bits` less a habit that was as high as `kept`; 0 is none.
+    #[inline]
+    pub fn less(bits: f64, kept: f64) -> f64 {
+        if kept == 0.0 { bits } else { bits.min(2.0 + (bits - kept - 1.0).max(0.0)) }
     }
 
     /// Takes in the bits of an event, before forgiveness.

@@ -8,12 +8,15 @@ use std::{
     time::Duration,
 };
 
+use qualm_model::time::Timestamp;
+
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry, exponential_buckets};
 use tokio::sync::watch;
 
 use super::{
     AppendError, JournalStatus, line_bytes,
-    record::{Draft, Head, Seq},
+    record::{Draft, Head, Kind, Seq},
+    seal::{SEAL_EVERY, SEAL_WITHIN, Seal},
 };
 
 /// So many stretches of refused records are told apart for those who still ask; older ones count as refused whole.
@@ -31,8 +34,35 @@ pub(super) struct Shared {
     pub(super) metrics: JournalMetrics,
 }
 
+/// Records that no seal follows yet.
+#[derive(Debug, Default)]
+struct Unsealed {
+    /// Whether there are seals at all.
+    is_signed: bool,
+    records: u64,
+    /// Wall time of the first of them; `None` is of a run before.
+    since: Option<Timestamp>,
+    /// Wall and event time of the last.
+    last: (Timestamp, Timestamp),
+}
+
+impl Unsealed {
+    fn note(&mut self, wall: Timestamp, event: Timestamp) {
+        if self.records == 0 {
+            self.since = Some(wall);
+        }
+        (self.records, self.last) = (self.records + 1, (wall, event));
+    }
+
+    fn is_due(&self, wall: Timestamp) -> bool {
+        let is_old = self.since.is_none_or(|since| wall - since >= SEAL_WITHIN);
+        self.is_signed && self.records > 0 && (self.records >= SEAL_EVERY || is_old)
+    }
+}
+
 #[derive(Debug)]
 struct State {
+    unsealed: Unsealed,
     drafts: Vec<Draft>,
     bytes: usize,
     appended: Seq,
@@ -52,8 +82,11 @@ struct State {
 }
 
 impl Shared {
-    pub(super) fn new(head: Head, queue_bytes: usize) -> Self {
+    /// `unsealed` says how many records at the end of the chain no seal follows; `None` where nothing is signed.
+    pub(super) fn new(head: Head, queue_bytes: usize, unsealed: Option<u64>) -> Self {
+        let is_signed = unsealed.is_some();
         let state = State {
+            unsealed: Unsealed { is_signed, records: unsealed.unwrap_or(0), ..Unsealed::default() },
             drafts: Vec::new(),
             bytes: 0,
             appended: head.seq,
@@ -83,7 +116,7 @@ impl Shared {
     }
 
     /// Gives the draft its number and queues it, waiting for room.
-    pub(super) fn push(&self, mut draft: Draft) -> Result<Seq, AppendError> {
+    pub(super) fn push(&self, draft: Draft) -> Result<Seq, AppendError> {
         let bytes = line_bytes(draft.payload.len());
         let mut state = self.lock();
         if self.is_full(&state, bytes) {
@@ -95,12 +128,24 @@ impl Shared {
         if state.writer_gone || state.closing {
             return Err(AppendError::Closed);
         }
-        draft.seq = state.appended.next();
-        state.appended = draft.seq;
-        state.bytes += bytes;
-        state.drafts.push(draft);
+        let (wall, event) = (draft.wall, draft.event);
+        let seq = state.queue(draft);
+        state.unsealed.note(wall, event);
+        if state.unsealed.is_due(wall) {
+            state.seal(wall, event);
+        }
         self.work.notify_one();
-        Ok(state.appended)
+        Ok(seq)
+    }
+
+    /// Has the records so far sealed, where the first of them has waited for long enough.
+    pub(super) fn seal_if_due(&self, wall: Timestamp) {
+        let mut state = self.lock();
+        if state.unsealed.is_due(wall) && !state.closing {
+            let event = state.unsealed.last.1;
+            state.seal(wall, event);
+            self.work.notify_one();
+        }
     }
 
     /// Everything that has gathered; `None` once the journal is closing and nothing is left.
@@ -148,7 +193,14 @@ impl Shared {
     }
 
     pub(super) fn close(&self) {
-        self.lock().closing = true;
+        let mut state = self.lock();
+        // Of a run before there may be records without a seal, and no time is known at which this one ends.
+        if state.unsealed.is_signed && state.unsealed.records > 0 && state.unsealed.since.is_some() {
+            let (wall, event) = state.unsealed.last;
+            state.seal(wall, event);
+        }
+        state.closing = true;
+        drop(state);
         self.work.notify_one();
     }
 
@@ -223,6 +275,21 @@ impl Shared {
 }
 
 impl State {
+    /// Gives the draft its number and queues it.
+    fn queue(&mut self, mut draft: Draft) -> Seq {
+        draft.seq = self.appended.next();
+        self.appended = draft.seq;
+        self.bytes += line_bytes(draft.payload.len());
+        self.drafts.push(draft);
+        self.appended
+    }
+
+    /// Queues a seal; what it says is known when it is chained.
+    fn seal(&mut self, wall: Timestamp, event: Timestamp) {
+        self.queue(Draft { seq: Seq(0), wall, event, kind: Kind::Seal, payload: String::new() });
+        (self.unsealed.records, self.unsealed.since) = (0, None);
+    }
+
     fn outcome(&self, seq: Seq) -> Result<(), AppendError> {
         if self.settled < seq {
             return Err(AppendError::Closed);
@@ -245,9 +312,15 @@ pub(super) struct JournalMetrics {
     failing: IntGauge,
     bytes: IntGauge,
     sync_seconds: Histogram,
+    sealed: IntGauge,
 }
 
 impl JournalMetrics {
+    /// A seal is on disk.
+    pub(super) fn sealed(&self, seal: &Seal) {
+        self.sealed.set(i64::try_from(seal.of.seq.0).unwrap_or(i64::MAX));
+    }
+
     fn new() -> Self {
         let counter = |name, help| IntCounter::new(name, help).expect("the name is a valid metric name");
         let buckets = exponential_buckets(0.000_05, 2.0, 16).expect("start and factor are positive");
@@ -258,6 +331,7 @@ impl JournalMetrics {
             unwritten: counter("qualm_journal_unwritten_records_total", "Records that the disk refused."),
             waits: counter("qualm_journal_waits_total", "Times that appending waited for the disk."),
             failing: gauge("qualm_journal_failing", "1 while the disk refuses records, else 0."),
+            sealed: gauge("qualm_journal_sealed_record", "Number of the last record that a signed checkpoint covers."),
             bytes: gauge("qualm_journal_bytes", "Bytes of the journal's files."),
             sync_seconds: Histogram::with_opts(sync.buckets(buckets)).expect("the options are valid"),
         }
@@ -269,6 +343,7 @@ impl JournalMetrics {
         registry.register(Box::new(self.waits.clone()))?;
         registry.register(Box::new(self.failing.clone()))?;
         registry.register(Box::new(self.bytes.clone()))?;
+        registry.register(Box::new(self.sealed.clone()))?;
         registry.register(Box::new(self.sync_seconds.clone()))
     }
 }

@@ -1,10 +1,15 @@
 //! Reading a journal back: every record is checked against its hash and the record before it.
 
-use std::{collections::VecDeque, io, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     JournalError,
     record::{Digest, FRAME, Flaw, Head, Kind, Record, Seq},
+    seal::{self, CUT, LATEST, MOST_UNSIGNED, PublicKey, Seal},
     segment::{Line, Lines, Segment},
 };
 
@@ -37,6 +42,12 @@ pub struct Verified {
     pub unwritten: u64,
     /// The torn last line, if there is one.
     pub torn: Option<Torn>,
+    /// Who has signed, in the order in which they began to.
+    pub signers: Vec<PublicKey>,
+    /// Signed checkpoints.
+    pub seals: u64,
+    /// Records after the last of them.
+    pub unsigned: u64,
 }
 
 /// The records of a journal in order. After an error it ends.
@@ -62,6 +73,14 @@ impl Records {
     /// The torn last line, known once the end was reached.
     pub fn torn(&self) -> Option<&Torn> {
         self.torn.as_ref()
+    }
+
+    /// A flaw of the record that was read last.
+    fn flaw(&self, flaw: Flaw) -> JournalError {
+        match &self.current {
+            Some((segment, lines)) => JournalError::flaw(&segment.path, lines.number, flaw),
+            None => JournalError::flaw(Path::new(""), 0, flaw),
+        }
     }
 
     /// Where the chain stands after what was read so far.
@@ -128,10 +147,20 @@ impl Iterator for Records {
     }
 }
 
-pub(super) fn verify(segments: Vec<Segment>) -> Result<Verified, JournalError> {
+/// Checks every record, that every seal is signed, by `key` where one is given, and that the chain reaches to the
+/// latest seal that was written beside it.
+pub(super) fn verify(directory: &Path, key: Option<&PublicKey>) -> Result<Verified, JournalError> {
+    let segments = Segment::list(directory)?;
     let mut verified = Verified { segments: segments.len(), ..Verified::default() };
+    let (cut, latest) = (directory.join(CUT), directory.join(LATEST));
+    let read = |file: &PathBuf| seal::latest(file).map_err(|error| JournalError::io(file, error));
+    let expected = read(&cut)?.map(|seal| (cut, seal)).or(read(&latest)?.map(|seal| (latest, seal)));
+    if let Some((file, seal)) = &expected {
+        signed(seal, key).map_err(|flaw| JournalError::flaw(file, 1, flaw))?;
+    }
+    let mut is_met = expected.is_none();
     let mut records = Records::new(segments.into(), Seq(0));
-    for record in &mut records {
+    while let Some(record) = records.next() {
         let record = record?;
         if record.kind == Kind::Gap {
             verified.unwritten += record.payload::<super::Gap>().map_or(0, |gap| gap.last.0 - gap.first.0 + 1);
@@ -139,9 +168,41 @@ pub(super) fn verify(segments: Vec<Segment>) -> Result<Verified, JournalError> {
         verified.records += 1;
         verified.first.get_or_insert(record.seq);
         verified.head = record.head();
+        verified.unsigned += 1;
+        is_met |= expected.as_ref().is_some_and(|(_, seal)| seal.of == verified.head);
+        if record.kind == Kind::Seal {
+            let seal = record.payload::<Seal>().map_err(|_| Flaw::Seal("a seal without a signature".to_owned()));
+            let checked = seal.and_then(|seal| signed(&seal, key).map(|()| seal));
+            let seal = checked.map_err(|flaw| records.flaw(flaw))?;
+            verified.seals += 1;
+            verified.unsigned = 0;
+            if !verified.signers.contains(&seal.key) {
+                verified.signers.push(seal.key);
+            }
+        }
+    }
+    if let Some((file, seal)) = expected.filter(|_| !is_met) {
+        return Err(JournalError::Cut { file, sealed: seal.of.seq, head: verified.head.seq });
+    }
+    if key.is_some() && verified.unsigned > MOST_UNSIGNED {
+        return Err(JournalError::Unsigned { records: verified.unsigned, sealed: verified.seals });
     }
     verified.torn = records.torn;
     Ok(verified)
+}
+
+/// Whether a seal is sound, and of the key.
+fn signed(seal: &Seal, key: Option<&PublicKey>) -> Result<(), Flaw> {
+    if let Some(key) = key.filter(|key| **key != seal.key) {
+        return Err(Flaw::Seal(format!("its seal is of {}, and not of {key}", seal.key)));
+    }
+    if seal.is_sound() {
+        return Ok(());
+    }
+    Err(Flaw::Seal(format!(
+        "its signature is not of {} over record {}: somebody else has written it",
+        seal.key, seal.of.seq
+    )))
 }
 
 /// A record at its place: after `before`, or first in its file.
@@ -151,7 +212,13 @@ fn check(line: &[u8], number: u64, segment: &Segment, before: Option<&Head>) -> 
         return Err(Flaw::Number { found: record.seq, expected: segment.first });
     }
     match before {
-        Some(before) => record.follows(before)?,
+        Some(before) => {
+            record.follows(before)?;
+            // It signs what is right before it.
+            if record.kind == Kind::Seal && record.payload::<Seal>().is_ok_and(|seal| seal.of != *before) {
+                return Err(Flaw::Seal("its seal is about another record than the one before it".to_owned()));
+            }
+        }
         // Older files may have been taken away, but nothing can stand before the first record.
         None if record.seq == Seq(1) && record.prev != Digest::default() => return Err(Flaw::Link),
         None => {}

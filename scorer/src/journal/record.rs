@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 
 /// The version of the layout that this release writes; it reads no newer one.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// A record's place in the journal; the first is 1. Numbers are missing only where a [`Kind::Gap`] record says so.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub enum Kind {
     Checkpoint,
     /// Records that could not be written; payload [`Gap`]. It bears the number of the last of them.
     Gap,
+    /// The signature of the record before it, and so of all before; payload [`Seal`](super::Seal).
+    Seal,
 }
 
 impl Kind {
@@ -70,6 +72,7 @@ impl Kind {
             Self::Alert => "alert",
             Self::Checkpoint => "checkpoint",
             Self::Gap => "gap",
+            Self::Seal => "seal",
         }
     }
 }
@@ -88,6 +91,8 @@ pub struct Gap {
 /// A record whose hash was right when it was read.
 #[derive(Debug, Clone)]
 pub struct Record {
+    /// The version of its layout.
+    pub version: u32,
     /// Its place.
     pub seq: Seq,
     /// When it was appended.
@@ -112,6 +117,9 @@ pub enum Flaw {
     /// Not laid out as a record.
     #[error("not a record: {0}")]
     Layout(String),
+    /// A seal that nobody has signed, or not the right one.
+    #[error("{0}")]
+    Seal(String),
     /// The hash does not fit the bytes.
     #[error("its hash does not fit its bytes: the record was changed")]
     Hash,
@@ -135,6 +143,11 @@ pub enum Flaw {
 }
 
 impl Digest {
+    /// Its 32 bytes.
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// Reads 64 lower-case hex digits.
     ///
     /// # Errors
@@ -188,6 +201,22 @@ impl Record {
         self.payload.get()
     }
 
+    /// SHA-256 of what it says: with that of every record between, a record is shown to be part of a chain without
+    /// showing the others. Records of version 1 have to be shown whole.
+    pub fn content_digest(&self) -> Digest {
+        Digest(Sha256::digest(self.content()).into())
+    }
+
+    /// Its line, without the line feed.
+    pub fn line(&self) -> String {
+        format!("{}{PREV}{}{HASH}{}{END}", self.content(), self.prev, self.hash)
+    }
+
+    fn content(&self) -> String {
+        let Self { version, seq, wall, event, kind, payload, .. } = self;
+        content(*version, *seq, (*wall, *event), *kind, payload.get())
+    }
+
     /// Where the chain stands after this record.
     pub fn head(&self) -> Head {
         Head { seq: self.seq, hash: self.hash }
@@ -195,16 +224,16 @@ impl Record {
 
     /// Reads one line without its line feed and checks its hash, not yet its link.
     pub(super) fn decode(line: &[u8]) -> Result<Self, Flaw> {
-        check_version(line)?;
+        let version = check_version(line)?;
         let (content, prev, hash) = split_tail(line).ok_or_else(|| layout("`prev` and `hash` are not at its end"))?;
-        if digest(&prev, content) != hash {
+        if digest(version, &prev, content) != hash {
             return Err(Flaw::Hash);
         }
         let mut object = content.to_vec();
         object.push(b'}');
         let Content { seq, wall, event, kind, payload, .. } =
             serde_json::from_slice(&object).map_err(|error| layout(&error.to_string()))?;
-        Ok(Self { seq, wall, event, kind, prev, hash, payload })
+        Ok(Self { version, seq, wall, event, kind, prev, hash, payload })
     }
 
     /// Checks that this record may stand right after `before`.
@@ -239,17 +268,18 @@ impl Draft {
     /// Writes the line after `prev` to `out` and returns its hash.
     pub(super) fn encode(&self, prev: &Digest, out: &mut Vec<u8>) -> Digest {
         let Self { seq, wall, event, kind, payload } = self;
-        let content = format!(
-            r#"{{"v":{VERSION},"seq":{seq},"wall":{},"event":{},"kind":"{}","payload":{payload}"#,
-            wall.0,
-            event.0,
-            kind.as_str()
-        );
-        let hash = digest(prev, content.as_bytes());
+        let content = content(VERSION, *seq, (*wall, *event), *kind, payload);
+        let hash = digest(VERSION, prev, content.as_bytes());
         out.extend_from_slice(content.as_bytes());
         out.extend_from_slice(format!("{PREV}{prev}{HASH}{hash}{END}\n").as_bytes());
         hash
     }
+}
+
+/// A line before its `prev`: what is hashed.
+fn content(version: u32, seq: Seq, (wall, event): (Timestamp, Timestamp), kind: Kind, payload: &str) -> String {
+    let (wall, event, kind) = (wall.0, event.0, kind.as_str());
+    format!(r#"{{"v":{version},"seq":{seq},"wall":{wall},"event":{event},"kind":"{kind}","payload":{payload}"#)
 }
 
 #[derive(Deserialize)]
@@ -272,18 +302,27 @@ const HEX: usize = 64;
 /// Bytes that a line has beyond its payload, at most.
 pub(super) const FRAME: usize = 512;
 
-/// SHA-256 over the raw 32 bytes of `prev` and the line's bytes before `,"prev"`.
-fn digest(prev: &Digest, content: &[u8]) -> Digest {
-    Digest(Sha256::new().chain_update(prev.0).chain_update(content).finalize().into())
+/// The hash of a record: SHA-256 over the 32 bytes of `prev` and, in version 2, the 32 bytes of the SHA-256 of the line's
+/// bytes before `,"prev"`; in version 1 those bytes themselves.
+fn digest(version: u32, prev: &Digest, content: &[u8]) -> Digest {
+    if version == 1 {
+        return Digest(Sha256::new().chain_update(prev.0).chain_update(content).finalize().into());
+    }
+    linked(prev, &Digest(Sha256::digest(content).into()))
+}
+
+/// The hash of a record of version 2 that follows `prev`, by the digest of its content.
+pub fn linked(prev: &Digest, content: &Digest) -> Digest {
+    Digest(Sha256::new().chain_update(prev.0).chain_update(content.0).finalize().into())
 }
 
 /// Before anything else is looked at: a later layout may differ in everything but its beginning.
-fn check_version(line: &[u8]) -> Result<(), Flaw> {
+fn check_version(line: &[u8]) -> Result<u32, Flaw> {
     let rest = line.strip_prefix(START).ok_or_else(|| layout("it does not begin with a version"))?;
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let version = std::str::from_utf8(&rest[..digits]).ok().and_then(|digits| digits.parse::<u32>().ok());
     match version {
-        Some(VERSION) => Ok(()),
+        Some(version @ 1..=VERSION) => Ok(version),
         Some(version) if version > VERSION => Err(Flaw::Newer(version)),
         _ => Err(layout("its version is no number from 1 upwards")),
     }

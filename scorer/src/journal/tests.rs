@@ -12,9 +12,19 @@ use tempfile::TempDir;
 use super::*;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/journal-v1.jsonl");
+const GOLDEN_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/journal-v2.jsonl");
 
 fn open(directory: &Path) -> Opened {
     Journal::open(directory, &JournalLimits::default()).expect("a journal that opens")
+}
+
+/// The key of all tests.
+fn key() -> SigningKey {
+    SigningKey::of_seed(&[7; 32])
+}
+
+fn signed(directory: &Path) -> Opened {
+    Journal::open_signed(directory, &JournalLimits::default(), key()).expect("a journal that opens")
 }
 
 fn append(journal: &Journal, n: u64) -> Seq {
@@ -105,7 +115,7 @@ fn a_torn_first_line_of_a_new_file_leads_back_to_the_file_before() {
     let paths = files(directory.path());
     let last = paths.last().unwrap();
     let lost = fs::read_to_string(last).unwrap().lines().count() as u64;
-    fs::write(last, "{\"v\":1,\"seq\":").unwrap();
+    fs::write(last, "{\"v\":2,\"seq\":").unwrap();
     let opened = open(directory.path());
     assert_eq!(opened.head.seq, Seq(6 - lost));
     assert_eq!(opened.torn.as_ref().map(|torn| &torn.path), Some(last));
@@ -207,16 +217,14 @@ fn a_newer_journal_is_refused_with_the_way_on() {
     let directory = written(2, 64 << 20);
     let path = &files(directory.path())[0];
     let text = fs::read_to_string(path).unwrap();
-    fs::write(path, text.replace("{\"v\":1,\"seq\":2", "{\"v\":2,\"seq\":2")).unwrap();
+    fs::write(path, text.replace("{\"v\":2,\"seq\":2", "{\"v\":3,\"seq\":2")).unwrap();
     let error = Journal::open(directory.path(), &JournalLimits::default()).unwrap_err();
-    assert!(matches!(error, JournalError::Newer { version: 2, line: 2, .. }), "{error}");
+    assert!(matches!(error, JournalError::Newer { version: 3, line: 2, .. }), "{error}");
     assert!(error.to_string().contains("start the release that wrote it"), "{error}");
 }
 
-#[test]
-fn version_1_stays_readable_and_is_still_what_is_written() {
-    let directory = tempfile::tempdir().unwrap();
-    let Opened { journal, .. } = open(directory.path());
+/// What the golden files hold.
+fn append_golden(journal: &Journal) {
     let append = |kind, payload: Value| {
         let seq =
             journal.append(kind, Timestamp(1_795_311_927_000_000_000), Timestamp(1_795_311_928_123_456_789), &payload);
@@ -226,10 +234,36 @@ fn version_1_stays_readable_and_is_still_what_is_written() {
     append(Kind::Command, json!({"reload": {"config": "9f8e"}}));
     append(Kind::Alert, json!({"delivered": {"activity": "create", "uid": "01JD7Q9V"}}));
     append(Kind::Gap, json!({"error": "No space left on device (os error 28)", "first": 4, "last": 4}));
-    let golden = fs::read_to_string(GOLDEN).expect("tests/golden/journal-v1.jsonl");
-    assert_eq!(fs::read_to_string(&files(directory.path())[0]).unwrap(), golden);
+}
+
+#[test]
+fn version_1_stays_readable_and_its_chain_goes_on_in_version_2() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::copy(GOLDEN, directory.path().join("00000000000000000001.jsonl")).expect("tests/golden/journal-v1.jsonl");
     let verified = verify(directory.path()).unwrap();
-    assert_eq!((verified.records, verified.unwritten), (4, 1));
+    assert_eq!((verified.records, verified.unwritten, verified.seals), (4, 1, 0));
+    let opened = signed(directory.path());
+    append(&opened.journal, 5);
+    drop(opened);
+    let verified = verify_signed(directory.path(), &key().public()).unwrap();
+    assert_eq!((verified.records, verified.seals, verified.unsigned), (6, 1, 0));
+    let versions: Vec<u32> = read_from(directory.path(), Seq(0)).unwrap().map(|of| of.unwrap().version).collect();
+    assert_eq!(versions, [1, 1, 1, 1, 2, 2]);
+    // What was written before the key came is under its first signature.
+    let path = &files(directory.path())[0];
+    let text = fs::read_to_string(path).unwrap();
+    fs::write(path, text.replacen("watched", "trusted", 1)).unwrap();
+    assert!(verify_signed(directory.path(), &key().public()).is_err());
+}
+
+#[test]
+fn version_2_is_still_what_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let opened = signed(directory.path());
+    append_golden(&opened.journal);
+    drop(opened);
+    let golden = fs::read_to_string(GOLDEN_2).expect("tests/golden/journal-v2.jsonl");
+    assert_eq!(fs::read_to_string(&files(directory.path())[0]).unwrap(), golden);
 }
 
 #[test]
@@ -368,11 +402,13 @@ fn kill_9_while_writing_loses_nothing_that_was_durable() {
             stdout.lines().filter_map(|line| line.unwrap().strip_prefix("durable ")?.parse().ok()).take(20).collect();
         child.kill().unwrap();
         child.wait().unwrap();
-        let opened = open(directory.path());
+        let opened = signed(directory.path());
         assert!(opened.head.seq.0 >= *durable.last().unwrap());
+        assert_eq!(opened.cut, None, "what was signed is there");
+        append(&opened.journal, 1);
         drop(opened);
-        let verified = verify(directory.path()).unwrap();
-        assert_eq!((verified.records, verified.torn), (verified.head.seq.0, None));
+        let verified = verify_signed(directory.path(), &key().public()).unwrap();
+        assert_eq!((verified.records, verified.torn, verified.unsigned), (verified.head.seq.0, None, 0));
     }
 }
 
@@ -381,7 +417,7 @@ fn kill_9_while_writing_loses_nothing_that_was_durable() {
 #[expect(clippy::print_stdout, reason = "it tells its parent how far it has come")]
 fn child_appends_for_ever() {
     let limits = JournalLimits { segment_bytes: 100_000, ..JournalLimits::default() };
-    let Opened { journal, .. } = Journal::open(Path::new("."), &limits).unwrap();
+    let Opened { journal, .. } = Journal::open_signed(Path::new("."), &limits, key()).unwrap();
     loop {
         let mut last = Seq(0);
         for n in 0..50 {

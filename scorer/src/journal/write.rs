@@ -12,6 +12,7 @@ use super::{
     JournalError, JournalLimits,
     queue::Shared,
     record::{Draft, Gap, Head, Kind, Seq},
+    seal::{Seal, SigningKey, remember},
     segment::Segment,
 };
 
@@ -23,6 +24,7 @@ pub(super) struct Writer {
     /// Files before the one that is open, oldest first, with their bytes.
     closed: VecDeque<(Segment, u64)>,
     file: Option<OpenSegment>,
+    signer: Option<SigningKey>,
     /// The last record on disk.
     head: Head,
     /// The records right after `head` that the disk refused; they end with the number here.
@@ -44,7 +46,7 @@ impl Writer {
         directory: &Path,
         segment: Option<Segment>,
         head: Head,
-        limits: &JournalLimits,
+        (limits, signer): (&JournalLimits, Option<SigningKey>),
     ) -> Result<Self, JournalError> {
         let mut closed = VecDeque::new();
         for segment in Segment::list(directory)? {
@@ -61,7 +63,7 @@ impl Writer {
             None => None,
         };
         let directory = directory.to_owned();
-        Ok(Self { directory, segment_bytes, retain_bytes, closed, file, head, lost: None })
+        Ok(Self { directory, segment_bytes, retain_bytes, closed, file, signer, head, lost: None })
     }
 
     /// Writes until the journal is closed and nothing is left.
@@ -117,22 +119,24 @@ impl Writer {
         while let Some(next) = drafts.peek() {
             let begun = Instant::now();
             let mut head = self.head;
-            let mut lines = Vec::new();
+            let (mut lines, mut sealed) = (Vec::new(), None);
             if let Some(lost) = &self.lost {
                 head = chain(&gap_before(next, lost), head, &mut lines);
             }
             // At least one record, then as many as the file still takes.
             let room = self.file.as_ref().map_or(self.segment_bytes, |open| open.room(self.segment_bytes));
-            let first = drafts.next_if(|_| true).map(|draft| (draft.seq, chain(&draft, head, &mut lines)));
+            let first =
+                drafts.next_if(|_| true).map(|draft| (draft.seq, self.chain(&draft, head, &mut lines, &mut sealed)));
             let Some((first, chained)) = first else { return };
             head = chained;
             let starts_file = lines.len() as u64 > room;
             let room = if starts_file { self.segment_bytes } else { room };
             while let Some(draft) = drafts.peek() {
-                let before = lines.len();
-                let chained = chain(draft, head, &mut lines);
+                let before = (lines.len(), sealed);
+                let chained = self.chain(draft, head, &mut lines, &mut sealed);
                 if lines.len() as u64 > room {
-                    lines.truncate(before);
+                    lines.truncate(before.0);
+                    sealed = before.1;
                     break;
                 }
                 head = chained;
@@ -149,7 +153,23 @@ impl Writer {
             self.lost = None;
             self.head = head;
             shared.written(head, begun.elapsed());
+            if let Some(seal) = sealed {
+                shared.metrics.sealed(&seal);
+                if let Err(error) = remember(&self.directory, &seal) {
+                    tracing::warn!(%error, "the journal's latest seal cannot be written beside it");
+                }
+            }
         }
+    }
+
+    /// Chains a draft; a seal says who has signed what is before it.
+    fn chain(&self, draft: &Draft, head: Head, lines: &mut Vec<u8>, sealed: &mut Option<Seal>) -> Head {
+        let (Kind::Seal, Some(signer)) = (draft.kind, &self.signer) else { return chain(draft, head, lines) };
+        let seal = Seal::sign(signer, head);
+        *sealed = Some(seal);
+        let payload = serde_json::to_string(&seal).expect("a seal is plain JSON");
+        let &Draft { seq, wall, event, kind, .. } = draft;
+        chain(&Draft { seq, wall, event, kind, payload }, head, lines)
     }
 
     /// Appends the lines to the file, or to `next` where they begin one, and syncs.

@@ -410,6 +410,7 @@ impl Scorer {
             incident: None,
             order: None,
             paused: self.orders.is_paused(),
+            grounds: None,
         }
     }
 }

@@ -312,7 +312,7 @@ impl Orders {
 }
 
 /// The id of an operator's decision: of subject, level, caller, key and time. 128 bits, hex.
-pub(super) fn decision_id(subject: &Subject, level: Level, of: &Instruction) -> String {
+pub(crate) fn decision_id(subject: &Subject, level: Level, of: &Instruction) -> String {
     let mut hash = Sha256::new();
     let parts = [
         "operator",

@@ -9,7 +9,7 @@ use qualm_model::{
 };
 
 use super::{Edge, INSTANCES, Instance, SETTLED, Source};
-use crate::{judge::NARROW_SHARE, scorer::Case};
+use crate::{grounds::NARROW_SHARE, scorer::Case};
 
 /// How long newcomers may come one after the other.
 const GRACE: Span = Span(30 * Span::MINUTE.0);

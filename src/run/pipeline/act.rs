@@ -68,6 +68,9 @@ impl Pipeline {
             );
             // Also what the journal could not take is told.
             self.alerts.verdict(seq.unwrap_or(Seq(self.last_seq)), &verdict);
+            if let (Some(signals), Some(seq)) = (&self.signals, seq) {
+                signals.tell(seq, vec![verdict.clone()]);
+            }
             self.notice(|_| Notice::Verdict(Box::new(verdict)));
         }
         if changed && owed.is_empty() {

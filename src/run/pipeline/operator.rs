@@ -121,6 +121,9 @@ impl Pipeline {
 
     /// Has the verdicts of one record carried out, and the table told; also where there are none.
     fn tell(&mut self, verdicts: Vec<Verdict>, record: Option<Seq>) {
+        if let (Some(signals), Some(record)) = (&self.signals, record) {
+            signals.tell(record, verdicts.clone());
+        }
         let mut owed = Vec::new();
         for verdict in verdicts {
             let seq = record.unwrap_or(Seq(self.last_seq));

@@ -50,6 +50,7 @@ impl Fixture {
             report,
             calls: mpsc::channel(1).1,
             publisher: Publisher::start(table, state.journal.clone()),
+            signals: None,
             coverage: watch::channel(Coverage::default()).0,
             readiness,
             metrics: PipelineMetrics::register(&registry).expect("a new registry"),
