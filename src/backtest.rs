@@ -120,6 +120,7 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
         [one] => format!("file {}", one.display()),
         _ => "the inputs in their order".to_owned(),
     }]);
+    scorer.leave_aside(args.without.iter().copied());
     let mut replay = Replay::new(scorer, labels, &args.out)?;
 
     let mut read = read(args, parser, room)?;
@@ -306,6 +307,7 @@ mod tests {
             scores: true,
             events: false,
             max_level: Level::Quarantined,
+            without: Vec::new(),
             out: folder.join(out),
         }
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use qualm_ingest::{envelope::Envelope, parse::Format};
-use qualm_model::level::Level;
+use qualm_model::{detector::Question, level::Level};
 
 use crate::{
     generate::args::GenerateArgs,
@@ -225,6 +225,9 @@ pub(crate) struct BacktestArgs {
     /// Highest level that this input may lead to.
     #[arg(long, default_value = "quarantined", value_parser = behavioural)]
     pub(crate) max_level: Level,
+    /// Give no weight to the answers to this question, by its name, as `rate-1m`: for measuring what each is worth.
+    #[arg(long, hide = true, value_name = "QUESTION", value_delimiter = ',', value_parser = question)]
+    pub(crate) without: Vec<Question>,
     /// Directory to write to; made where it does not exist.
     #[arg(long)]
     pub(crate) out: PathBuf,
@@ -233,6 +236,12 @@ pub(crate) struct BacktestArgs {
 /// What records are wrapped in, in the words of the configuration.
 fn envelope(text: &str) -> Result<Envelope, String> {
     Envelope::try_from(text.to_owned()).map_err(|error| error.to_string())
+}
+
+/// A question by its name.
+fn question(text: &str) -> Result<Question, String> {
+    let names = || Question::ALL.map(Question::name).join(", ");
+    Question::named(text).ok_or_else(|| format!("there is no such question; those there are: {}", names()))
 }
 
 /// A level that behaviour can lead to.

@@ -253,6 +253,11 @@ impl Question {
         )
     }
 
+    /// The question of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|question| question.name() == name)
+    }
+
     /// The name in every output.
     pub const fn name(self) -> &'static str {
         match self {

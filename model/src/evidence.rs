@@ -5,7 +5,7 @@ mod clock;
 mod curve;
 mod habit;
 
-pub use chain::{EValues, QUESTIONS};
+pub use chain::{EValues, QUESTIONS, Questions};
 pub use clock::{Climb, Clock, Pace, SLOW_CEILING};
 pub use curve::{EpisodeCurve, Rates, level_of};
 pub use habit::Habit;

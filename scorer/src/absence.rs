@@ -14,6 +14,7 @@ use qualm_model::{
 use crate::{
     estate::Broken,
     grounds::{Of, Weighed},
+    judge::Chance,
     mesh::SourceKey,
     papers::{Invariant, at_once},
     scorer::Scorer,
@@ -172,7 +173,13 @@ impl Scorer {
         let from = absence.from.map(|address| shard.names.id(address));
         let Some(source) = shard.sources.get_mut(&key.1) else { return };
         shard.changed.touch_source(key.1, source);
-        let told = source.add_evidence(&mut shard.delta, (&self.mesh, &level), at, (bits, cause), most);
+        let told = source.add_evidence(
+            &mut shard.delta,
+            (&self.mesh, &level),
+            at,
+            (bits, cause),
+            (most, Chance::of(absence.broken.as_ref())),
+        );
         if let Some(address) = from {
             source.attribute(address, at, bits);
         }

@@ -12,6 +12,7 @@ use qualm_model::{
 use crate::{
     carriers::Odd,
     config::ScorerConfig,
+    estate::{Broken, Weight},
     grounds::{Of, Step, Weighed, withheld},
     mesh::{Delta, Mesh, SourceKey},
     operator::orders::Order,
@@ -45,6 +46,22 @@ pub(crate) fn is_news(
 ) -> bool {
     let (key, now) = ((case.ids.shard, case.ids.source), case.seen.exposure.now);
     standings.is_news(&key, reached.level, || is_historic(config, now, wall))
+}
+
+/// Whether what is odd may be so by chance. The curve measures how often chance leads how far; a credential that does not
+/// add up for certain is no chance, and would only buy the next attacker room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Chance {
+    Possible,
+    None,
+}
+
+impl Chance {
+    /// Whether an event that shows this of its credential may be odd by chance.
+    #[inline]
+    pub(crate) fn of(broken: Option<&Broken>) -> Self {
+        if broken.is_some_and(|broken| broken.weight == Weight::Firm) { Self::None } else { Self::Possible }
+    }
 }
 
 impl Source {
@@ -87,7 +104,8 @@ impl Source {
         let question = leading.map_or(u8::MAX, |question| question as u8);
         let cause = OddIn { question, destination: case.ids.destination };
         let level = || standings.level(&key);
-        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause), most);
+        let chance = Chance::of(case.broken.as_ref());
+        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause), (most, chance));
         self.attribute(case.ids.address, now, bits);
         if bits > TELLING_BITS {
             let odd = Odd {
@@ -114,7 +132,7 @@ impl Source {
         (mesh, level): (&Mesh, &impl Fn() -> Level),
         now: Timestamp,
         (bits, cause): (f64, OddIn),
-        most: Level,
+        (most, chance): (Level, Chance),
     ) -> Option<Reading> {
         let claimed_only = most <= Level::Watched;
         let evidence: &mut Evidence = match (claimed_only, &mut self.claimed) {
@@ -123,7 +141,11 @@ impl Source {
         };
         let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level()))?;
         if news == News::Moved {
-            evidence.follow(now, reading, &mut |pace, climb| delta.climb(pace, climb));
+            evidence.follow(now, reading, &mut |pace, climb| {
+                if chance == Chance::Possible {
+                    delta.climb(pace, climb);
+                }
+            });
             *evidence.shown_bits() = mesh.most_shown_bits(reading.fast, reading.slow);
         }
         self.shown_bits = *evidence.shown_bits();

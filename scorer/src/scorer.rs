@@ -6,7 +6,7 @@ use qualm_model::{
     baseline::FirstTimes,
     detector::{Observation, Question},
     event::{Event, EventBatch, Filter, Reporter},
-    evidence::Pace,
+    evidence::{Pace, Questions},
     level::Level,
     stats::Exposure,
     time::{Span, Timestamp},
@@ -103,6 +103,8 @@ pub struct Scorer {
     pub(crate) latenesses: Vec<Span>,
     /// Names of the sources, for people.
     pub(crate) inputs: Vec<String>,
+    /// Questions that are not asked; none but in measurements.
+    pub(crate) left_aside: Questions,
     pub(crate) shards: Vec<Shard>,
     pub(crate) mesh: Mesh,
     pub(crate) watermark: Watermark,
@@ -170,6 +172,7 @@ impl Scorer {
             filters: Vec::new(),
             latenesses: Vec::new(),
             inputs: Vec::new(),
+            left_aside: Questions::default(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             mesh: Mesh::default(),
             watermark: Watermark::default(),
@@ -190,6 +193,12 @@ impl Scorer {
             config_hash: String::new(),
             door: Door::default(),
         }
+    }
+
+    /// Gives no weight to the answers to these questions: what one is worth is what is lost without it. Not in a snapshot,
+    /// as it is for measurements alone.
+    pub fn leave_aside(&mut self, questions: impl IntoIterator<Item = Question>) {
+        self.left_aside = questions.into_iter().collect();
     }
 
     /// The highest level that records of each source (by its index) may lead to; all, where not said.

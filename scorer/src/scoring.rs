@@ -46,6 +46,9 @@ impl Scorer {
         let weight = place.answer(mesh, case, &mut values);
         strike(filter, place.source, now, &mut values);
         strike_old_news(share, &mut values);
+        if !self.left_aside.is_empty() {
+            values.take_back(self.left_aside);
+        }
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
@@ -88,6 +91,7 @@ impl Scorer {
         shard.blame(case, &mut values);
         self.filter(case.event).silences().iter().for_each(|&question| values.unset(question));
         strike_old_news(share, &mut values);
+        values.take_back(self.left_aside);
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);

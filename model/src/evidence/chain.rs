@@ -1,5 +1,5 @@
-//! One event's evidence: a product along the chain *who · to whom · what · from where · how · how much · when · with which
-//! papers*, a mean inside each link.
+//! One event's evidence: a product along the chain *who · to whom · what · as whom · from where · how · how much · when ·
+//! with which papers*, a mean inside each link.
 
 use crate::{detector::Question, stats::log2};
 
@@ -20,8 +20,10 @@ const COUNTS: Link = Link::of(&[
     Question::Spread1h,
     Question::FanIn,
 ]);
-const WHAT: Link =
-    Link::of(&[Question::NewOperation, Question::RareOperation, Question::NewCredential, Question::NewFingerprint]);
+const WHAT: Link = Link::of(&[Question::NewOperation, Question::RareOperation]);
+/// A client of its own and what it asks for are odd for reasons of their own: in one mean with the operation, two strong
+/// answers of four would be worth less than either alone.
+const AS_WHOM: Link = Link::of(&[Question::NewCredential, Question::NewFingerprint]);
 const WHERE_FROM: Link = Link::of(&[Question::NewNetwork, Question::LoneReplica]);
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
 const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Oversized, Question::Longer]);
@@ -45,6 +47,30 @@ pub struct EValues {
     values: [f64; QUESTIONS],
     /// A bit for every answer.
     answers: u64,
+}
+
+/// A set of questions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Questions(u64);
+
+impl FromIterator<Question> for Questions {
+    fn from_iter<I: IntoIterator<Item = Question>>(questions: I) -> Self {
+        Self(questions.into_iter().fold(0, |set, question| set | 1 << question as u32))
+    }
+}
+
+impl Questions {
+    /// Whether it has none.
+    #[inline]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether this one is among them.
+    #[inline]
+    pub const fn holds(self, question: Question) -> bool {
+        self.0 & (1 << question as u32) != 0
+    }
 }
 
 /// The questions of one link of the chain.
@@ -76,6 +102,16 @@ impl EValues {
     pub fn set(&mut self, question: Question, e: f64) {
         self.values[question as usize] = e;
         self.answers |= 1_u64 << question as u32;
+    }
+
+    /// Takes back the answers to all questions of a set.
+    #[inline]
+    pub fn take_back(&mut self, questions: Questions) {
+        for question in Question::ALL {
+            if questions.holds(question) {
+                self.unset(question);
+            }
+        }
     }
 
     /// Takes back the answer to one question.
@@ -137,7 +173,7 @@ impl EValues {
         let by_source = source * (0.8 + 0.2 * (0.25 * peer + 0.75 * destination));
         let by_destination = destination * (0.7 + 0.3 * peer);
         let who = 0.9 * by_source + 0.1 * by_destination;
-        let what = self.link(&WHAT) * self.link(&WHERE_FROM);
+        let what = self.link(&WHAT) * self.link(&AS_WHOM) * self.link(&WHERE_FROM);
         log2(
             who * what
                 * self.link(&HOW)
@@ -196,6 +232,37 @@ mod tests {
             loud.set(question, 0.5);
         }
         assert!(alone - loud.bits() < 2.01, "{alone} {}", loud.bits());
+    }
+
+    #[test]
+    fn a_strange_client_that_does_strange_things_is_odder_than_either() {
+        let mut values = EValues::default();
+        [Question::RareOperation, Question::NewCredential].map(|question| values.set(question, 0.5));
+        let (mut client, mut deed) = (values, values);
+        client.set(Question::NewFingerprint, 1024.0);
+        deed.set(Question::NewOperation, 1024.0);
+        let mut both = deed;
+        both.set(Question::NewFingerprint, 1024.0);
+        assert!(
+            both.bits() > client.bits().max(deed.bits()) + 6.0,
+            "{} {} {}",
+            both.bits(),
+            client.bits(),
+            deed.bits()
+        );
+    }
+
+    #[test]
+    fn what_is_taken_back_counts_no_more_and_leads_nowhere() {
+        let mut values = EValues::default();
+        values.set(Question::Failing, 8.0);
+        let without = values;
+        values.set(Question::NewOperation, 64.0);
+        values.set(Question::Rate1m, 32.0);
+        values.take_back([Question::NewOperation, Question::Rate1m].into_iter().collect());
+        assert_eq!(values, without);
+        values.take_back(Questions::default());
+        assert_eq!(values.bits(), without.bits());
     }
 
     #[test]
