@@ -73,6 +73,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         },
     );
     scorer.limit_sources(config.max_levels());
+    scorer.name_sources(config.source_names());
     scorer.filter_sources(config.filters());
     scorer.wait_for_sources(config.latenesses());
     let journal_directory = directory.join("journal");
