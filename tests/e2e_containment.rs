@@ -24,8 +24,8 @@ const PAUSE: Duration = Duration::from_secs(2);
 fn told(mesh: &Mesh, identity: &str, decision: &str, moment: &str) -> Option<Value> {
     let records = journalled(mesh.qualm.folder(), identity);
     let timelines = records.iter().filter(|record| record["payload"]["command"] == "containment");
-    let timelines = timelines.map(|record| &record["payload"]["timeline"]);
-    timelines.filter(|of| of["decision"] == decision && of["moment"] == moment).next_back().cloned()
+    let mut timelines = timelines.map(|record| &record["payload"]["timeline"]);
+    timelines.rfind(|of| of["decision"] == decision && of["moment"] == moment).cloned()
 }
 
 fn explained(mesh: &Mesh) -> String {
