@@ -40,9 +40,11 @@ fn qualm_toml_has_every_key_and_equals_the_defaults() {
         "kafka" | "file" | "kubernetes" => (format!("[[{section}]]\n?"), section),
         _ => (format!("[{section}]\n?"), section),
     });
-    for (fragment, section) in fragments.chain([("[alerts.kafka]\n?".to_owned(), "alerts.kafka".to_owned())]) {
+    let within = [("[alerts.kafka]\n?", "alerts.kafka"), ("[[signals.from]]\n?", "signals.from")];
+    let within = within.map(|(fragment, section)| (fragment.to_owned(), section.to_owned()));
+    for (fragment, section) in fragments.chain(within) {
         for key in known(&fragment) {
-            let is_section = section == "alerts" && key == "kafka";
+            let is_section = [("alerts", "kafka"), ("signals", "from")].contains(&(section.as_str(), key.as_str()));
             assert!(is_section || stands(&section, &key), "qualm.toml: [{section}] has no {key}");
         }
     }
