@@ -102,7 +102,7 @@ impl Findings {
         let shared = incident.and_then(|of| of.shared.clone());
         open.shared = shared.or(open.shared.take());
         let known = open.episodes.remove(&verdict.identity);
-        open.episodes.insert(verdict.identity.clone(), Episode::after(verdict, known, effect));
+        open.episodes.insert(verdict.identity.clone(), Episode::after(verdict, known.as_ref(), effect));
         let lead = open.lead()?.clone();
         open.level = lead.level;
         let finding = self.finding(verdict, (uid, activity), previous, &lead);
@@ -122,7 +122,7 @@ impl Findings {
         let uid = self.of.remove(&verdict.identity)?;
         let open = self.open.get_mut(&uid)?;
         let known = open.episodes.remove(&verdict.identity);
-        let ended = Episode::after(verdict, known, effect);
+        let ended = Episode::after(verdict, known.as_ref(), effect);
         open.episodes.insert(verdict.identity.clone(), ended.clone());
         let previous = open.level;
         let lead = open.lead().cloned();
@@ -258,9 +258,9 @@ impl Open {
 
 impl Episode {
     /// An episode after one more verdict.
-    fn after(verdict: &Verdict, known: Option<Self>, effect: Effect) -> Self {
+    fn after(verdict: &Verdict, known: Option<&Self>, effect: Effect) -> Self {
         let is_evidence = verdict.cause == Cause::Evidence;
-        let before = known.as_ref().filter(|_| !is_evidence);
+        let before = known.filter(|_| !is_evidence);
         let reasons = || verdict.reasons.iter().map(in_words).collect();
         Self {
             identity: Identity {
@@ -268,7 +268,7 @@ impl Episode {
                 ..Identity::of(&verdict.subject.principal, verdict.subject.cluster.as_deref())
             },
             instances: verdict.subject.instance.clone().into_iter().collect(),
-            since: known.as_ref().map_or(verdict.time, |known| known.since),
+            since: known.map_or(verdict.time, |known| known.since),
             level: verdict.level,
             evidence_bits: verdict.evidence_bits,
             threshold_bits: before.map_or(verdict.threshold_bits, |known| known.threshold_bits),

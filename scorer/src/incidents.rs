@@ -289,7 +289,7 @@ mod tests {
                 told.reverse();
             }
             let ids: Vec<String> =
-                told.iter().map(|(who, why)| incidents.join(who, minute(1), &[why.clone()]).id).collect();
+                told.iter().map(|(who, why)| incidents.join(who, minute(1), std::slice::from_ref(why)).id).collect();
             assert_eq!(ids[0], ids[1]);
         }
     }
