@@ -5,7 +5,7 @@
 //! - [`channel`]: where the instance is, and who it and we are
 //! - [`tell`]: its answers for people and as JSON
 //! - [`confirm`]: a quarantine is rehearsed and asked about before it is made
-//! - [`rehearsed`]: what a level would have denied
+//! - [`mod@rehearsed`]: what a level would have denied
 //! - [`hooks`]: what hooks have done, and what is said to it
 
 pub(crate) mod args;

@@ -40,7 +40,9 @@ fn qualm_toml_has_every_key_and_equals_the_defaults() {
         "hook" | "kafka" | "file" | "kubernetes" => (format!("[[{section}]]\n?"), section),
         _ => (format!("[{section}]\n?"), section),
     });
-    for (fragment, section) in fragments.chain([("[alerts.kafka]\n?".to_owned(), "alerts.kafka".to_owned())]) {
+    let within = [("[alerts.kafka]\n?", "alerts.kafka"), ("[[signals.from]]\n?", "signals.from")];
+    let within = within.map(|(fragment, section)| (fragment.to_owned(), section.to_owned()));
+    for (fragment, section) in fragments.chain(within) {
         for key in known(&fragment) {
             let is_section = TEXT.contains(&format!("[{section}.{key}]"));
             assert!(is_section || stands(&section, &key), "qualm.toml: [{section}] has no {key}");
