@@ -4,10 +4,12 @@
 //! - `sort`, `spill`: all records in the order of their report times, in bounded memory
 //! - `replay`: the scorer; `finding` beside this module: its verdicts as alerts
 //! - `rows`, `outcomes`, `word`, `scores`: `scores.parquet`, in the order of rows
+//! - `events`: `events.parquet`, for the lab
 //! - `trust`, `report`, `labels`: the other outputs
 //! - `chronicle`, `page`: what happened when, and `report.html`
 
 mod chronicle;
+mod events;
 mod labels;
 mod outcomes;
 mod page;
@@ -42,6 +44,7 @@ use qualm_model::level::Level;
 use qualm_scorer::scorer::Scorer;
 
 use self::{
+    events::Events,
     labels::Labels,
     outcomes::Outcomes,
     replay::Replay,
@@ -100,10 +103,14 @@ pub(crate) fn run(args: &BacktestArgs) -> Result<ExitCode> {
 
 fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
     let began = Instant::now();
-    let (config, config_hash) = match &args.config {
+    let (mut config, config_hash) = match &args.config {
         Some(path) => Config::read(path)?,
         None => (Config::default(), config::hash("")),
     };
+    if let Some(model) = &args.model {
+        config.peers.model.clone_from(model);
+    }
+    let model = config.peers.read()?;
     let (parser, format) = parser(args)?;
     let labels = args.labels.as_deref().map(Labels::read).transpose()?;
     check_inputs(&args.inputs)?;
@@ -111,17 +118,23 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
         .with_context(|| format!("{}: cannot be made; name another directory with --out", args.out.display()))?;
     let mut scorer = Scorer::new(config.scorer());
     scorer.limit_sources(vec![args.max_level]);
+    scorer.take_model(model.as_ref());
     let mut replay = Replay::new(scorer, labels, &args.out)?;
 
     let mut read = read(args, parser, room)?;
     let count = usize::try_from(read.records)?;
     let mut outcomes = read.rows.is_some().then(|| Outcomes::new(&args.out, count, room.rows)).transpose()?;
     let bar = progress("scoring", Some(read.records));
+    let mut events = args.events.then(|| Events::create(&args.out.join("events.parquet"))).transpose()?;
     while let Some(batch) = read.sorted.next_batch()? {
+        if let Some(events) = &mut events {
+            events.push(&batch)?;
+        }
         replay.observe(&batch, outcomes.as_mut())?;
         bar.inc(batch.len() as u64);
     }
     bar.finish_and_clear();
+    events.map_or(Ok(()), Events::finish)?;
     replay.finish()?;
     drop(read.sorted);
     if let (Some(rows), Some(outcomes)) = (read.rows.take(), outcomes) {

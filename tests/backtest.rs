@@ -7,6 +7,8 @@ mod figures;
 mod made_up;
 #[path = "../scorer/tests/mesh/mod.rs"]
 mod mesh;
+#[path = "backtest/offline.rs"]
+mod offline;
 #[path = "backtest/output.rs"]
 mod output;
 #[path = "backtest/public_sets.rs"]

@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// A history as a table: one row an identity and ten minutes, with what it did in them.
     Features(FeaturesArgs),
+    /// Fit peers to such a table, and write the model file that `qualm run` and `qualm backtest` take with --model.
+    Fit(FitArgs),
 }
 
 /// What one item of the collapsed ranking is about.
@@ -83,11 +85,20 @@ pub(crate) struct CompareArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FeaturesArgs {
-    /// scores.parquet of a backtest; any other .parquet with the columns time and source (and destination, operation,
+    /// events.parquet of `qualm backtest --events`; any other .parquet with the columns time and source (and destination, operation,
     /// outcome, bytes_in, bytes_out, duration_s); or JSON lines with these names, plain, .gz or .zst.
     #[arg(required = true)]
     pub(crate) inputs: Vec<PathBuf>,
     /// The table to write.
     #[arg(long, default_value = "features.parquet")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FitArgs {
+    /// A table that `lab features` wrote.
+    pub(crate) features: PathBuf,
+    /// The model file to write.
+    #[arg(long, default_value = "peers.model")]
     pub(crate) out: PathBuf,
 }

@@ -1,4 +1,4 @@
-//! What was recorded, as a table of calls: Parquet, of one's own or `scores.parquet` of a backtest, or JSON lines with the
+//! What was recorded, as a table of calls: Parquet, as `qualm backtest --events` writes it, or JSON lines with the
 //! same names.
 //!
 //! Both come in stretches of bounded length, so that no history has to fit into memory.

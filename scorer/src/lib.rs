@@ -4,6 +4,7 @@
 //! - [`scorer`]: observe an event: score, decide, then perhaps learn; `judge`, `standing`: bits to levels
 //! - `workloads`, `parting`: which workload calls where several share one principal, and how each is judged on its own
 //! - `shard`, `door`, `names`, `memory`, `forgotten`: what is kept of whom, and within which bound
+//! - [`peers`]: who behaves like whom, fitted in the background or read from a file, and whose ten minutes are unlike
 //! - `mesh`, `tide`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
 //! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
 //! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
@@ -32,6 +33,7 @@ pub mod operator;
 pub mod order;
 mod papers;
 mod parting;
+pub mod peers;
 mod pending;
 pub mod scorer;
 mod scoring;

@@ -19,6 +19,7 @@ use crate::{
     mesh::{DESTINATION_BYTES, Mesh},
     operator::orders::Orders,
     order::Order,
+    peers::PeerGroups,
     shard::{SHARDS, Shard},
     snapshot::{Changes, Reach},
     standings::Standings,
@@ -107,7 +108,18 @@ pub struct Scorer {
     pub(crate) estate: Estate,
     pub(crate) tenancies: Tenancies,
     pub(crate) workloads: Workloads,
+    /// Who behaves like whom.
+    pub(crate) peers: PeerGroups,
     door: Door,
+}
+
+/// What a source does for the first time in a window of ten minutes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FirstInWindow {
+    /// Calls this destination.
+    pub(crate) peer: bool,
+    /// Uses this operation there.
+    pub(crate) operation: bool,
 }
 
 /// One event with all that is needed to judge it, within its shard.
@@ -121,6 +133,8 @@ pub(crate) struct Case<'a> {
     pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
     pub(crate) edge_is_excused: bool,
+    /// What its source does for the first time in this window, where windows are looked at.
+    pub(crate) in_window: Option<FirstInWindow>,
     /// What of its credential does not add up.
     pub(crate) broken: Option<Broken>,
 }
@@ -157,6 +171,7 @@ impl Scorer {
             estate: Estate::default(),
             tenancies: Tenancies::default(),
             workloads: Workloads::default(),
+            peers: PeerGroups::default(),
             door: Door::default(),
         }
     }
@@ -375,6 +390,7 @@ impl Scorer {
         let ten_minutes_ended = windows(self.mesh.closed()) < windows(watermark);
         if ten_minutes_ended {
             self.look_for_silence(wall, verdicts);
+            self.look_at_windows(wall, verdicts);
         }
         for shard in &mut self.shards {
             shard.gather_destinations();

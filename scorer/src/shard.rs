@@ -6,7 +6,7 @@ use foldhash::{fast, quality};
 use hashbrown::HashMap;
 use qualm_model::{
     baseline::{DestinationBaseline, EdgeBaseline, SourceBaseline},
-    detector::Rhythm,
+    detector::{Rhythm, Unlike},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,8 @@ pub(crate) struct Source {
     pub(crate) round: Round,
     /// When the last newcomers began to come.
     pub(crate) newcomers_since: Timestamp,
+    /// Its windows beside its peers'. The last of what is saved: a release before saved none.
+    pub(crate) unlike: Option<Box<Unlike>>,
     #[serde(skip)]
     pub(crate) stamp: u32,
 }
@@ -237,7 +239,7 @@ impl Changed {
 const NAME_BYTES: usize = 64 + 24 + 2 * (size_of::<u32>() + size_of::<Arc<str>>());
 /// Bytes of an entry of each kind: what the allocator takes for it, its places in maps, its names, and what its baseline
 /// grows to. `tests/memory.rs` holds them to what the system counts.
-pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 48 + 640 + 2 * NAME_BYTES;
+pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 48 + 640 + size_of::<Unlike>() + 16 + 2 * NAME_BYTES;
 /// What the baseline of an edge grows to; while it is young that is its rhythm.
 const GROWN_BYTES: usize = if Rhythm::HEAP_BYTES > 208 { Rhythm::HEAP_BYTES } else { 208 };
 pub(crate) const EDGE_BYTES: usize = size_of::<Edge>() + 48 + GROWN_BYTES + 2 * size_of::<Link>() + NAME_BYTES;

@@ -39,8 +39,8 @@ use crate::{
 };
 
 /// Version of the snapshot's form. Every release reads that of the release before: edges of version 1 have no rhythm,
-/// its mesh asks fewer questions, and its estate knows nothing of credentials.
-pub const VERSION: u32 = 2;
+/// its mesh asks fewer questions, and its estate knows nothing of credentials; sources of version 2 have no windows.
+pub const VERSION: u32 = 3;
 
 /// A snapshot that cannot be used; names the file and the way on.
 #[derive(Debug, thiserror::Error)]
@@ -194,6 +194,10 @@ impl Scorer {
         // Nor does this where no reporter names its pod.
         if std::mem::take(&mut self.workloads.is_changed) || reach == Reach::Base {
             puts.push(Put::Meta("workloads", bytes(&self.workloads)));
+        }
+        // And this only when a fit is begun or applied.
+        if std::mem::take(&mut self.peers.is_changed) || reach == Reach::Base {
+            puts.push(Put::Meta("peers", bytes(&self.peers)));
         }
         self.collecting = Some(Changes { puts, reach, covered, first: None });
     }

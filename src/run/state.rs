@@ -59,6 +59,7 @@ impl State {
 
 /// Opens the state directory.
 pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Result<State> {
+    let model = config.peers.read()?;
     let directory = &config.state.directory;
     fs::create_dir_all(directory).with_context(|| format!("[state] directory {}", directory.display()))?;
     let (snapshots, loaded) = Snapshots::open(directory, config.scorer())?;
@@ -75,6 +76,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     scorer.limit_sources(config.max_levels());
     scorer.filter_sources(config.filters());
     scorer.wait_for_sources(config.latenesses());
+    scorer.take_model(model.as_ref());
     let journal_directory = directory.join("journal");
     let opened = Journal::open(&journal_directory, &JournalLimits::of_bytes(config.state.journal_mib << 20))?;
     if let Some(torn) = &opened.torn {

@@ -361,6 +361,11 @@ pub(super) fn edge_of(bytes: &[u8], version: u32) -> Result<Edge, AnyError> {
     if version >= 2 { parse(bytes) } else { parse(&[bytes, &[0]].concat()) }
 }
 
+/// A source as a release of this version wrote it.
+pub(super) fn source_of(bytes: &[u8], version: u32) -> Result<Source, AnyError> {
+    if version >= 3 { parse(bytes) } else { parse(&[bytes, &[0]].concat()) }
+}
+
 /// What is known of the estate, as a release of this version wrote it.
 fn estate_of(written: &[u8], version: u32) -> Result<Estate, AnyError> {
     if version >= 2 { parse(written) } else { parse(&[written, &bytes(&Credentials::default())].concat()) }
@@ -393,6 +398,9 @@ fn restore(
     if let Some(workloads) = meta.get("workloads")? {
         scorer.workloads = parse(workloads.value())?;
     }
+    if let Some(peers) = meta.get("peers")? {
+        scorer.peers = parse(peers.value())?;
+    }
     // Only where it is another one: reading the curves out of turn is itself a change.
     if let Some(budget) = meta.get("budget")?
         && parse::<Budget>(budget.value())? != scorer.config.budget
@@ -407,7 +415,7 @@ fn restore(
     for entry in read.open_table(SOURCES)?.iter()? {
         let (key, value) = entry?;
         let (index, id) = key.value();
-        shard_mut(scorer, index)?.sources.insert(id, Box::new(parse::<Source>(value.value())?));
+        shard_mut(scorer, index)?.sources.insert(id, Box::new(source_of(value.value(), version)?));
     }
     for entry in read.open_table(EDGES)?.iter()? {
         let (key, value) = entry?;

@@ -1,0 +1,117 @@
+//! With a model file, ten minutes as a whole are held against what is usual, and the same events give the same verdicts:
+//! at any size of batches, and from any restart point.
+
+mod mesh;
+mod reopened;
+
+use mesh::{Call, batch, call, calls};
+use qualm_model::{
+    detector::Question,
+    event::Outcome,
+    peers::{FEATURES, Group, Peers, WINDOW},
+    time::{Span, Timestamp},
+};
+use qualm_scorer::{
+    config::ScorerConfig,
+    peers::Model,
+    scorer::Scorer,
+    snapshot::{Covered, Snapshots},
+    verdict::Verdict,
+};
+use reopened::reopened;
+
+/// Windows vary alike in all directions.
+fn model() -> Model {
+    let everybody = Group { centre: [0.0; FEATURES], members: 20, windows: 5_000.0, axes: Vec::new(), rest: 0.1 };
+    Model::new(
+        Peers { mean: [1.0; FEATURES], spread: [1.0; FEATURES], groups: vec![everybody] },
+        (20, 5_000),
+        Vec::new(),
+    )
+}
+
+fn with_model() -> Scorer {
+    let mut scorer = Scorer::new(ScorerConfig::default());
+    scorer.take_model(Some(&model()));
+    scorer
+}
+
+fn feed(scorer: &mut Scorer, calls: &[Call], first: usize, size: usize) -> Vec<Verdict> {
+    let mut verdicts = Vec::new();
+    for (n, chunk) in calls.chunks(size).enumerate() {
+        let batch = batch(chunk, first + n * size);
+        scorer.open(&batch);
+        for event in batch.events() {
+            scorer.observe(event, event.report(), &mut verdicts);
+        }
+    }
+    verdicts
+}
+
+fn by_window(verdict: &&Verdict) -> bool {
+    verdict.reasons.iter().any(|reason| reason.detector == Question::UnlikePeers)
+}
+
+/// The made-up days, and then ten minutes in which `s5` does as many calls as ever, to whom and for what it always calls,
+/// but refused, and with answers of several times the size. Returns also when these begin.
+fn odd_at_the_end() -> (Vec<Call>, Timestamp) {
+    let mut calls = calls();
+    calls.truncate(55_000);
+    let end = calls[calls.len() - 1].time;
+    let begin = Timestamp((end.window(WINDOW) + 2) * WINDOW.0);
+    let name = |n: i64| format!("spiffe://mesh.test/ns/shop/sa/s{n}");
+    let odd = (0..8).map(|n| Call {
+        bytes: 4_000,
+        outcome: Outcome::Refused,
+        ..call(begin + Span(n * 30 * Span::SECOND.0), &name(5), &name(6 + n % 3))
+    });
+    let after = (0..40).map(|n| {
+        let time = begin + Span(8 * Span::MINUTE.0 + n * 10 * Span::SECOND.0);
+        call(time, &name(10 + n % 5), &name(11 + n % 5))
+    });
+    calls.extend(odd.chain(after));
+    (calls, begin)
+}
+
+#[test]
+fn ten_minutes_in_which_everything_is_a_little_odd_at_once_are_evidence_when_they_have_ended() {
+    let (calls, begin) = odd_at_the_end();
+    let verdicts = feed(&mut with_model(), &calls, 0, 1000);
+    let found: Vec<&Verdict> = verdicts.iter().filter(by_window).collect();
+    let of_window = |verdict: &&&Verdict| verdict.identity.ends_with("/s5") && verdict.decided >= begin;
+    let odd = found.iter().find(of_window).unwrap_or_else(|| panic!("{found:?}"));
+    assert!(odd.decided >= begin + Span(WINDOW.0 - 1), "not before they have ended");
+    // Where there is no model nothing of it is asked.
+    let without = feed(&mut Scorer::new(ScorerConfig::default()), &calls, 0, 1000);
+    assert_eq!(without.iter().filter(by_window).count(), 0);
+}
+
+#[test]
+fn the_size_of_batches_and_a_restart_change_nothing() {
+    let (calls, _) = odd_at_the_end();
+    let expected = feed(&mut with_model(), &calls, 0, 1000);
+    assert!(expected.iter().any(|verdict| by_window(&verdict)));
+    assert_eq!(feed(&mut with_model(), &calls, 0, 1), expected);
+    for restart in [20_011, 55_004] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (mut snapshots, _) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("a new one");
+        let mut scorer = with_model();
+        let mut verdicts = feed(&mut scorer, &calls[..restart / 2], 0, 500);
+        // The second snapshot holds only what has changed since the first.
+        for (from, to) in [(0, restart / 2), (restart / 2, restart)] {
+            if from > 0 {
+                verdicts.extend(feed(&mut scorer, &calls[from..to], from, 500));
+            }
+            snapshots.save(scorer.changes(Covered::default()));
+            snapshots.finish().expect("it was being written").expect("it can be written");
+        }
+        drop((snapshots, scorer));
+        let (_snapshots, loaded) = reopened(directory.path(), &ScorerConfig::default());
+        let mut scorer = loaded.expect("a snapshot").scorer;
+        // As every start does: the same file is no news.
+        scorer.take_model(Some(&model()));
+        assert_eq!(scorer.applied_peers(), None);
+        verdicts.extend(feed(&mut scorer, &calls[restart..], restart, 500));
+        assert_eq!(verdicts, expected, "restart at {restart}");
+    }
+}
