@@ -118,7 +118,7 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
 /// Who is held against whom.
 fn peers(config: &Config, found: &mut Findings) {
     match config.peers.read() {
-        Ok(None) => found.ok("peers", "are fitted in the background, every day of event time"),
+        Ok(None) => found.ok("peers", "no model file: ten minutes as a whole are held against nothing"),
         Ok(Some(model)) => found.ok(
             "peers",
             format!(

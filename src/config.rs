@@ -86,7 +86,7 @@ impl Default for HistoryConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PeersConfig {
-    /// A model file of `lab fit`; where it is empty, peers are fitted in the background.
+    /// A model file of `lab fit`; where it is empty, nothing of it is asked.
     pub(crate) model: PathBuf,
 }
 
