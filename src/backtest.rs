@@ -231,6 +231,7 @@ fn report(
     spilled: Spilled,
 ) -> Report {
     let (birth, tally) = (replay.scorer().birth(), replay.scorer().tally());
+    let shared_principals = replay.scorer().parted();
     let seen = replay.seen;
     for (reason, count) in seen.unscored {
         *rejected.entry(reason).or_default() += count;
@@ -249,6 +250,7 @@ fn report(
         first_time: seen.first.map(trust::rfc3339),
         last_time: seen.last.map(trust::rfc3339),
         days,
+        shared_principals,
         levels: OfLevel::all(seen.entries, &seen.armed, birth, days, &config.budget),
         namespaces: seen.namespaces.into_iter().map(|(name, entries)| (name, by_level(entries))).collect(),
         top_deviations: seen.top.into_deviations(),

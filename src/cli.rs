@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use qualm_ingest::parse::Format;
+use qualm_ingest::{envelope::Envelope, parse::Format};
 use qualm_model::level::Level;
 
 use crate::{
@@ -155,6 +155,16 @@ pub(crate) struct LookArgs {
     /// Mapping file (TOML) for CSV or JSON lines of your own.
     #[arg(long)]
     pub(crate) mapping: Option<PathBuf>,
+    /// Where in each record the line stands, as a JSON pointer such as /jsonPayload; `none` where nothing is around it.
+    /// Found out otherwise.
+    #[arg(long, value_name = "POINTER", value_parser = envelope)]
+    pub(crate) envelope: Option<Envelope>,
+    /// The cluster that the records are from, whatever they say themselves.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// A container whose lines are a proxy's, beside those that meshes are known to have; may be given several times.
+    #[arg(long = "proxy", value_name = "CONTAINER")]
+    pub(crate) proxies: Vec<String>,
     /// Records to read at most.
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) records: u64,
@@ -220,6 +230,11 @@ pub(crate) struct BacktestArgs {
     /// Directory to write to; made where it does not exist.
     #[arg(long)]
     pub(crate) out: PathBuf,
+}
+
+/// What records are wrapped in, in the words of the configuration.
+fn envelope(text: &str) -> Result<Envelope, String> {
+    Envelope::try_from(text.to_owned()).map_err(|error| error.to_string())
 }
 
 /// A level that behaviour can lead to.

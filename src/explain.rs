@@ -77,9 +77,10 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
                 |(glance, known)| trusted::told(known, glance),
             )?,
     };
+    let shared = known.map_or_else(String::new, |glance| shared(&identity, &glance.names));
     let by_hand = decisions.by_hand.told(&identity, clock::system().now())?;
     let by_hooks = decisions.hooks.told(&identity)?;
-    io::stdout().write_all((by_hand + &answer + &by_hooks).as_bytes())?;
+    io::stdout().write_all((by_hand + &answer + &shared + &by_hooks).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -151,6 +152,28 @@ impl Decisions {
         }
         episode.insert(seq, verdict);
     }
+}
+
+/// With whom it has its principal, where it is not the only one: `principal#workload` is how those are called that are
+/// judged on their own.
+fn shared(identity: &str, names: &[String]) -> String {
+    let (principal, own) = identity.split_once('#').map_or((identity, None), |(of, workload)| (of, Some(workload)));
+    let workload_of = |name: &String| Some(plain(name.strip_prefix(principal)?.strip_prefix('#')?));
+    let workloads: BTreeSet<String> = names.iter().filter_map(workload_of).collect();
+    if workloads.is_empty() {
+        return String::new();
+    }
+    let listed = workloads.into_iter().collect::<Vec<_>>().join(", ");
+    let about = match own {
+        Some(_) => "this is one of them",
+        None => {
+            "each is known as `principal#workload`, and this is what is known of calls of which nobody knows whose they were"
+        }
+    };
+    format!(
+        "\nThe principal {} is shared by {listed}, which are judged each by its own past; {about}.\n",
+        plain(principal)
+    )
 }
 
 /// That nobody is called so, and who is called nearly so.

@@ -2,15 +2,18 @@
 //!
 //! # Layout
 //! - [`topic`], [`files`]: where the sample comes from
-//! - [`mod@survey`]: what is counted of it; [`schemas`]: what schemas stand in front of its records
+//! - [`mod@survey`]: what is counted of it; [`mesh`]: who calls whom, each call once; [`schemas`]: what schemas stand in
+//!   front of its records
 //! - [`questions`]: what can be asked of it, and what to add
 //! - [`summary`]: what the counts say; [`words`]: how that is told
-//! - [`mappings`]: which mapping reads what no format does
+//! - [`mappings`]: which mapping reads what no format does; [`places`]: where in it the lines stand
 //! - [`configuration`]: the configuration written at the end
 
 mod configuration;
 mod files;
 mod mappings;
+mod mesh;
+mod places;
 mod questions;
 mod schemas;
 mod summary;
@@ -29,11 +32,12 @@ use std::{
 use anyhow::{Result, bail};
 use qualm_ingest::{
     config::{RegistryConfig, read_mapping},
+    envelope::Envelope,
     parse::{Format, Parser},
 };
 
 use self::{
-    configuration::Looked,
+    configuration::{Input, Looked},
     mappings::Shipped,
     summary::Summary,
     survey::Survey,
@@ -51,39 +55,23 @@ const DEFAULT: &str = "qualm.toml";
 pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
     let properties = properties(&args.properties)?;
     let begun = Instant::now();
-    let patience = Duration::from_secs(args.seconds);
-    let mut shipped = glance(args, patience)?;
-    let mut survey = match shipped.and_then(Shipped::parser) {
-        Some(parser) => Survey::new(parser, Format::Mapped),
-        None => survey(args)?,
-    };
-    let (topic, complete, looked) = match (&args.brokers, &args.topic) {
+    let looked = match (&args.brokers, &args.topic) {
         (Some(brokers), Some(topic)) => {
-            let place = Where { brokers, topic, properties: &properties, registry: registry(args)? };
-            let topic = topic::read(&place, args.records, patience, &mut survey)?;
-            (Some(topic), false, Some(place))
+            Looked::Topic(Where { brokers, topic, properties: &properties, registry: registry(args)? })
         }
         _ if args.files.is_empty() => bail!("name a file, or --brokers and --topic"),
-        _ => (None, files::read(&args.files, args.records, patience, &mut survey)?, None),
+        _ => Looked::Files(&args.files),
     };
-    if survey.events == 0 && is_open(args) && shipped.is_none() {
-        // What came only once is looked at again as far as it was kept.
-        shipped = mappings::fitting(survey.kept());
-        if let Some(parser) = shipped.and_then(Shipped::parser) {
-            survey = survey.again(parser);
-        }
-    }
-    let looked = looked.as_ref().map_or(Looked::Files(&args.files), Looked::Topic);
+    let (survey, read, found) = survey(args, &looked)?;
     let name = match &looked {
         Looked::Topic(place) => format!("topic {} at {}", place.topic, place.brokers),
         Looked::Files(files) => files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", "),
     };
-    let reading = Reading { name, topic, complete, elapsed: begun.elapsed(), shipped };
-    let format = survey.formats().first().map(|&(format, _)| format);
+    let reading = Reading { name, read, elapsed: begun.elapsed(), found };
     let summary = Summary::of(&survey, &reading);
     let text = if args.json { serde_json::to_string_pretty(&summary)? + "\n" } else { words::told(&summary) };
     io::stdout().write_all(text.as_bytes())?;
-    let Some(format) = format else {
+    if survey.formats().is_empty() {
         if let Some(skeleton) = mappings::skeleton(survey.kept()).filter(|_| is_open(args)) {
             words::say_skeleton(&skeleton)?;
             bail!(
@@ -95,11 +83,63 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
             "{}: nothing was understood, so there is no configuration to write; see the examples above, and `qualm formats`",
             reading.name
         )
+    }
+    let file = reading.found.shipped.map(|shipped| PathBuf::from(shipped.file()));
+    let input = Input {
+        format: args.format.unwrap_or_default(),
+        mapping: args.mapping.as_deref().or(file.as_deref()),
+        envelope: reading.found.envelope.as_ref(),
+        cluster: args.cluster.as_deref().unwrap_or_default(),
+        filter: summary.filter,
+        names_cluster: summary.clusters_named,
+        strangers: &summary.strangers.keys().filter(|name| !name.is_empty()).cloned().collect::<Vec<_>>(),
     };
-    let file = shipped.map(|shipped| PathBuf::from(shipped.file()));
-    let mapping = args.mapping.as_deref().or(file.as_deref());
-    leave_configuration(args, &configuration::text(&looked, (format, summary.filter), mapping), shipped)?;
+    leave_configuration(args, &configuration::text(&looked, &input), reading.found.shipped)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads what is to be looked at, as whatever it is found to be.
+fn survey(args: &LookArgs, looked: &Looked<'_>) -> Result<(Survey, Read, Found)> {
+    let patience = Duration::from_secs(args.seconds);
+    let mut found = Found { shipped: glance(args, patience)?, envelope: args.envelope.clone() };
+    let with = |parser: Parser| parser.with_cluster(args.cluster.clone().unwrap_or_default());
+    let parser = match found.shipped.and_then(Shipped::parser) {
+        Some(parser) => with(parser),
+        None => parser(args)?,
+    };
+    let mut survey = Survey::new(parser);
+    let mut read = take_in(args, looked, patience, &mut survey)?;
+    if !is_open(args) || found.shipped.is_some() || survey.understood() >= 0.5 {
+        return Ok((survey, read, found));
+    }
+    // What came only once is looked at again as far as it was kept.
+    if let Some((place, share)) = places::fitting(survey.kept()).filter(|_| args.envelope.is_none())
+        && share > survey.understood()
+        && let Some(parser) = places::parser(&place).map(with)
+    {
+        found.envelope = Some(Envelope::Pointer(place));
+        if looked.can_be_read_again() {
+            survey = Survey::new(parser);
+            read = take_in(args, looked, patience, &mut survey)?;
+        } else {
+            survey = survey.again(parser);
+        }
+    } else if survey.events == 0 {
+        found.shipped = mappings::fitting(survey.kept());
+        if let Some(parser) = found.shipped.and_then(Shipped::parser).map(with) {
+            survey = survey.again(parser);
+        }
+    }
+    Ok((survey, read, found))
+}
+
+fn take_in(args: &LookArgs, looked: &Looked<'_>, patience: Duration, survey: &mut Survey) -> Result<Read> {
+    Ok(match looked {
+        Looked::Topic(place) => {
+            Read { topic: Some(topic::read(place, args.records, patience, survey)?), complete: false }
+        }
+        Looked::Files(files) => Read { topic: None, complete: files::read(files, args.records, patience, survey)? },
+    })
 }
 
 /// Writes the configuration to where it is wanted; by default to a new `qualm.toml`, for people.
@@ -130,14 +170,27 @@ fn leave_configuration(args: &LookArgs, text: &str, shipped: Option<Shipped>) ->
     Ok(())
 }
 
+/// What was read.
+struct Read {
+    topic: Option<Topic>,
+    /// Whether all records of the files were.
+    complete: bool,
+}
+
+/// What was found to be needed for it.
+struct Found {
+    /// The mapping that fits.
+    shipped: Option<Shipped>,
+    /// Where in the records the lines stand, if that was named or had to be.
+    envelope: Option<Envelope>,
+}
+
 /// How the sample was read.
 struct Reading {
     name: String,
-    topic: Option<Topic>,
-    complete: bool,
+    read: Read,
     elapsed: Duration,
-    /// The mapping that was found to fit.
-    shipped: Option<Shipped>,
+    found: Found,
 }
 
 /// Whether it is for us to find out what the records are.
@@ -149,15 +202,17 @@ fn is_open(args: &LookArgs) -> bool {
 /// touched.
 fn glance(args: &LookArgs, patience: Duration) -> Result<Option<Shipped>> {
     let Some(first) = args.files.first().filter(|file| is_open(args) && file.is_file()) else { return Ok(None) };
-    let mut survey = survey(args)?;
+    let mut survey = Survey::new(parser(args)?);
     files::read(std::slice::from_ref(first), survey::KEPT as u64, patience, &mut survey)?;
     Ok(if survey.events == 0 { mappings::fitting(survey.kept()) } else { None })
 }
 
-fn survey(args: &LookArgs) -> Result<Survey> {
+fn parser(args: &LookArgs) -> Result<Parser> {
     let mapping = args.mapping.as_deref().map(read_mapping).transpose()?;
     let format = if mapping.is_some() { Format::Mapped } else { args.format.unwrap_or_default() };
-    Ok(Survey::new(Parser::for_format(format, mapping)?, format))
+    let parser = Parser::for_format(format, mapping)?.with_proxies(args.proxies.clone());
+    let parser = parser.with_cluster(args.cluster.clone().unwrap_or_default());
+    Ok(parser.with_envelope(args.envelope.clone().unwrap_or_default()))
 }
 
 fn registry(args: &LookArgs) -> Result<RegistryConfig> {

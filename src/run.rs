@@ -22,6 +22,7 @@ pub(crate) mod coverage;
 pub(crate) mod formats;
 pub(crate) mod hooks;
 pub(crate) mod inputs;
+pub(crate) mod intake;
 pub(crate) mod laggards;
 pub(crate) mod pipeline;
 pub(crate) mod pods;

@@ -5,14 +5,19 @@ mod support;
 
 use std::{
     fs,
+    net::Ipv4Addr,
     path::Path,
     process::{Command, Output},
 };
 
 use serde_json::{Value, json};
 use support::{
+    authority::{Authority, spiffe_id},
+    caller::Caller,
+    envoy::{Envoy, Sidecar},
     kafka::Kafka,
     parts::{Part, present},
+    wait::{PATIENCE, until},
 };
 
 const SERVICES: [&str; 4] = ["cart", "orders", "payments", "stock"];
@@ -46,6 +51,13 @@ fn qualm(folder: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_qualm")).args(arguments).current_dir(folder).output().unwrap()
 }
 
+/// What `check` says of the configuration that was written, with a port of its own: somebody else may have the usual one.
+fn checked(folder: &Path) -> String {
+    let written = fs::read_to_string(folder.join("qualm.toml")).unwrap();
+    fs::write(folder.join("checked.toml"), written + "\n[observe]\naddress = \"127.0.0.1:0\"\n").unwrap();
+    said(&qualm(folder, &["check", "--config", "checked.toml"]))
+}
+
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -63,8 +75,10 @@ fn a_file_is_told_in_sentences_and_ends_in_a_configuration_that_works() {
     for sentence in [
         "node.log: 3002 records",
         "istio_json",
-        "3 identities call 3 destinations over 3 edges; 3 of them are proven by a certificate (100 % of the calls).",
-        "shop/cart ──▶ shop/orders",
+        "3 identities call 3 destinations over 3 edges; 3 of them are proven by a certificate (100 % of the records).",
+        "shop/cart ───▶ shop/orders",
+        "Envelopes: Fluent Bit or Fluentd 100.0 %.",
+        "Services (4): ",
         "foreign",
         "invalid: syntax",
         "yes    who calls",
@@ -75,8 +89,8 @@ fn a_file_is_told_in_sentences_and_ends_in_a_configuration_that_works() {
         assert!(told.contains(sentence), "`{sentence}` is missing in\n{told}");
     }
     assert!(!told.contains("hunter2"), "a secret is shown:\n{told}");
-    let check = qualm(folder.path(), &["check", "--config", "qualm.toml"]);
-    assert!(!said(&check).contains("fail "), "{}", said(&check));
+    let check = checked(folder.path());
+    assert!(!check.contains("fail "), "{check}");
     // It is left as it is by whoever looks once more.
     let before = fs::read(folder.path().join("qualm.toml")).unwrap();
     assert!(said(&qualm(folder.path(), &["look", "node.log"])).contains("is there already"));
@@ -120,7 +134,7 @@ fn columns_that_a_shipped_mapping_reads_are_told_and_configured_with_it() {
     assert_eq!(output.status.code(), Some(0), "{told}{}", String::from_utf8_lossy(&output.stderr));
     assert!(told.contains("what the mapping datasets/mappings/darpa-edges.toml reads"), "{told}");
     assert!(told.contains("500 records") && told.contains("7 identities call"), "{told}");
-    let check = said(&qualm(folder.path(), &["check", "--config", "qualm.toml"]));
+    let check = checked(folder.path());
     assert!(!check.contains("fail "), "its mapping is written beside it: {check}");
 }
 
@@ -157,12 +171,13 @@ fn three_commands_lead_from_a_topic_to_a_running_instance() {
     for sentence in [
         "6000 records",
         "The topic holds 6000 records in 3 partitions",
+        "it keeps them for 7.0 days",
         "3 identities call 3 destinations over 3 edges",
         "from the end of a call to the topic: p50",
     ] {
         assert!(told.contains(sentence), "`{sentence}` is missing in\n{told}");
     }
-    let check = said(&qualm(folder.path(), &["check", "--config", "qualm.toml"]));
+    let check = checked(folder.path());
     assert!(check.contains("topic mesh-logs, 3 partitions, auto"), "{check}");
     // Nothing was joined or committed.
     let groups = kafka.groups();
@@ -183,6 +198,251 @@ fn a_log_of_errors_alone_is_suspected_and_the_line_to_add_is_written_as_a_commen
     assert!(told.contains("Suspected: nearly all calls are failures"), "{told}");
     let written = fs::read_to_string(folder.path().join("qualm.toml")).unwrap();
     assert!(written.contains("add filter = \"errors\""), "{written}");
-    let check = said(&qualm(folder.path(), &["check", "--config", "qualm.toml"]));
+    let check = checked(folder.path());
     assert!(!check.contains("fail "), "{check}");
+}
+
+/// What `look` says of lines, as JSON.
+fn summary(folder: &Path, lines: &[String], arguments: &[&str]) -> Value {
+    fs::write(folder.join("access.log"), lines.join("\n")).unwrap();
+    let output = qualm(folder, &[&["look", "access.log", "--json"], arguments].concat());
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+/// A call as the proxy of each end reports it; the caller's clock is so many milliseconds ahead.
+fn both_reports(number: usize, ahead: i64) -> [String; 2] {
+    let inbound = line(number, true);
+    let mut outbound: Value = serde_json::from_str(&inbound).unwrap();
+    let (source, destination) = (SERVICES[number % 3], SERVICES[number % 3 + 1]);
+    let began: jiff::Timestamp = outbound["start_time"].as_str().unwrap().parse().unwrap();
+    outbound["start_time"] = (began + jiff::SignedDuration::from_millis(ahead)).to_string().into();
+    outbound["upstream_cluster"] = format!("outbound|8080||{destination}.shop.svc.cluster.local").into();
+    outbound["upstream_host"] = outbound["downstream_local_address"].take();
+    outbound["downstream_peer_uri_san"] = Value::Null;
+    outbound["upstream_peer_uri_san"] = format!("spiffe://mesh.test/ns/shop/sa/{destination}").into();
+    outbound["upstream_local_uri_san"] = format!("spiffe://mesh.test/ns/shop/sa/{source}").into();
+    outbound["upstream_local_address"] = format!("10.0.0.{}:40000", number % 3).into();
+    [inbound, outbound.to_string()]
+}
+
+#[test]
+fn a_call_that_both_proxies_tell_of_is_one_and_so_is_a_stream_and_what_was_delivered_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lines: Vec<String> = (0..1200).flat_map(|number| both_reports(number, 0)).collect();
+    lines.extend(lines[..100].to_vec());
+    let periodic = |second: usize, kind: &str| {
+        json!({
+            "start_time": "2026-11-22T02:02:00.122Z", "duration": 1000 * second, "access_log_type": kind,
+            "bytes_received": 10 * second, "bytes_sent": 3, "request_id": null, "stream_id": "stream-1",
+            "downstream_remote_address": "10.0.0.1:32831", "downstream_local_address": "10.0.1.1:9000",
+            "upstream_cluster": "inbound|9000||", "downstream_peer_uri_san": "spiffe://mesh.test/ns/shop/sa/cart",
+            "downstream_local_uri_san": "spiffe://mesh.test/ns/shop/sa/stock",
+        })
+        .to_string()
+    };
+    lines.extend((1..30).map(|minute| periodic(60 * minute, "TcpPeriodic")).map(|line| {
+        // When a periodic entry was written only the envelope tells.
+        json!({ "log": line, "stream": "stdout", "time": "2026-11-22T03:02:00Z" }).to_string()
+    }));
+    lines.push(periodic(1800, "TcpConnectionEnd"));
+    let told = summary(folder.path(), &lines, &[]);
+    let counted = ["calls", "confirming", "repeated", "going_on"].map(|key| told[key].as_u64().unwrap());
+    assert_eq!(counted, [1201, 1200, 100, 29], "{told:#}");
+    assert_eq!(told["edges"], 4, "one name for each service: {told:#}");
+    let records = told["formats"].as_array().unwrap().iter().map(|format| format["share"].as_f64().unwrap());
+    assert!((records.sum::<f64>() - 1.0).abs() < 1e-9, "{told:#}");
+}
+
+#[test]
+fn shares_of_records_add_up_to_all_of_them_with_pieces_of_lines_among_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let cri = |tag: &str, text: &str| format!("2026-11-22T02:02:25.000000001Z stdout {tag} {text}");
+    let mut lines = Vec::new();
+    for number in 0..300 {
+        let line = line(number, true);
+        let (first, last) = line.split_at(100);
+        lines.extend([
+            cri("P", first),
+            cri("F", last),
+            cri("F", "2026-11-22T02:00:00Z info starting up"),
+            cri("F", "{"),
+        ]);
+    }
+    let told = summary(folder.path(), &lines, &[]);
+    let shares =
+        |of: &Value| of.as_object().unwrap().values().map(|tally| tally["share"].as_f64().unwrap()).sum::<f64>();
+    let all = told["formats"][0]["share"].as_f64().unwrap()
+        + told["parts_share"].as_f64().unwrap()
+        + told["foreign"]["share"].as_f64().unwrap()
+        + shares(&told["invalid"]);
+    assert!((all - 1.0).abs() < 1e-9, "{told:#}");
+    assert_eq!((told["parts"].as_u64(), told["envelopes"][0]["name"].as_str()), (Some(300), Some("CRI")));
+}
+
+#[test]
+fn lines_in_googles_wrapping_are_found_and_the_configuration_says_where_they_stand() {
+    let folder = tempfile::tempdir().unwrap();
+    let wrapped = |number: usize| {
+        let line: Value = serde_json::from_str(&line(number, true)).unwrap();
+        json!({
+            "insertId": format!("{number}"), "logName": "projects/p/logs/stdout", "jsonPayload": line,
+            "resource": { "type": "k8s_container", "labels": { "cluster_name": "north", "pod_name": "cart-1" } },
+            "timestamp": "2026-11-22T02:02:25Z",
+        })
+        .to_string()
+    };
+    let lines: Vec<String> = (0..600).map(wrapped).collect();
+    fs::write(folder.path().join("export.json"), lines.join("\n")).unwrap();
+    let told = said(&qualm(folder.path(), &["look", "export.json", "--cluster", "north"]));
+    assert!(told.contains("The line stands at /jsonPayload of each record"), "{told}");
+    assert!(told.contains("3 identities call 3 destinations"), "{told}");
+    let written = fs::read_to_string(folder.path().join("qualm.toml")).unwrap();
+    assert!(written.contains("envelope = \"/jsonPayload\"") && written.contains("cluster = \"north\""), "{written}");
+    let check = checked(folder.path());
+    assert!(!check.contains("fail ") && !check.contains("no `cluster`"), "{check}");
+    let named = said(&qualm(folder.path(), &["look", "export.json", "--envelope", "/jsonPayload", "--write", "-"]));
+    assert!(named.contains("3 identities call 3 destinations"), "{named}");
+}
+
+#[test]
+fn a_container_that_is_not_known_as_a_proxys_is_named_with_the_key_that_says_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let shipped = |number: usize| shipped(&line(number, true)).replace("\"istio-proxy\"", "\"my-envoy\"");
+    let lines: Vec<String> = (0..600).map(shipped).collect();
+    fs::write(folder.path().join("node.log"), lines.join("\n")).unwrap();
+    let told = said(&qualm(folder.path(), &["look", "node.log"]));
+    assert!(told.contains("600 records name certificates, and were written by container my-envoy"), "{told}");
+    assert!(told.contains("add proxies = [\"my-envoy\"]"), "{told}");
+    assert!(!told.contains("%DOWNSTREAM_PEER_URI_SAN%"), "the lines are there: {told}");
+    let written = fs::read_to_string(folder.path().join("qualm.toml")).unwrap();
+    assert!(written.contains("add proxies = [\"my-envoy\"]."), "{written}");
+    let believed = said(&qualm(folder.path(), &["look", "node.log", "--proxy", "my-envoy", "--write", "-"]));
+    assert!(believed.contains("3 of them are proven by a certificate (100 % of the records)"), "{believed}");
+}
+
+#[test]
+fn archives_are_refused_with_the_way_to_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tar = vec![0; 1024];
+    tar[..10].copy_from_slice(b"access.log");
+    tar[257..262].copy_from_slice(b"ustar");
+    fs::write(folder.path().join("logs.tar"), tar).unwrap();
+    for command in [&["look", "logs.tar"][..], &["backtest", "logs.tar", "--out", "out"]] {
+        let output = qualm(folder.path(), command);
+        let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{problem}");
+        assert!(problem.contains("logs.tar") && problem.contains("tar -xOf ARCHIVE"), "{problem}");
+    }
+}
+
+#[test]
+fn a_clock_that_differs_from_all_others_is_found_in_a_file_by_both_ends_reports() {
+    let folder = tempfile::tempdir().unwrap();
+    // The proxies of the first service are seven seconds ahead: it calls two others.
+    let reports = |number: usize| both_reports(number, if number.is_multiple_of(3) { 7000 } else { 0 });
+    let mut lines: Vec<String> = (0..600).flat_map(reports).collect();
+    let elsewhere = |line: String| line.replace("10.0.1.0:8080", "10.0.1.7:8080").replace("request-", "other-");
+    lines.extend((0..600).flat_map(reports).map(elsewhere));
+    let told = summary(folder.path(), &lines, &[]);
+    assert_eq!(told["skewed"].as_array().map(Vec::len), Some(1), "{told:#}");
+    assert_eq!(told["skewed"][0]["reporter"], "10.0.0.0");
+    assert!((told["skewed"][0]["ahead_s"].as_f64().unwrap() - 7.0).abs() < 0.01, "{told:#}");
+}
+
+#[test]
+fn workloads_that_share_a_principal_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_pod = |number: usize, pod: &str| {
+        let line = line(number, true).replace("sa/orders", "sa/default");
+        shipped(&line).replace("orders-7d6c6c7775-49tpt", pod)
+    };
+    let pods = ["cart-7d6c6c7775-49tpt", "mail-5d4f8b7c9d-x7x2p", "cart-v2-7d6c6c7775-2xk9p"];
+    let lines: Vec<String> = (0..600).map(|number| of_pod(3 * number, pods[number % 3])).collect();
+    let told = summary(folder.path(), &lines, &[]);
+    assert_eq!(told["shared"][0]["workloads"], json!(["cart", "mail"]), "two versions are one: {told:#}");
+    let told = said(&qualm(folder.path(), &["look", "access.log", "--write", "-"]));
+    assert!(told.contains("shop/default is shared by 2 workloads: cart, mail."), "{told}");
+}
+
+/// A line as each shipper would send it from the pod that wrote it, by the name under which `look` tells of it.
+fn wrapped(line: &str) -> [(&'static str, String); 10] {
+    const TIME: &str = "2026-11-30T02:02:25.000000001Z";
+    let fluent =
+        json!({ "pod_name": "orders-5d4f8b7c9d-x7x2p", "namespace_name": "shop", "container_name": "istio-proxy" });
+    let vector =
+        json!({ "pod_name": "orders-5d4f8b7c9d-x7x2p", "pod_namespace": "shop", "container_name": "istio-proxy" });
+    let beats = json!({ "pod": { "name": "orders-5d4f8b7c9d-x7x2p" }, "namespace": "shop", "container": { "name": "istio-proxy" } });
+    let resource =
+        json!({ "attributes": [{ "key": "k8s.pod.name", "value": { "stringValue": "orders-5d4f8b7c9d-x7x2p" } }] });
+    let record = json!({ "body": { "stringValue": line } });
+    let otlp = json!({ "resourceLogs": [{ "resource": resource, "scopeLogs": [{ "logRecords": [record] }] }] });
+    let beside = format!("{},\"kubernetes\":{fluent}}}", line.strip_suffix('}').unwrap());
+    [
+        ("none", line.to_owned()),
+        ("CRI", format!("{TIME} stdout F {line}")),
+        ("Docker's json-file", json!({ "log": format!("{line}\n"), "stream": "stdout", "time": TIME }).to_string()),
+        (
+            "Fluent Bit or Fluentd",
+            json!({ "log": format!("{line}\n"), "stream": "stdout", "logtag": "F", "kubernetes": fluent }).to_string(),
+        ),
+        ("a shipper's keys beside the record's own", beside),
+        (
+            "Vector",
+            json!({ "message": line, "source_type": "kubernetes_logs", "timestamp": TIME, "kubernetes": vector })
+                .to_string(),
+        ),
+        (
+            "Filebeat or Logstash",
+            json!({ "@timestamp": TIME, "agent": { "type": "filebeat" }, "message": line, "kubernetes": beats })
+                .to_string(),
+        ),
+        (
+            "Filebeat or Logstash",
+            json!({ "@version": "1", "@timestamp": TIME, "event": { "original": line } }).to_string(),
+        ),
+        ("OTLP logs (JSON)", otlp.to_string()),
+        ("syslog", format!("<165>1 {TIME} node-3 envoy 812 - - {line}")),
+    ]
+}
+
+#[test]
+fn a_real_envoys_log_is_told_alike_through_every_envelope() {
+    if !present(&[Part::Envoy]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::new();
+    let (cart, orders) = (spiffe_id("shop", "cart"), spiffe_id("shop", "orders"));
+    let envoy = Envoy::start(folder.path(), &authority, Sidecar::new("orders", 1, None));
+    let caller = Caller::new(&authority, &cart, Ipv4Addr::new(127, 0, 0, 2), &orders);
+    let mut connection = caller.connect(envoy.http()).unwrap();
+    for number in 0..100 {
+        connection.get(&format!("/v1/items/{number}?token=hunter2")).unwrap();
+    }
+    let lines = until("all calls are logged", PATIENCE, || {
+        let lines = fs::read_to_string(envoy.log()).unwrap_or_default();
+        let is_call = |line: &&str| line.contains("/v1/items/") && line.ends_with('}');
+        let calls: Vec<String> = lines.lines().filter(is_call).map(str::to_owned).collect();
+        (calls.len() == 100).then_some(calls)
+    });
+    for place in 0..10 {
+        let shipped: Vec<String> = lines.iter().map(|line| wrapped(line)[place].1.clone()).collect();
+        let (name, _) = wrapped(&lines[0])[place];
+        let told = summary(folder.path(), &shipped, &[]);
+        assert_eq!(
+            (told["envelopes"][0]["name"].as_str(), told["envelopes"][0]["share"].as_f64()),
+            (Some(name), Some(1.0))
+        );
+        let counted = ["calls", "edges", "identities"].map(|key| told[key].as_u64());
+        assert_eq!(counted, [Some(100), Some(1), Some(1)], "{name}: {told:#}");
+        assert_eq!(
+            (&told["formats"][0]["share"], &told["verified_share"]),
+            (&json!(1.0), &json!(1.0)),
+            "{name}: {told:#}"
+        );
+        assert_eq!(told["busiest"][0]["source"], cart, "{name}");
+        assert_eq!(told["busiest"][0]["destination"], orders, "{name}");
+        let text = said(&qualm(folder.path(), &["look", "access.log", "--write", "-"]));
+        assert!(text.contains("shop/cart ───▶ shop/orders") && !text.contains("hunter2"), "{name}: {text}");
+    }
 }

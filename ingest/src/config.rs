@@ -83,6 +83,9 @@ pub struct TopicConfig {
     /// The cluster that its records are from, whatever they say themselves; empty where they say it.
     #[serde(default)]
     pub cluster: String,
+    /// Containers whose lines are a proxy's, beside those that meshes are known to have.
+    #[serde(default)]
+    pub proxies: Vec<String>,
     /// Seconds of event time by which a record may be behind what was read before it and still be learned.
     #[serde(default = "default_lateness_s")]
     pub lateness_s: u32,
@@ -99,6 +102,7 @@ impl TopicConfig {
             filter: Filter::None,
             envelope: Envelope::default(),
             cluster: String::new(),
+            proxies: Vec::new(),
             lateness_s: DEFAULT_LATENESS_S,
         }
     }
@@ -129,6 +133,8 @@ pub struct FileConfig {
     pub envelope: Envelope,
     /// The cluster that its lines are from, whatever they say themselves; empty where they say it.
     pub cluster: String,
+    /// Containers whose lines are a proxy's, beside those that meshes are known to have.
+    pub proxies: Vec<String>,
     /// Seconds of event time by which a line may be behind what was read before it and still be learned.
     pub lateness_s: u32,
     /// Longer lines are invalid.
@@ -146,6 +152,7 @@ impl Default for FileConfig {
             filter: Filter::None,
             envelope: Envelope::default(),
             cluster: String::new(),
+            proxies: Vec::new(),
             lateness_s: DEFAULT_LATENESS_S,
             max_record_bytes: DEFAULT_MAX_RECORD_BYTES,
         }

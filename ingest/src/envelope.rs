@@ -7,6 +7,7 @@
 //! - `opener`: the order in which envelopes are tried
 //! - `object`: one pass over a JSON record, in the words of `docker`, `fluent`, `vector`, `beats` and `otlp`
 //! - `cri`, `syslog`: prefixes of a line; `pointer`: a place named in the configuration
+//! - `passed`: which envelopes a record came in
 //! - `partial`: pieces of one line, joined; `memo`: what a pod's metadata said before; `path`: the pod by its log file
 //! - `foreign`: what is plainly no access log
 //!
@@ -23,6 +24,7 @@ mod object;
 mod opener;
 mod otlp;
 mod partial;
+mod passed;
 mod path;
 mod pointer;
 mod setting;
@@ -30,8 +32,11 @@ mod syslog;
 mod vector;
 
 pub(crate) use self::otlp::header;
-pub use self::setting::{Envelope, InvalidEnvelope};
 use self::{opener::Opener, pointer::Pointer};
+pub use self::{
+    passed::Passed,
+    setting::{Envelope, InvalidEnvelope},
+};
 use crate::{
     parse::Origin,
     source::{Invalid, Rejection},
@@ -102,6 +107,11 @@ impl Envelopes {
         self.opener.partials.clear();
     }
 
+    /// The envelopes of the record just read.
+    pub(crate) fn passed(&self) -> Passed {
+        self.opener.passed
+    }
+
     /// Reads one record of the input, in its envelopes.
     #[inline]
     pub(crate) fn open(
@@ -110,6 +120,7 @@ impl Envelopes {
         outer: &Wrapping<'_>,
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
+        self.opener.passed.clear();
         if self.is_opening && otlp::may_be_protobuf(record) {
             return self.opener.open_protobuf(record, outer, contents);
         }

@@ -31,7 +31,7 @@ pub use self::{
 };
 use crate::{
     gathering::Gathering,
-    lines::{Line, Lines, unpacked},
+    lines::{Line, Lines, NoLines, unpacked},
     parse::{Origin, Parser, mapped::InvalidHeader},
     source::{Batch, Invalid, SourceError},
 };
@@ -193,6 +193,9 @@ fn unreadable(path: &Path, error: &io::Error) -> SourceError {
         remedy: match error.kind() {
             io::ErrorKind::NotFound => "check the path",
             io::ErrorKind::PermissionDenied => "make it readable for the user that runs qualm",
+            _ if error.get_ref().is_some_and(|inner| inner.is::<NoLines>()) => {
+                "`-` is standard input for `backtest` too"
+            }
             _ => "it may be damaged or cut off; unpack it by hand to see",
         }
         .to_owned(),

@@ -4,7 +4,7 @@ use qualm_model::event::{EventBuilder, Position, Positions};
 
 use crate::{
     parse::{Format, Origin, Parser},
-    source::{Batch, Loss, ReadAs, Rejected, Rejection},
+    source::{Batch, Loss, ReadAs, Rejected, Rejection, Unvouched},
 };
 
 /// Gathers what records become, in the order of their positions.
@@ -17,7 +17,7 @@ pub(crate) struct Gathering {
     latest: Option<((u16, i32), i64)>,
     records: usize,
     lost: Vec<Loss>,
-    unvouched: Vec<Position>,
+    unvouched: Vec<Unvouched>,
     read: Vec<ReadAs>,
 }
 
@@ -39,7 +39,7 @@ impl Gathering {
         self.rejected.extend(parser.refused().iter().map(|&why| Rejected { position, why }));
         self.lose(position, parser.lost());
         if parser.unvouched() > 0 {
-            self.unvouched.push(position);
+            self.unvouched.push(Unvouched { position, container: parser.stranger() });
         }
         match outcome {
             Ok(()) => {
@@ -128,7 +128,8 @@ mod tests {
             assert_eq!(gathering.record(&mut parser, line.as_bytes(), position, &origin), None);
         }
         let batch = gathering.finish(None);
-        assert_eq!(batch.unvouched, [Position { source: 3, partition: 1, offset: 1 }]);
+        let position = Position { source: 3, partition: 1, offset: 1 };
+        assert_eq!(batch.unvouched, [Unvouched { position, container: "shop".into() }]);
         let registry = prometheus::Registry::new();
         let counters = crate::counters::IngestCounters::register(&registry).expect("new names").of("mesh");
         counters.count(&batch);

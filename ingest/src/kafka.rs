@@ -45,6 +45,7 @@ use self::{
 pub use self::{
     context::Lag,
     questions::{WrittenKeys, probe, probe_written},
+    taking::origin,
 };
 use crate::{
     config::{self, KafkaConfig, TopicConfig},
@@ -217,7 +218,10 @@ fn open_topic(
             remedy: "set `header = false` and name the columns by number".to_owned(),
         });
     }
-    let parser = parser.with_envelope(topic.envelope.clone()).with_cluster(topic.cluster.clone());
+    let parser = parser
+        .with_envelope(topic.envelope.clone())
+        .with_cluster(topic.cluster.clone())
+        .with_proxies(topic.proxies.clone());
     Ok(Topic { name: topic.name.clone(), source, parser, counters: counters.of(&topic.name), told_of_registry: None })
 }
 

@@ -11,6 +11,41 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Frames made with `zstd --long=27` need a window of 128 MiB.
 const MAX_ZSTD_WINDOW_LOG: u32 = 27;
 
+/// A stream that has no lines, by its first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoLines {
+    /// Several files in one.
+    #[error(
+        "it is a tar archive, which holds files rather than lines; give it the files: `tar -xOf ARCHIVE | qualm look -`"
+    )]
+    Tar,
+    /// Several files in one, packed.
+    #[error(
+        "it is a ZIP archive, which holds files rather than lines; give it the files: `unzip -p ARCHIVE | qualm look -`"
+    )]
+    Zip,
+    /// Packed otherwise than with gzip or Zstandard.
+    #[error("it is packed with {0}; unpack it: `{0} -dc FILE | qualm look -`")]
+    Packed(&'static str),
+}
+
+impl NoLines {
+    /// Where tar's mark stands.
+    const TAR: std::ops::Range<usize> = 257..262;
+
+    /// What a stream that begins so is, where it is none of lines.
+    fn of(begin: &[u8]) -> Option<Self> {
+        match begin {
+            // No line has what stands behind the name of the first file.
+            _ if begin.get(Self::TAR) == Some(b"ustar") && begin[..Self::TAR.start].contains(&0) => Some(Self::Tar),
+            _ if begin.starts_with(b"PK\x03\x04") => Some(Self::Zip),
+            _ if begin.starts_with(b"BZh") => Some(Self::Packed("bzip2")),
+            _ if begin.starts_with(b"\xfd7zXZ\0") => Some(Self::Packed("xz")),
+            _ => None,
+        }
+    }
+}
+
 /// What came next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Line<'a> {
@@ -61,6 +96,8 @@ impl Lines {
     }
 
     /// Reads more. Whether there was any.
+    ///
+    /// Errors: those of the stream; [`NoLines`] where its begin shows that it has none.
     pub fn refill(&mut self) -> io::Result<bool> {
         if self.start > 0 {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -77,6 +114,10 @@ impl Lines {
                 Ok(count) => {
                     self.end += count;
                     self.read += count as u64;
+                    let begin = if self.at_head && !self.skipping { &self.buffer[..self.end] } else { &[] };
+                    if let Some(no_lines) = NoLines::of(begin) {
+                        return Err(io::Error::new(io::ErrorKind::InvalidData, no_lines));
+                    }
                     return Ok(count > 0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -184,6 +225,20 @@ mod tests {
         assert_eq!(lines(b"\xef\xbb\xbf{}\n\xef\xbb\xbfb", 3), [some("{}"), None]);
         assert_eq!(lines(b"\xef\xbb\xbfa", 10), [some("a")]);
         assert_eq!(lines(b"a\n\xef\xbb\xbfb\n", 10), [some("a"), some("\u{feff}b")]);
+    }
+
+    #[test]
+    fn an_archive_is_an_error_with_its_remedy_and_no_lines() {
+        let mut tar = vec![0; 1024];
+        tar[..10].copy_from_slice(b"access.log");
+        tar[257..262].copy_from_slice(b"ustar");
+        let whole: [&[u8]; 4] = [&tar, b"PK\x03\x04access.log", b"BZh91AY", b"\xfd7zXZ\0\0"];
+        for (begin, remedy) in whole.into_iter().zip(["tar -xOf", "unzip -p", "bzip2 -dc", "xz -dc"]) {
+            let error = Lines::new(Box::new(io::Cursor::new(begin.to_vec())), 100).refill().expect_err("no lines");
+            assert!(error.to_string().contains(remedy), "{error}");
+        }
+        let line = format!("{}ustar", "x".repeat(257));
+        assert_eq!(lines(format!("{line}\nPK\n").as_bytes(), 1000), [Some(line), Some("PK".to_owned())]);
     }
 
     #[test]

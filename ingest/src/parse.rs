@@ -45,6 +45,8 @@ pub mod vault_audit;
 pub mod zeek;
 pub mod ztunnel;
 
+use std::sync::Arc;
+
 use qualm_model::{
     event::{EventBuilder, Position},
     time::{Span, Timestamp},
@@ -60,7 +62,7 @@ pub use self::{
     row::{MAX_AHEAD, Origin, Row},
 };
 use crate::{
-    envelope::{Contents, Envelope, Envelopes, SyslogHeader, Wrapping, foreign::Marks},
+    envelope::{Contents, Envelope, Envelopes, Passed, SyslogHeader, Wrapping, foreign::Marks},
     source::{Invalid, Rejection},
 };
 
@@ -85,6 +87,8 @@ pub struct Parser {
     refused: Vec<Rejection>,
     lost: u64,
     unvouched: u64,
+    stranger: Arc<str>,
+    proxies: Vec<String>,
     max_age: Option<Span>,
 }
 
@@ -111,6 +115,8 @@ impl Parser {
             refused: Vec::new(),
             lost: 0,
             unvouched: 0,
+            stranger: Arc::default(),
+            proxies: Vec::new(),
             max_age: None,
         })
     }
@@ -131,6 +137,12 @@ impl Parser {
     #[must_use]
     pub fn with_cluster(self, cluster: String) -> Self {
         Self { cluster, ..self }
+    }
+
+    /// The same parser, which believes logs of proxies of these containers too, beside those that meshes are known to have.
+    #[must_use]
+    pub fn with_proxies(self, proxies: Vec<String>) -> Self {
+        Self { proxies, ..self }
     }
 
     /// The same parser, for which records older than `max_age` on arrival are [`Invalid::PastTime`].
@@ -213,6 +225,8 @@ impl Parser {
             refused: &mut self.refused,
             lost: &mut self.lost,
             unvouched: &mut self.unvouched,
+            stranger: &mut self.stranger,
+            proxies: &self.proxies,
             builder,
             position,
             arrival,
@@ -231,6 +245,17 @@ impl Parser {
     /// Events of the record just read whose certificates are not believed: a proxy's log that no proxy wrote.
     pub fn unvouched(&self) -> u64 {
         self.unvouched
+    }
+
+    /// The container that wrote the latest record whose certificates are not believed; empty where it is one of a proxy, or
+    /// an issuer, of another namespace than it says.
+    pub fn stranger(&self) -> Arc<str> {
+        Arc::clone(&self.stranger)
+    }
+
+    /// The envelopes that the record just read came in.
+    pub fn passed(&self) -> Passed {
+        self.envelopes.passed()
     }
 
     /// The format that the last record that was understood is of.
@@ -258,6 +283,8 @@ impl Parser {
             setting: self.setting.clone(),
             cluster: self.cluster.clone(),
             refused: Vec::new(),
+            stranger: Arc::default(),
+            proxies: self.proxies.clone(),
             ..*self
         };
         blame::field(&fresh, self.format.sample(), record, why)
@@ -275,6 +302,8 @@ struct Reading<'a> {
     refused: &'a mut Vec<Rejection>,
     lost: &'a mut u64,
     unvouched: &'a mut u64,
+    stranger: &'a mut Arc<str>,
+    proxies: &'a [String],
     builder: &'a mut EventBuilder,
     position: Position,
     arrival: Option<Timestamp>,
@@ -289,10 +318,14 @@ impl Contents for Reading<'_> {
         let mut row = Row::new(self.builder, self.position, self.arrival)
             .with_max_age(self.max_age)
             .stored_at(self.stored)
+            .believing(self.proxies)
             .written_at(*origin);
         let outcome = self.grammar.parse(record, &mut row);
         *self.lost += row.lost();
-        *self.unvouched += row.unvouched();
+        if row.unvouched() > 0 {
+            *self.unvouched += row.unvouched();
+            note(row.stranger(), self.stranger);
+        }
         match outcome {
             Ok(()) => self.refused.append(&mut row.into_refused()),
             Err(Rejection::Invalid(_)) if self.marks.are_on(record) => return Err(Rejection::Foreign),
@@ -307,10 +340,15 @@ impl Contents for Reading<'_> {
         head: &str,
         origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
     ) -> Option<()> {
-        let mut row =
-            Row::new(self.builder, self.position, self.arrival).with_max_age(self.max_age).stored_at(self.stored);
+        let mut row = Row::new(self.builder, self.position, self.arrival)
+            .with_max_age(self.max_age)
+            .stored_at(self.stored)
+            .believing(self.proxies);
         let outcome = self.grammar.parse_escaped(head, &mut row, origin_after);
-        *self.unvouched += row.unvouched();
+        if row.unvouched() > 0 {
+            *self.unvouched += row.unvouched();
+            note(row.stranger(), self.stranger);
+        }
         outcome
     }
 
@@ -324,6 +362,13 @@ impl Contents for Reading<'_> {
             Grammar::Auto(_) => SyslogHeader::Either,
             _ => SyslogHeader::Added,
         }
+    }
+}
+
+/// Notes a name, which mostly is that of the record before.
+fn note(name: &str, noted: &mut Arc<str>) {
+    if **noted != *name {
+        *noted = Arc::from(name);
     }
 }
 

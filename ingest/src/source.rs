@@ -1,6 +1,6 @@
 //! What every input is: batches of events with their positions.
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use qualm_model::event::{EventBatch, Position, Positions};
 use tokio::sync::oneshot;
@@ -55,9 +55,18 @@ pub struct Batch {
     /// Where reporters say that they lost records before they could write them: gaps in what they report.
     pub lost: Vec<Loss>,
     /// Records of which certificates are not believed: a proxy's log that no proxy wrote. They are events all the same.
-    pub unvouched: Vec<Position>,
+    pub unvouched: Vec<Unvouched>,
     /// Which format the records were read as, by topic or file. What peers push has but one.
     pub read: Vec<ReadAs>,
+}
+
+/// A record of which certificates are not believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unvouched {
+    /// Where it stood.
+    pub position: Position,
+    /// The container that wrote it; empty where that is one of a proxy, or an issuer, of another namespace than it says.
+    pub container: Arc<str>,
 }
 
 /// Records of one topic or file that were of one format.

@@ -6,6 +6,7 @@ mod clocks;
 mod credentials;
 mod left_out;
 mod reports;
+mod stood_in;
 mod streams;
 mod tenancies;
 mod witnesses;
@@ -22,13 +23,17 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     addresses::Addresses,
-    clocks::Clocks,
     left_out::Inputs,
-    reports::{Alone, Counted, Joined, Reports},
+    reports::{APART, Alone, Counted, Left, Meeting, Reports},
+    stood_in::StoodIn,
     streams::Streams,
     witnesses::Witnesses,
 };
-pub use self::{clocks::WrongClock, left_out::LeftOut, tenancies::PodAddresses};
+pub use self::{
+    clocks::{Clocks, WrongClock},
+    left_out::LeftOut,
+    tenancies::PodAddresses,
+};
 pub(crate) use self::{
     credentials::{Broken, Credentials, Ground, Unissued, Weight},
     streams::{Part, Share},
@@ -36,7 +41,7 @@ pub(crate) use self::{
 };
 
 /// Everything of it; saved with every snapshot.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Estate {
     reports: Reports,
     streams: Streams,
@@ -51,8 +56,41 @@ pub(crate) struct Estate {
     alone: Vec<Alone>,
     /// When records were last known to be missing.
     lost: Option<Timestamp>,
-    /// The last of what is saved: a release before had none.
+    /// The last of what is saved under the estate's key: a release before had none.
     credentials: Credentials,
+    /// Saved under a key of its own, which releases before did not have.
+    #[serde(skip)]
+    stood_in: StoodIn,
+    /// How late reports may be: configured.
+    #[serde(skip, default = "lateness")]
+    patience: Span,
+}
+
+/// How far behind the watermark events of a source may be where nobody has said otherwise: shippers flush every few
+/// seconds, and make up for minutes after a restart.
+pub(crate) const LATENESS: Span = Span(5 * Span::MINUTE.0);
+
+const fn lateness() -> Span {
+    LATENESS
+}
+
+impl Default for Estate {
+    fn default() -> Self {
+        Self {
+            reports: Reports::default(),
+            streams: Streams::default(),
+            addresses: Addresses::default(),
+            callers: Witnesses::default(),
+            called: Witnesses::default(),
+            inputs: Inputs::default(),
+            clocks: Clocks::default(),
+            alone: Vec::new(),
+            lost: None,
+            credentials: Credentials::default(),
+            stood_in: StoodIn::default(),
+            patience: LATENESS,
+        }
+    }
 }
 
 /// After a loss nobody's silence means anything for so long.
@@ -87,16 +125,22 @@ impl Estate {
     #[inline]
     pub(crate) fn count(&mut self, event: Event<'_>) -> Report {
         match self.join(event, Counted::Yes) {
-            None => Report::First,
-            Some(joined) if joined.counted => Report::Again,
-            Some(_) => Report::Confirmed,
+            Meeting::First => Report::First,
+            Meeting::Counted => Report::Again,
+            Meeting::Joined(joined) if joined.counted => Report::Again,
+            Meeting::Joined(_) => Report::Confirmed,
         }
+    }
+
+    /// How late the reports of a call may come after the other end's, which is as late as any source may be.
+    pub(crate) fn wait_for(&mut self, latenesses: &[Span]) {
+        self.patience = latenesses.iter().copied().max().unwrap_or(LATENESS).max(APART);
     }
 
     /// Notes a report that only confirms the other end's. Whether that has come already.
     #[inline]
     pub(crate) fn confirm(&mut self, event: Event<'_>) -> bool {
-        self.join(event, Counted::No).is_some()
+        self.join(event, Counted::No) != Meeting::First
     }
 
     /// What the record is to the ones of its stream before it.
@@ -118,8 +162,12 @@ impl Estate {
     }
 
     #[inline]
-    fn join(&mut self, event: Event<'_>, counted: Counted) -> Option<Joined> {
-        let joined = self.reports.join(event, counted, &mut self.alone)?;
+    fn join(&mut self, event: Event<'_>, counted: Counted) -> Meeting {
+        let mut left = Left { alone: &mut self.alone, stood_in: &mut self.stood_in };
+        let joined = match self.reports.join(event, counted, self.patience, &mut left) {
+            Meeting::Joined(joined) => joined,
+            other => return other,
+        };
         let ([source, destination], [from, to]) = (&joined.seen, &joined.places);
         self.callers.agree(source, from, event.report());
         self.called.agree(destination, to, event.report());
@@ -130,7 +178,7 @@ impl Estate {
         if let Some((alias, name)) = &joined.alias {
             self.addresses.alias(alias, name, event.report());
         }
-        Some(joined)
+        Meeting::Joined(joined)
     }
 
     /// The calls of which only one end has told, where that means something: who made them, where from, to whom.
@@ -214,6 +262,23 @@ impl Estate {
             + self.callers.bytes()
             + self.called.bytes()
             + self.credentials.bytes()
+            + self.stood_in.bytes()
+    }
+
+    /// What is saved under a key of its own.
+    pub(crate) fn stood_in(&self) -> &impl Serialize {
+        &self.stood_in
+    }
+
+    /// Works out anew what is not saved.
+    pub(crate) fn restore_waiting(&mut self) {
+        self.reports.restore_waiting();
+    }
+
+    /// Takes back what was saved under a key of its own.
+    pub(crate) fn restore_stood_in(&mut self, saved: &[u8]) -> Result<(), postcard::Error> {
+        self.stood_in = postcard::from_bytes(saved)?;
+        Ok(())
     }
 
     /// Whether the credential that a record shows adds up, and what it tells of others; `ground` as far as the scorer

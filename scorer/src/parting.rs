@@ -1,7 +1,7 @@
 //! When workloads that share a principal become sources of their own, and what may be done to one of them: never anything
 //! to the principal as a whole, since that would cut off those who did nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use qualm_model::time::Timestamp;
 
@@ -104,6 +104,19 @@ impl Scorer {
     /// Principals that several workloads share.
     pub fn shared_principals(&self) -> SharedPrincipals {
         self.workloads.shared()
+    }
+
+    /// Principals that several workloads share, each with the workloads that are judged on their own.
+    pub fn parted(&self) -> BTreeMap<String, Vec<String>> {
+        let mut parted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for source in self.shards.iter().flat_map(|shard| shard.sources.values()) {
+            if let Some(workload) = &source.workload {
+                let principal = workloads::name(&source.principal, source.cluster.as_deref(), None);
+                parted.entry(principal).or_default().push(workload.to_string());
+            }
+        }
+        parted.values_mut().for_each(|workloads| workloads.sort());
+        parted
     }
 
     /// Gives to sources and standings of a snapshot what is in their names alone.

@@ -1,5 +1,7 @@
 //! The scorer: observe an event, score it, decide, then perhaps learn.
 
+use std::collections::BTreeMap;
+
 use qualm_model::{
     baseline::FirstTimes,
     detector::{Observation, Question},
@@ -28,7 +30,7 @@ use crate::{
     workloads::Workloads,
 };
 pub use crate::{
-    estate::{LeftOut, PodAddresses, WrongClock},
+    estate::{Clocks, LeftOut, PodAddresses, WrongClock},
     parting::SharedPrincipals,
 };
 
@@ -81,6 +83,17 @@ pub struct Tally {
     pub held_back: u64,
 }
 
+/// Of one source, the records that count for nothing new, since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Came {
+    /// Later than its `lateness_s`: judged, and not learned.
+    pub late: u64,
+    /// Delivered again.
+    pub repeated: u64,
+    /// The other end's report of a call that has counted, or will by its own.
+    pub confirming: u64,
+}
+
 /// All state of the judgement. Deterministic: the same events and commands in the same order give the same verdicts.
 #[derive(Debug)]
 pub struct Scorer {
@@ -98,6 +111,8 @@ pub struct Scorer {
     /// What `used` may grow to.
     pub(crate) limit: usize,
     pub(crate) tally: Tally,
+    /// By the source's number.
+    came: BTreeMap<u16, Came>,
     /// The snapshot that is being taken.
     pub(crate) collecting: Option<Changes>,
     /// What the next snapshot replaces.
@@ -127,7 +142,9 @@ pub(crate) struct Case<'a> {
     pub(crate) event: Event<'a>,
     pub(crate) ids: Ids,
     pub(crate) seen: Observation,
-    /// How many calls of the destination's open minute it tells of.
+    /// Calls that it is to the destination.
+    pub(crate) received: f64,
+    /// How many of these are of the destination's open minute.
     pub(crate) made: f64,
     /// Since when its edge could have been seen.
     pub(crate) edge_since: Timestamp,
@@ -164,6 +181,7 @@ impl Scorer {
             orders: Orders::default(),
             used: 0,
             tally: Tally::default(),
+            came: BTreeMap::new(),
             collecting: None,
             reach: Reach::default(),
             sweep_due: false,
@@ -186,9 +204,10 @@ impl Scorer {
         self.filters = filters;
     }
 
-    /// How far behind the watermark the events of each source (by its index) may come and still be learned; five minutes,
-    /// where not said.
+    /// How far behind the watermark the events of each source (by its index) may come and still be learned, and still be
+    /// laid beside the other end's report of the same call; five minutes, where not said.
     pub fn wait_for_sources(&mut self, latenesses: Vec<Span>) {
+        self.estate.wait_for(&latenesses);
         self.latenesses = latenesses;
     }
 
@@ -212,6 +231,12 @@ impl Scorer {
     /// What the operator decided.
     pub fn config(&self) -> &ScorerConfig {
         &self.config
+    }
+
+    /// Calls that a destination of this name has received, as of the last summary; those that were odd count less.
+    pub fn received(&self, destination: &str) -> f64 {
+        let known = self.mesh.destination_id(destination).and_then(|id| self.mesh.destination(id));
+        known.map_or(0.0, |(baseline, _)| baseline.volume())
     }
 
     /// How far event time has come.
@@ -279,6 +304,7 @@ impl Scorer {
             return Observed::OwnAction;
         }
         if self.estate.is_repeated(event) {
+            self.came_of(event).repeated += 1;
             return Observed::Duplicate;
         }
         self.estate.learn(event);
@@ -287,9 +313,12 @@ impl Scorer {
         }
         self.estate.note_input(event);
         let part = self.estate.part(event);
-        let share = match part {
+        let mut share = match part {
             Part::First(share) | Part::More(share) => share,
-            Part::Confirming => return Observed::Duplicate,
+            Part::Confirming => {
+                self.came_of(event).confirming += 1;
+                return Observed::Duplicate;
+            }
             Part::Nothing => {
                 self.tell_time(event, wall, verdicts);
                 return Observed::Part;
@@ -300,17 +329,23 @@ impl Scorer {
         let ids = self.door.ids(event, &resolved, from.workload.as_deref(), &mut self.shards);
         let Some(ids) = ids else { return Observed::NoSource };
         let is_reported = share.calls > 0.0 && self.is_reported(event, ids);
+        if event.reporter() == Reporter::Gateway && self.destination_reports(ids, event.report()) {
+            // The called's proxy tells of the same call as the gateway's own.
+            share.received = 0.0;
+        }
         if self.estate.has_alone() {
             self.look_at_disagreements(wall, verdicts);
         }
         if is_reported {
             self.estate.yield_to_other(event);
+            self.came_of(event).confirming += 1;
             return Observed::Duplicate;
         }
         // Only now: what repeats or confirms moves nothing, not even the clocks.
         self.tell_time(event, wall, verdicts);
         if self.is_late(event) {
             self.tally.late += 1;
+            self.came_of(event).late += 1;
         } else if from.is_counted() {
             let seen = Observation {
                 more: share.calls,
@@ -331,6 +366,15 @@ impl Scorer {
         observed
     }
 
+    fn came_of(&mut self, event: Event<'_>) -> &mut Came {
+        self.came.entry(event.position().source).or_default()
+    }
+
+    /// Of each source, by its index, the records that counted for nothing new since the process began.
+    pub fn came(&self) -> impl Iterator<Item = (u16, Came)> {
+        self.came.iter().map(|(&source, &came)| (source, came))
+    }
+
     /// Moves the watermark, and with it the clocks.
     #[inline]
     fn tell_time(&mut self, event: Event<'_>, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
@@ -349,6 +393,11 @@ impl Scorer {
             self.agree(ids);
             return counted || event.reporter() == Reporter::Source;
         }
+        if event.reporter() == Reporter::Gateway {
+            // It tells for whom the gateway calls. That the gateway calls is for the called's proxy to tell.
+            self.estate.confirm(event);
+            return false;
+        }
         if event.reporter() == Reporter::Source && self.destination_reports(ids, event.report()) {
             if self.estate.confirm(event) {
                 self.agree(ids);
@@ -360,7 +409,8 @@ impl Scorer {
             self.agree(ids);
         }
         let again = report == Report::Again;
-        if again && event.reporter() == Reporter::Destination {
+        // Where the called's reports come too late to be learned, the callers' go on standing in.
+        if again && event.reporter() == Reporter::Destination && !self.is_late(event) {
             self.shards[usize::from(ids.shard)].hear(ids.destination, &self.mesh);
         }
         again

@@ -5,12 +5,12 @@ use qualm_model::{
     detector::{Deviation, Question},
     event::{Event, Filter},
     evidence::EValues,
-    time::{Span, Timestamp},
+    time::Timestamp,
 };
 
 use crate::{
     door::Ids,
-    estate::{Broken, Share},
+    estate::{Broken, LATENESS, Share},
     judge::is_news,
     mesh::Mesh,
     papers::at_once,
@@ -19,9 +19,6 @@ use crate::{
     verdict::{Reason, Verdict},
 };
 
-/// So far behind the watermark an event is still learned, where nobody has said otherwise: shippers flush every few
-/// seconds, and make up for minutes after a restart.
-const LATENESS: Span = Span(5 * Span::MINUTE.0);
 /// Share of neighbours' evidence that lifts a doubtful event.
 const CONTEXT_SHARE: f64 = 0.1;
 

@@ -9,22 +9,24 @@
 //! # Layout
 //! - `store`: the file, the thread that writes it, and the way back
 //! - `soundness`: damage is found before anything is believed
-//! - `glance`, `aside`: what is read of it from outside
+//! - `glance`, `aside`: what is read of it from outside; `intake`: what became of the inputs' records
 
 mod aside;
 mod glance;
+mod intake;
 mod soundness;
 mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use qualm_model::event::Positions;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
     glance::{Glance, Known, glance},
+    intake::Intake,
     store::{Loaded, Snapshots},
 };
 use crate::{
@@ -104,6 +106,9 @@ pub struct Covered {
     /// wrote. Kept under a key of its own.
     #[serde(skip)]
     pub inputs: Vec<String>,
+    /// What became of the records of each input, by its name. Kept under a key of its own.
+    #[serde(skip)]
+    pub intake: BTreeMap<String, Intake>,
 }
 
 /// What one shard has in the air between two summaries.
@@ -178,6 +183,7 @@ impl Scorer {
             Put::Whole(Box::new(whole)),
             Put::Meta("covered", bytes(&covered)),
             Put::Meta("inputs", bytes(&covered.inputs)),
+            Put::Meta("intake", bytes(&covered.intake)),
             Put::Meta("budget", bytes(&self.config.budget)),
             Put::Meta("orders", bytes(&self.orders)),
             Put::Estate(Box::new(self.estate.clone())),

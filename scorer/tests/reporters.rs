@@ -255,6 +255,40 @@ fn each_call_counts_once_whoever_reports_it() {
     }
 }
 
+/// The order of arrival where one node's shipper, which ships for the proxies of a third of the services, is so late.
+fn with_a_slow_node(reports: &[Report], late: Span) -> Vec<Report> {
+    let own = |report: &Report| if report.by == Reporter::Source { report.from } else { report.to };
+    let arrives = |report: &Report| report.at + if own(report) % 3 == 0 { late } else { Span(0) };
+    let mut arriving = reports.to_vec();
+    arriving.sort_by_key(arrives);
+    arriving
+}
+
+#[test]
+fn each_call_counts_once_however_late_one_node_ships() {
+    let both = &reports(Outbound::Certificate)[..144_000];
+    let calls = both.len() as u64 / 2;
+    for minutes in [2, 4, 10, 40] {
+        let judged = judged(&with_a_slow_node(both, Span(minutes * Span::MINUTE.0)));
+        assert_eq!((judged.counted, judged.duplicates), (calls, calls), "{minutes} minutes late");
+    }
+}
+
+#[test]
+fn a_node_that_stood_for_twenty_minutes_and_makes_up_for_them_counts_no_call_again() {
+    let both = &reports(Outbound::Certificate)[..144_000];
+    let calls = both.len() as u64 / 2;
+    let stood = Timestamp(START + 6 * Span::HOUR.0)..Timestamp(START + 6 * Span::HOUR.0) + Span(20 * Span::MINUTE.0);
+    let own = |report: &Report| if report.by == Reporter::Source { report.from } else { report.to };
+    let mut arriving = both.to_vec();
+    arriving.sort_by_key(|report| {
+        let waits = own(report) % 3 == 0 && stood.contains(&report.at);
+        (if waits { stood.end } else { report.at }, report.at)
+    });
+    let judged = judged(&arriving);
+    assert_eq!((judged.counted, judged.duplicates), (calls, calls));
+}
+
 #[test]
 fn attempts_of_one_request_are_calls_of_their_own() {
     let mut calls = only(&reports(Outbound::Certificate)[..2000], Reporter::Destination);

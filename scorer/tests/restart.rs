@@ -70,7 +70,8 @@ fn a_restart_at_any_point_changes_nothing() {
         snapshots.finish().expect("it was being written").expect("it can be written");
         feed(&mut scorer, &calls[early..restart], early, 500, &mut outcomes);
         let positions = [((0, 0), restart as i64)].into();
-        let covered = Covered { positions, journal: 7, inputs: vec!["topic a".to_owned()] };
+        let inputs = vec!["topic a".to_owned()];
+        let covered = Covered { positions, journal: 7, inputs, ..Covered::default() };
         snapshots.save(scorer.changes(covered.clone()));
         snapshots.finish().expect("it was being written").expect("it can be written");
         drop((snapshots, scorer));
@@ -331,7 +332,8 @@ fn names(names: &[&str]) -> Vec<String> {
 #[test]
 fn positions_follow_the_names_of_their_inputs() {
     let positions: Positions = [((0, 0), 10), ((1, 0), 20), ((1, 3), 23), ((2, 0), 30)].into();
-    let covered = Covered { positions: positions.clone(), journal: 1, inputs: names(&["a", "b", "c"]) };
+    let covered =
+        Covered { positions: positions.clone(), journal: 1, inputs: names(&["a", "b", "c"]), ..Covered::default() };
     let (_, mut loaded) = saved_and_loaded(&calls()[..100], covered, &ScorerConfig::default());
     assert_eq!(loaded.renumber(&names(&["a", "b", "c"])), Vec::<String>::new());
     assert_eq!(loaded.covered.positions, positions);

@@ -42,6 +42,7 @@ pub(super) fn page(report: &Report, chronicle: &Chronicle, window: Option<Window
                 @if let Some(window) = window {
                     (over_time(report, chronicle, window))
                 }
+                (shared(report))
                 (steps(chronicle))
                 (deviations(report))
                 (labels(report))
@@ -130,6 +131,28 @@ fn blocks(report: &Report, chronicle: &Chronicle) -> Markup {
             }
             (more(met.len()))
         }
+    }
+}
+
+/// Who has a principal together with others.
+fn shared(report: &Report) -> Markup {
+    if report.shared_principals.is_empty() {
+        return html! {};
+    }
+    html! {
+        h2 { "Shared principals" }
+        p {
+            "Several workloads have one principal, and each is judged by its own past, as principal#workload. An entry about "
+            "one of their instances acts on that alone; any other is a shadow, since it would act on all of them. A service "
+            "account of its own for each workload does away with that."
+        }
+        table {
+            tr { th { "principal" } th { "workloads" } }
+            @for (principal, workloads) in report.shared_principals.iter().take(ROWS) {
+                tr { td { (principal) } td { (workloads.join(", ")) } }
+            }
+        }
+        (more(report.shared_principals.len()))
     }
 }
 

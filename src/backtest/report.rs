@@ -10,6 +10,7 @@ use qualm_model::{
 };
 use qualm_scorer::{
     config::{Budget, arms_at},
+    notify::plain,
     scorer::Tally,
     verdict::Verdict,
 };
@@ -41,6 +42,8 @@ pub(super) struct Report {
     pub(super) last_time: Option<String>,
     pub(super) days: f64,
     pub(super) levels: Vec<OfLevel>,
+    /// Principals that several workloads share, each with those that are judged on their own.
+    pub(super) shared_principals: BTreeMap<String, Vec<String>>,
     pub(super) namespaces: BTreeMap<String, BTreeMap<Level, u64>>,
     pub(super) top_deviations: Vec<TopDeviation>,
     pub(super) labels: Option<Evaluation>,
@@ -227,6 +230,13 @@ impl Report {
                 .entries_per_day
                 .map_or_else(String::new, |rate| format!(" ({rate:.3} a day; budget {:.3})", of.budget_per_day));
             text.push_str(&format!("\n{:<12} {} entries{rate}, {state}", of.level.as_str(), of.entries));
+        }
+        for (principal, workloads) in &self.shared_principals {
+            text.push_str(&format!(
+                "\n{} is shared by {}: each is judged on its own, and nothing would be enforced on all of them",
+                plain(principal),
+                plain(&workloads.join(", "))
+            ));
         }
         if let Some(labels) = &self.labels {
             text.push_str(&format!("\n{}", labels.sentence()));

@@ -51,7 +51,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     written(config, found);
 }
 
-/// With several inputs the same principal may come from several clusters, and is then several identities.
+/// The same principal may come from several clusters, now or later, and is then several identities.
 fn clusters(config: &Config, found: &mut Findings) {
     let topics = config.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| (&topic.name, &topic.cluster));
     let files: Vec<(String, &String)> =
@@ -59,10 +59,10 @@ fn clusters(config: &Config, found: &mut Findings) {
     let inputs: Vec<(&String, &String)> = topics.chain(files.iter().map(|(name, cluster)| (name, *cluster))).collect();
     let unnamed: Vec<&str> =
         inputs.iter().filter(|(_, cluster)| cluster.is_empty()).map(|(name, _)| name.as_str()).collect();
-    if inputs.len() > 1 && !unnamed.is_empty() {
+    if !unnamed.is_empty() {
         let text = format!(
-            "{}: no `cluster`; if these records are of several clusters, and do not name them themselves, set it: the \
-             same principal in two clusters is two identities",
+            "{}: no `cluster`; where the records do not name it themselves, set it: the same principal in two clusters is two \
+             identities, and without a name it is one",
             unnamed.join(", ")
         );
         found.warn("inputs", text);

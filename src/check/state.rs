@@ -1,6 +1,7 @@
 //! State directory, journal and snapshot; which levels are armed and when the next will be.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     path::Path,
@@ -12,12 +13,15 @@ use qualm_scorer::{
     config::arms_at,
     journal::{self, Kind, Seq},
     scorer::Scorer,
-    snapshot::Snapshots,
+    snapshot::{Intake, Snapshots},
 };
 use serde::Deserialize;
 
 use super::Findings;
-use crate::{config::Config, run::quirks};
+use crate::{
+    config::Config,
+    run::{intake, quirks},
+};
 
 /// How long a running instance may take to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -56,6 +60,7 @@ pub(super) fn check(config: &Config, hash: &str, running: bool, found: &mut Find
                     shared.principals, shared.workloads
                 ));
             }
+            intake(&loaded.covered.intake, config, found);
             left_out(loaded.scorer, config, found);
         }
     }
@@ -143,6 +148,17 @@ fn format_changes(directory: &Path) -> Vec<Changed> {
     changes
 }
 
+/// What became of the records of each input of a stopped instance.
+fn intake(saved: &BTreeMap<String, Intake>, config: &Config, found: &mut Findings) {
+    let names = config.source_names();
+    for (name, intake) in saved.iter().filter(|(name, _)| names.contains(name)) {
+        found.ok("inputs", intake::told(name, intake));
+        for note in intake::notes(name, intake) {
+            found.warn("inputs", note);
+        }
+    }
+}
+
 /// What the inputs of a stopped instance seem to leave out, and which levels are armed.
 fn left_out(mut scorer: Scorer, config: &Config, found: &mut Findings) {
     scorer.filter_sources(config.filters());
@@ -197,6 +213,8 @@ struct Ready {
     #[serde(default)]
     notes: Vec<String>,
     levels: Vec<Armed>,
+    #[serde(default)]
+    inputs: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -214,13 +232,16 @@ fn ask(address: SocketAddr, found: &mut Findings) {
         Err(error) => {
             found.fail("observe", format!("http://{address}/readyz: {error}; is another program on that port?"));
         }
-        Ok(Ready { ready, reasons, notes, levels }) => {
+        Ok(Ready { ready, reasons, notes, levels, inputs }) => {
             match ready {
                 true => found.ok("observe", format!("http://{address}/readyz: ready")),
                 false => found.warn("observe", format!("http://{address}/readyz: not ready: {}", reasons.join("; "))),
             }
             for note in notes {
                 found.warn("observe", note);
+            }
+            for input in inputs {
+                found.ok("inputs", input);
             }
             for Armed { level, armed, due } in levels {
                 describe(level, armed, due.as_deref(), found);

@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use qualm_ingest::lines::{Line, Lines, unpacked};
+use qualm_ingest::{
+    lines::{Line, Lines, unpacked},
+    parse::Origin,
+};
 
 use super::{survey::Survey, words::Progress};
 
@@ -25,16 +28,16 @@ pub(super) fn read(files: &[PathBuf], most: u64, patience: Duration, survey: &mu
             let more = take_buffered(&mut lines, most, survey);
             progress.reached(lines.bytes_read());
             if survey.records >= most || begun.elapsed() >= patience {
-                survey.finish();
+                survey.end();
                 return Ok(false);
             }
-            if !more || !lines.refill().with_context(wrong)? {
+            if !more || !lines.refill().with_context(|| path.display().to_string())? {
                 break;
             }
         }
         take(lines.rest(), survey);
     }
-    survey.finish();
+    survey.end();
     Ok(true)
 }
 
@@ -62,7 +65,9 @@ fn take_buffered(lines: &mut Lines, most: u64, survey: &mut Survey) -> bool {
 fn take(line: Line<'_>, survey: &mut Survey) {
     match line {
         Line::TooLong => survey.too_long(),
-        Line::Whole(line) if survey.parser().is_record(line).unwrap_or(true) => survey.take(line, None),
+        Line::Whole(line) if survey.parser().is_record(line).unwrap_or(true) => {
+            survey.take(line, (0, &Origin::default()), None);
+        }
         Line::Whole(_) | Line::Starved | Line::End => {}
     }
 }

@@ -1,6 +1,7 @@
 //! Which questions the records can answer, and which lines to add for the others.
 
 use qualm_ingest::parse::Format;
+use qualm_scorer::notify::plain;
 use serde::Serialize;
 
 use super::survey::{Present, Survey};
@@ -33,6 +34,8 @@ pub(super) struct Asked {
 struct Question {
     text: &'static str,
     needs: fn(&Present) -> u64,
+    /// Whether it is believed of proxies and issuers alone.
+    is_proof: bool,
     /// What to call it where the format is not Envoy's.
     field: &'static str,
     /// The keys of a mapping that hold it.
@@ -44,6 +47,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "who calls, proven by a certificate or vouched for by a mapping (without it: watched at most)",
         needs: |present| present.vouched,
+        is_proof: true,
         field: "the verified peer identity",
         mapped: &["source"],
         envoy: &[
@@ -56,6 +60,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "which replica calls (without it a whole service is judged and denied)",
         needs: |present| present.address,
+        is_proof: false,
         field: "the caller's direct address",
         mapped: &["source_ip"],
         envoy: &[r#""downstream_direct_remote_address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%""#],
@@ -63,6 +68,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "what is asked for: new operations",
         needs: |present| present.operation,
+        is_proof: false,
         field: "method and path, or another name of the operation",
         mapped: &["operation"],
         envoy: &[r#""method": "%REQ(:METHOD)%""#, r#""path": "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%""#],
@@ -70,6 +76,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "does it fail, is it refused, unlike before",
         needs: |present| present.outcome,
+        is_proof: false,
         field: "the status or outcome",
         mapped: &["status", "outcome"],
         envoy: &[
@@ -81,6 +88,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "is it bigger than usual",
         needs: |present| present.bytes,
+        is_proof: false,
         field: "bytes in both directions",
         mapped: &["bytes_in", "bytes_out"],
         envoy: &[r#""bytes_received": "%BYTES_RECEIVED%""#, r#""bytes_sent": "%BYTES_SENT%""#],
@@ -88,6 +96,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "does it last longer than usual",
         needs: |present| present.duration,
+        is_proof: false,
         field: "the duration",
         mapped: &["duration_s"],
         envoy: &[r#""duration": "%DURATION%""#],
@@ -95,6 +104,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "does it speak with another TLS stack",
         needs: |present| present.fingerprint,
+        is_proof: false,
         field: "a JA4 or JA3 fingerprint",
         mapped: &[],
         envoy: &[
@@ -105,6 +115,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "does it show a new credential",
         needs: |present| present.credential,
+        is_proof: false,
         field: "the certificate's serial, or the id of the token",
         mapped: &["credential"],
         envoy: &[
@@ -116,6 +127,7 @@ const QUESTIONS: [Question; 9] = [
     Question {
         text: "is it one call that both proxies report, is it a repetition",
         needs: |present| present.record_id,
+        is_proof: false,
         field: "a request id",
         mapped: &["record_id"],
         envoy: &[r#""request_id": "%REQ(X-REQUEST-ID)%""#],
@@ -126,6 +138,7 @@ const QUESTIONS: [Question; 9] = [
 pub(super) fn ask(survey: &Survey) -> Vec<Asked> {
     let format = survey.formats().first().map(|&(format, _)| format);
     let events = survey.events.max(1) as f64;
+    let strangers: Vec<&str> = survey.strangers.keys().filter(|name| !name.is_empty()).map(AsRef::as_ref).collect();
     let asked = |question: &Question| {
         let share = (question.needs)(&survey.present) as f64 / events;
         let answer = match share {
@@ -133,7 +146,15 @@ pub(super) fn ask(survey: &Survey) -> Vec<Asked> {
             share if share >= PARTLY => Answer::Partly,
             _ => Answer::No,
         };
-        let add = if answer == Answer::Yes { Vec::new() } else { lines(question, format) };
+        let add = match answer {
+            Answer::Yes => Vec::new(),
+            // The lines are there, and not believed of whoever wrote them.
+            _ if question.is_proof && !strangers.is_empty() => vec![format!(
+                "proxies = [{}] at the topic or file, if these containers are proxies: the lines are there",
+                strangers.iter().map(|name| format!("\"{}\"", plain(name))).collect::<Vec<_>>().join(", ")
+            )],
+            _ => lines(question, format),
+        };
         Asked { question: question.text, answer, share, add }
     };
     QUESTIONS.iter().map(asked).collect()

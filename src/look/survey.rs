@@ -1,26 +1,26 @@
 //! What a sample of records says about the mesh: counted as they come, in bounded memory.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    hash::{BuildHasher, RandomState},
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
 };
 
 use qualm_ingest::{
-    parse::{Format, Parser},
+    counters::reason,
+    envelope::Passed,
+    parse::{Format, Origin, Parser},
     registry::schema_id,
     source::{Invalid, Rejection},
 };
 use qualm_model::{
-    event::{Event, EventBatch, EventBuilder, Kind, Outcome, Position, Reporter},
+    event::{Event, EventBuilder, Kind, Outcome, Position, Reporter},
     fold,
     identity::Provenance,
     time::{Span, Timestamp},
 };
 
-/// Names kept of each kind; what is beyond is counted together.
-const NAMES: usize = 50_000;
-/// Calls that both ends' reports are looked for.
-const CALLS: usize = 500_000;
+use super::mesh::{Mesh, NAMES};
+
 /// Measurements kept to read quantiles from.
 const SAMPLES: usize = 20_000;
 /// Bytes shown of an example.
@@ -29,6 +29,8 @@ const EXAMPLE: usize = 200;
 pub(super) const KEPT: usize = 256;
 /// And no more bytes of them.
 const KEPT_BYTES: u64 = 1 << 20;
+/// Containers that are named which wrote what is not believed of them.
+const STRANGERS: usize = 16;
 /// Records between two looks at what was understood.
 const BATCH: usize = 4096;
 
@@ -37,14 +39,6 @@ const BATCH: usize = 4096;
 pub(super) struct Tally {
     pub(super) count: u64,
     pub(super) example: String,
-}
-
-/// What is known of one identity.
-#[derive(Debug, Default, Clone)]
-pub(super) struct Identity {
-    pub(super) calls: u64,
-    pub(super) called: u64,
-    pub(super) verified: bool,
 }
 
 /// In how many events a field is there.
@@ -83,10 +77,8 @@ pub(super) struct Sample {
 #[derive(Debug)]
 pub(super) struct Survey {
     parser: Parser,
-    named: Format,
     builder: EventBuilder,
     arrivals: Vec<Option<Timestamp>>,
-    salt: RandomState,
     kept: Vec<Vec<u8>>,
     pub(super) records: u64,
     pub(super) bytes: u64,
@@ -94,10 +86,17 @@ pub(super) struct Survey {
     pub(super) parts: u64,
     pub(super) foreign: Tally,
     pub(super) invalid: BTreeMap<&'static str, Tally>,
+    /// Entries of records of several that could not be read, and pieces of lines that were given up.
+    pub(super) refused: BTreeMap<&'static str, u64>,
+    /// Records whose certificates are not believed, by the container that wrote them.
+    pub(super) strangers: BTreeMap<Arc<str>, u64>,
+    /// Records that were understood, by their envelopes.
+    pub(super) envelopes: BTreeMap<Passed, u64>,
+    /// Records whose Kafka headers say where they were written.
+    pub(super) headed: u64,
+    read_as: BTreeMap<Format, u64>,
     pub(super) span: Option<(Timestamp, Timestamp)>,
-    pub(super) identities: HashMap<String, Identity>,
-    pub(super) edges: HashMap<(String, String), u64>,
-    pub(super) beyond: u64,
+    pub(super) mesh: Mesh,
     pub(super) reporters: BTreeMap<&'static str, u64>,
     pub(super) kinds: BTreeMap<&'static str, u64>,
     pub(super) present: Present,
@@ -105,9 +104,6 @@ pub(super) struct Survey {
     pub(super) durations: Sample,
     pub(super) delays: Sample,
     pub(super) by_reporter: HashMap<String, Delay>,
-    by_destination: HashSet<u64>,
-    by_source: HashSet<u64>,
-    reporting: HashSet<String>,
 }
 
 impl Sample {
@@ -137,14 +133,12 @@ impl Sample {
 }
 
 impl Survey {
-    /// Nothing yet; records are read by `parser`, which reads `named`.
-    pub(super) fn new(parser: Parser, named: Format) -> Self {
+    /// Nothing yet; records are read by `parser`.
+    pub(super) fn new(parser: Parser) -> Self {
         Self {
             parser,
-            named,
             builder: EventBuilder::new(),
             arrivals: Vec::new(),
-            salt: RandomState::new(),
             kept: Vec::new(),
             records: 0,
             bytes: 0,
@@ -152,10 +146,13 @@ impl Survey {
             parts: 0,
             foreign: Tally::default(),
             invalid: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            strangers: BTreeMap::new(),
+            envelopes: BTreeMap::new(),
+            headed: 0,
+            read_as: BTreeMap::new(),
             span: None,
-            identities: HashMap::new(),
-            edges: HashMap::new(),
-            beyond: 0,
+            mesh: Mesh::default(),
             reporters: BTreeMap::new(),
             kinds: BTreeMap::new(),
             present: Present::default(),
@@ -163,9 +160,6 @@ impl Survey {
             durations: Sample::default(),
             delays: Sample::default(),
             by_reporter: HashMap::new(),
-            by_destination: HashSet::new(),
-            by_source: HashSet::new(),
-            reporting: HashSet::new(),
         }
     }
 
@@ -181,39 +175,64 @@ impl Survey {
 
     /// The records that were kept, read by another parser.
     pub(super) fn again(self, parser: Parser) -> Self {
-        let mut again = Self::new(parser, Format::Mapped);
+        let mut again = Self::new(parser);
         for record in &self.kept {
             if again.parser.is_record(record).unwrap_or(true) {
-                again.take(record, None);
+                again.take(record, (0, &Origin::default()), None);
             }
         }
-        again.finish();
+        again.end();
         again
     }
 
-    /// The formats that were found, most frequent first.
-    pub(super) fn formats(&self) -> Vec<(Format, u64)> {
-        match self.named {
-            Format::Auto => self.parser.found(),
-            _ if self.events == 0 => Vec::new(),
-            named => vec![(named, self.events + self.parts)],
-        }
+    /// The share of the records that were understood; of those that are none of a proxy's or server's log nothing is said.
+    pub(super) fn understood(&self) -> f64 {
+        let read: u64 = self.read_as.values().sum::<u64>() + self.parts;
+        read as f64 / self.records.max(1) as f64
     }
 
-    /// Takes in one record, which arrived in the topic at `arrived`.
-    pub(super) fn take(&mut self, record: &[u8], arrived: Option<Timestamp>) {
+    /// The formats that were found, most frequent first, with the records that were understood as each.
+    pub(super) fn formats(&self) -> Vec<(Format, u64)> {
+        let mut formats: Vec<_> = self.read_as.iter().map(|(&format, &records)| (format, records)).collect();
+        formats.sort_by_key(|&(format, records)| (std::cmp::Reverse(records), format));
+        formats
+    }
+
+    /// Takes in one record of a partition, which was written at `origin` as far as is known from outside, and arrived in
+    /// the topic at `arrived`.
+    pub(super) fn take(&mut self, record: &[u8], (partition, origin): (i32, &Origin<'_>), arrived: Option<Timestamp>) {
         self.records += 1;
         self.bytes += record.len() as u64;
         if self.kept.len() < KEPT && self.bytes <= KEPT_BYTES {
             self.kept.push(record.to_vec());
         }
         let before = self.builder.len();
-        if let Err(why) = self.parser.parse(record, Position::default(), &mut self.builder) {
-            self.reject(record, why);
+        let position = Position { partition, ..Position::default() };
+        match self.parser.parse_from(origin, record, position, &mut self.builder) {
+            Ok(()) => *self.read_as.entry(self.parser.read_as()).or_default() += 1,
+            Err(why) => self.reject(record, why),
+        }
+        for why in self.parser.refused() {
+            *self.refused.entry(reason(*why)).or_default() += 1;
+        }
+        if self.builder.len() > before {
+            self.note_way(origin);
         }
         self.arrivals.resize(self.arrivals.len() + self.builder.len() - before, arrived);
         if self.builder.len() >= BATCH {
             self.finish();
+        }
+    }
+
+    /// How an understood record came here.
+    fn note_way(&mut self, origin: &Origin<'_>) {
+        *self.envelopes.entry(self.parser.passed()).or_default() += 1;
+        self.headed += u64::from(*origin != Origin::default());
+        if self.parser.unvouched() > 0 {
+            let container = self.parser.stranger();
+            if self.strangers.len() < STRANGERS || self.strangers.contains_key(&container) {
+                *self.strangers.entry(container).or_default() += 1;
+            }
         }
     }
 
@@ -251,11 +270,16 @@ impl Survey {
         }
     }
 
-    /// Looks at what was understood since the last time.
-    pub(super) fn finish(&mut self) {
+    /// Looks at what was understood since the last time, for the last time.
+    pub(super) fn end(&mut self) {
+        self.finish();
+        self.mesh.settle();
+    }
+
+    fn finish(&mut self) {
         let batch = self.builder.finish();
         let arrivals = std::mem::take(&mut self.arrivals);
-        self.note_ends(&batch);
+        self.mesh.note(&batch);
         for (event, arrived) in batch.events().zip(arrivals) {
             self.note(event, arrived);
         }
@@ -268,7 +292,6 @@ impl Survey {
         *self.reporters.entry(reporter(event.reporter())).or_default() += 1;
         *self.kinds.entry(kind(event.kind())).or_default() += 1;
         self.note_presence(event);
-        self.note_call(event);
         if let Some(duration) = event.duration_ns() {
             self.durations.add(duration);
         }
@@ -294,81 +317,6 @@ impl Survey {
         self.successes += u64::from(event.outcome() == Outcome::Success);
     }
 
-    /// Who calls whom: by the batch's dictionary keys, so that names are looked at once a batch and not once an event.
-    fn note_ends(&mut self, batch: &EventBatch) {
-        let mut ends: HashMap<[Option<usize>; 5], (u64, Event<'_>)> = HashMap::new();
-        for event in batch.events() {
-            let (source, destination) = (&batch.source, &batch.destination);
-            let keys =
-                [&source.principal, &source.cluster, &destination.principal, &destination.cluster, &batch.hostname];
-            let (calls, shown) = ends.entry(keys.map(|names| names.key(event.row))).or_insert((0, event));
-            *calls += 1;
-            if event.source().provenance() < shown.source().provenance() {
-                *shown = event;
-            }
-        }
-        for (calls, event) in ends.into_values() {
-            self.note_edge(event, calls);
-        }
-    }
-
-    fn note_edge(&mut self, event: Event<'_>, calls: u64) {
-        let named = |principal: &str, cluster: &str| match cluster {
-            "" => principal.to_owned(),
-            cluster => format!("{principal}@{cluster}"),
-        };
-        let source = named(event.source().principal(), event.source().cluster());
-        let destination = match event.destination().principal() {
-            "" => event.hostname(),
-            principal => principal,
-        };
-        let destination = named(destination, event.destination().cluster());
-        if let Some(identity) = place_for(&mut self.identities, &source) {
-            identity.calls += calls;
-            identity.verified |= event.source().provenance() == Provenance::Certificate;
-        } else {
-            self.beyond += calls;
-        }
-        if let Some(identity) = place_for(&mut self.identities, &destination) {
-            identity.called += calls;
-        }
-        let edge = (source, destination);
-        if let Some(known) = self.edges.get_mut(&edge) {
-            *known += calls;
-        } else if self.edges.len() < NAMES {
-            self.edges.insert(edge, calls);
-        }
-    }
-
-    /// Whether both ends report their calls, and how many of the caller's reports the called's proxy has no part in.
-    fn note_call(&mut self, event: Event<'_>) {
-        let (id, at) = (event.record_id(), event.destination());
-        if id.is_empty() || at.ip().is_empty() {
-            return;
-        }
-        let call = self.salt.hash_one((id, at.ip(), at.port()));
-        let calls = match event.reporter() {
-            Reporter::Destination => {
-                if !self.reporting.contains(at.ip()) && self.reporting.len() < NAMES {
-                    self.reporting.insert(at.ip().to_owned());
-                }
-                &mut self.by_destination
-            }
-            Reporter::Source if self.reporting.contains(at.ip()) => &mut self.by_source,
-            _ => return,
-        };
-        if calls.len() < CALLS {
-            calls.insert(call);
-        }
-    }
-
-    /// Of the calls that a caller's proxy reports to a destination whose proxy reports too: how many, and the share that
-    /// the destination's proxy has reported.
-    pub(super) fn confirmed(&self) -> Option<(usize, f64)> {
-        let both = self.by_source.intersection(&self.by_destination).count();
-        (!self.by_source.is_empty()).then(|| (self.by_source.len(), both as f64 / self.by_source.len() as f64))
-    }
-
     fn note_delay(&mut self, event: Event<'_>, delay: Span) {
         self.delays.add(delay.0);
         let reporter = match event.reporter_id() {
@@ -381,13 +329,6 @@ impl Survey {
             self.by_reporter.insert(reporter.to_owned(), Delay { count: 1, least: delay });
         }
     }
-}
-
-fn place_for<'a>(identities: &'a mut HashMap<String, Identity>, name: &str) -> Option<&'a mut Identity> {
-    if name.is_empty() || (!identities.contains_key(name) && identities.len() >= NAMES) {
-        return None;
-    }
-    Some(identities.entry(name.to_owned()).or_default())
 }
 
 /// The begin of a record, with everything folded that could be a secret.

@@ -6,10 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use qualm_ingest::config::RegistryConfig;
-use qualm_model::time::Timestamp;
+use qualm_ingest::{config::RegistryConfig, kafka::origin};
+use qualm_model::time::{Span, Timestamp};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, ResourceSpecifier},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
 };
 
@@ -35,8 +37,17 @@ pub(super) struct Topic {
     /// When its oldest and its newest record arrived.
     pub(super) oldest: Option<Timestamp>,
     pub(super) newest: Option<Timestamp>,
+    /// For how long the broker keeps records, where it says so.
+    pub(super) retention: Option<Retention>,
     /// The schemas whose ids stand in front of its records.
     pub(super) schemas: Vec<Schema>,
+}
+
+/// For how long, and in how many bytes a partition, a topic keeps its records; below 0: for ever, and in any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Retention {
+    pub(super) time: Span,
+    pub(super) bytes: i64,
 }
 
 /// Where to look.
@@ -55,6 +66,7 @@ pub(super) fn read(place: &Where<'_>, most: u64, patience: Duration, survey: &mu
     let mut topic = Topic {
         partitions: ends.len(),
         records: ends.iter().map(|&(_, low, high)| (high - low).unsigned_abs()).sum(),
+        retention: retention(place),
         ..Topic::default()
     };
     if topic.records == 0 {
@@ -76,29 +88,47 @@ pub(super) fn read(place: &Where<'_>, most: u64, patience: Duration, survey: &mu
         topic.newest = topic.newest.max(arrived);
         let record = message.payload().unwrap_or_default();
         match schemas.read(record) {
-            Ok(row) => survey.take(row, arrived),
+            Ok(row) => survey.take(row, (message.partition(), &origin(message.headers())), arrived),
             Err(why) => survey.refuse(record, why),
         }
         progress.reached(total - left);
     }
-    survey.finish();
+    survey.end();
     topic.schemas = schemas.told();
     Ok(topic)
 }
 
-fn connect(place: &Where<'_>) -> Result<BaseConsumer> {
+/// What the broker says of its topic. Who may read a topic need not be allowed to ask.
+fn retention(place: &Where<'_>) -> Option<Retention> {
+    let admin: AdminClient<DefaultClientContext> = client(place, &[]).create().ok()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let topic = ResourceSpecifier::Topic(place.topic);
+    let asked = AdminOptions::new().request_timeout(Some(PATIENCE));
+    let answer = runtime.block_on(async { admin.describe_configs([&topic], &asked).await });
+    let described = answer.ok()?.into_iter().next()?.ok()?;
+    let number = |name: &str| described.get(name)?.value.as_deref()?.parse::<i64>().ok();
+    let time = number("retention.ms")?;
+    Some(Retention { time: Span(time.saturating_mul(1_000_000)), bytes: number("retention.bytes").unwrap_or(-1) })
+}
+
+/// What `--property` says goes before `defaults`.
+fn client(place: &Where<'_>, defaults: &[(&str, &str)]) -> ClientConfig {
     let mut client = ClientConfig::new();
-    client
-        .set("bootstrap.servers", place.brokers)
-        // Not joined, and nothing is committed to it: a consumer has to have one.
-        .set("group.id", "qualm-look")
-        .set("enable.auto.commit", "false")
-        .set("enable.auto.offset.store", "false")
-        .set("client.id", "qualm-look");
+    client.set("bootstrap.servers", place.brokers).set("client.id", "qualm-look");
+    for (name, value) in defaults {
+        client.set(*name, *value);
+    }
     for (name, value) in place.properties {
         client.set(name, value);
     }
-    client.create().with_context(|| "a --property is wrong; see librdkafka's CONFIGURATION.md")
+    client
+}
+
+fn connect(place: &Where<'_>) -> Result<BaseConsumer> {
+    // The group is not joined, and nothing is committed to it: a consumer has to have one.
+    let of_nobody =
+        [("group.id", "qualm-look"), ("enable.auto.commit", "false"), ("enable.auto.offset.store", "false")];
+    client(place, &of_nobody).create().with_context(|| "a --property is wrong; see librdkafka's CONFIGURATION.md")
 }
 
 /// Partitions with the first offset and the one after the last.

@@ -12,7 +12,7 @@ use qualm_scorer::notify::plain;
 use super::{
     questions::Answer,
     schemas::Schema,
-    summary::{Edge, Refused, Summary},
+    summary::{Caller, Edge, Refused, Stored, Summary},
 };
 
 /// Width of the longest bar.
@@ -86,8 +86,13 @@ fn head(text: &mut String, summary: &Summary) {
     );
     if let Some(topic) = &summary.topic {
         let history = topic.history_s.map_or_else(String::new, |history| format!(", {} of history", length(history)));
-        let _ =
-            writeln!(text, "The topic holds {} records in {} partitions{history}.", topic.records, topic.partitions);
+        let _ = writeln!(
+            text,
+            "The topic holds {} records in {} partitions{history}{}.",
+            topic.records,
+            topic.partitions,
+            retention(topic)
+        );
     }
     if summary.records == 0 {
         text.push_str("There are no records.\n");
@@ -95,18 +100,77 @@ fn head(text: &mut String, summary: &Summary) {
     }
     text.push_str("\nRecords\n");
     for format in &summary.formats {
-        let _ = writeln!(text, "  {:<16} {:>6.2} %", format.name, 100.0 * format.share);
+        let _ = writeln!(text, "  {:<16} {:>6.2} %  {}", format.name, 100.0 * format.share, bar(format.share));
     }
     if let Some(mapping) = &summary.mapping {
         let _ =
             writeln!(text, "  This is what the mapping {mapping} reads; its head says what each column is taken for.");
     }
+    if summary.parts > 0 {
+        let _ = writeln!(
+            text,
+            "  {:<16} {:>6.2} %  (pieces of longer lines, and entries from before a call was on its way: no event by themselves)",
+            "part",
+            100.0 * summary.parts_share
+        );
+    }
     refused(text, "foreign", "no access logs: counted apart, never an error", &summary.foreign);
     for (why, tally) in &summary.invalid {
         refused(text, &format!("invalid: {why}"), "cannot be read", tally);
     }
+    if !summary.entries_refused.is_empty() {
+        let refused = summary.entries_refused.iter().map(|(why, count)| format!("{why} {count}"));
+        let _ = writeln!(
+            text,
+            "  Within records that hold several entries, entries were refused: {}.",
+            refused.collect::<Vec<_>>().join(", ")
+        );
+    }
+    wrapped(text, summary);
+    believed(text, summary);
     if let Some(topic) = &summary.topic {
         schemas(text, &topic.schemas);
+    }
+}
+
+/// What the records came in.
+fn wrapped(text: &mut String, summary: &Summary) {
+    let shares = summary.envelopes.iter().map(|of| format!("{} {:.1} %", of.name, 100.0 * of.share));
+    if !summary.envelopes.is_empty() {
+        let _ = writeln!(text, "  Envelopes: {}.", shares.collect::<Vec<_>>().join("; "));
+    }
+    if let Some(envelope) = &summary.envelope {
+        let _ = writeln!(text, "  The line stands at {envelope} of each record: envelope = \"{envelope}\".");
+    }
+}
+
+/// Whose word is not taken.
+fn believed(text: &mut String, summary: &Summary) {
+    for (container, records) in &summary.strangers {
+        let _ = match container.as_str() {
+            "" => writeln!(
+                text,
+                "  Not believed: {records} records name certificates, and were written in another namespace than the proxy \
+                 says it is in."
+            ),
+            container => writeln!(
+                text,
+                "  Not believed: {records} records name certificates, and were written by container {}, which is none of a \
+                 proxy's as far as is known: names alone are taken from them. If it is a proxy, say so: --proxy {0}, or \
+                 proxies = [\"{0}\"] at the topic or file.",
+                plain(container)
+            ),
+        };
+    }
+}
+
+/// For how long the broker keeps what is in a topic.
+fn retention(topic: &Stored) -> String {
+    let Some(time) = topic.retention_s else { return String::new() };
+    let time = if time < 0.0 { "for ever".to_owned() } else { format!("for {}", length(time)) };
+    match topic.retention_bytes {
+        Some(bytes) if bytes >= 0 => format!("; it keeps them {time}, up to {:.0} MB a partition", bytes as f64 / 1e6),
+        _ => format!("; it keeps them {time}"),
     }
 }
 
@@ -134,25 +198,37 @@ fn refused(text: &mut String, name: &str, meaning: &str, tally: &Refused) {
 fn mesh(text: &mut String, summary: &Summary) {
     let _ = writeln!(
         text,
-        "\nMesh\n  {} call {} over {}; {} of them are proven by a certificate ({:.0} % of the calls).",
+        "\nMesh\n  {} call {} over {}; {} of them are proven by a certificate ({:.0} % of the records).",
         counted(summary.identities, "identity", "identities"),
         counted(summary.destinations, "destination", "destinations"),
         counted(summary.edges, "edge", "edges"),
         summary.verified_identities,
         100.0 * summary.verified_share
     );
-    let most = summary.busiest.first().map_or(1, |edge| edge.calls).max(1);
-    let width = summary.busiest.iter().map(|edge| arrow(edge).chars().count()).max().unwrap_or(0);
-    text.push_str("  Busiest\n");
-    for edge in &summary.busiest {
-        let bar = "█".repeat(((edge.calls as f64 / most as f64) * BAR as f64).ceil() as usize);
-        let share = 100.0 * edge.calls as f64 / summary.events.max(1) as f64;
-        let arrow = arrow(edge);
-        let pad = " ".repeat(width - arrow.chars().count());
-        let _ = writeln!(text, "    {arrow}{pad}  {bar} {share:.1} %");
+    calls(text, summary);
+    let more = match summary.services_in_all - summary.services.len() {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    if summary.services_in_all > 0 {
+        let _ = writeln!(text, "  Services ({}): {}{more}", summary.services_in_all, summary.services.join(", "));
+    }
+    text.push_str("  Who calls whom, the busiest first\n");
+    for caller in &summary.graph {
+        branches(text, caller, summary);
     }
     let rarest = summary.rarest.iter().map(|edge| format!("{} ({}×)", arrow(edge), edge.calls));
     let _ = writeln!(text, "  Rarest: {}", rarest.collect::<Vec<_>>().join(", "));
+    for shared in &summary.shared {
+        let _ = writeln!(
+            text,
+            "  {} is shared by {} workloads: {}. Each is judged by its own past once they have called side by side in 24 \
+             hours; a service account of its own for each lets rules be about one.",
+            short(&shared.principal),
+            shared.workloads.len(),
+            shared.workloads.iter().map(|workload| plain(workload)).collect::<Vec<_>>().join(", ")
+        );
+    }
     if !summary.clusters_named {
         text.push_str(
             "  No cluster is named. With more than one cluster, set `cluster` at the topic or file: the same principal in two \
@@ -161,15 +237,60 @@ fn mesh(text: &mut String, summary: &Summary) {
     }
 }
 
-fn arrow(edge: &Edge) -> String {
-    if edge.destination.is_empty() {
-        return format!("{} (to nobody named)", short(&edge.source));
+/// How many calls the records tell of.
+fn calls(text: &mut String, summary: &Summary) {
+    let others = [
+        (summary.confirming, "confirm what the other proxy of the call tells"),
+        (summary.going_on, "tell of streams that go on"),
+        (summary.repeated, "were delivered again"),
+    ];
+    let others: Vec<String> =
+        others.iter().filter(|(records, _)| *records > 0).map(|(records, what)| format!("{records} {what}")).collect();
+    let others =
+        if others.is_empty() { String::new() } else { format!("; of the other entries {}", others.join(", ")) };
+    let _ = writeln!(text, "  {} entries are {} calls{others}.", summary.events, summary.calls);
+}
+
+/// A source with its edges, as a small tree.
+fn branches(text: &mut String, caller: &Caller, summary: &Summary) {
+    let most = summary.busiest.first().map_or(1, |edge| edge.calls).max(1);
+    let source = short(&caller.source);
+    let indent = " ".repeat(source.chars().count());
+    let ends = caller.edges.iter().map(|edge| (called(edge), edge.calls));
+    let rest = (caller.more.0 > 0).then(|| (counted(caller.more.0, "more", "more"), caller.more.1));
+    let ends: Vec<(String, u64)> = ends.chain(rest).collect();
+    let width = ends.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+    for (place, (name, calls)) in ends.iter().enumerate() {
+        let line = match (place, ends.len() - place) {
+            (0, 1) => "───▶",
+            (0, _) => "─┬─▶",
+            (_, 1) => " ╰─▶",
+            _ => " ├─▶",
+        };
+        let from = if place == 0 { &source } else { &indent };
+        let bar = "█".repeat(((*calls as f64 / most as f64) * BAR as f64).ceil().min(BAR as f64) as usize);
+        let share = 100.0 * *calls as f64 / summary.calls.max(1) as f64;
+        let pad = " ".repeat(width - name.chars().count());
+        let _ = writeln!(text, "    {from} {line} {name}{pad}  {bar} {share:.1} %");
     }
-    format!("{} ──▶ {}", short(&edge.source), short(&edge.destination))
+}
+
+/// The called of an edge.
+fn called(edge: &Edge) -> String {
+    if edge.destination.is_empty() { "(nobody named)".to_owned() } else { short(&edge.destination) }
+}
+
+fn arrow(edge: &Edge) -> String {
+    format!("{} ──▶ {}", short(&edge.source), called(edge))
+}
+
+/// A bar of a share.
+fn bar(share: f64) -> String {
+    "█".repeat((share * BAR as f64).round() as usize)
 }
 
 /// `namespace/service`, or the name itself where it has no such parts.
-fn short(name: &str) -> String {
+pub(super) fn short(name: &str) -> String {
     let (principal, cluster) = match name.split_once('@') {
         Some((principal, cluster)) if principal.starts_with("spiffe://") => (principal, format!("@{cluster}")),
         _ => (name, String::new()),
@@ -210,7 +331,12 @@ fn time(text: &mut String, summary: &Summary) {
         );
     }
     for skew in &summary.skewed {
-        let _ = writeln!(text, "  the clock of {} is at least {} ahead", skew.reporter, length(skew.ahead_s));
+        let reporter = plain(&skew.reporter);
+        let _ = match (skew.by_both_ends, skew.ahead_s > 0.0) {
+            (false, _) => writeln!(text, "  the clock of {reporter} is at least {} ahead", length(skew.ahead_s)),
+            (true, true) => writeln!(text, "  the clock of {reporter} is {} ahead of the others", length(skew.ahead_s)),
+            (true, false) => writeln!(text, "  the clock of {reporter} is {} behind the others", length(-skew.ahead_s)),
+        };
     }
     let armed = &summary.armed_with_history;
     let told = if armed.is_empty() { "no level yet".to_owned() } else { armed.join(", ") };

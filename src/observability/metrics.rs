@@ -15,8 +15,6 @@ use qualm_model::level::Level;
 pub(crate) struct PipelineMetrics {
     /// Events scored.
     pub scored: IntCounter,
-    /// Events further behind than `lateness_s`: scored against the present state, and not learned.
-    pub late: IntCounter,
     /// Events that were our own denials: not scored, not learned.
     pub own_actions: IntCounter,
     /// Records still to be read, where the source can say.
@@ -76,6 +74,9 @@ pub(crate) struct PipelineMetrics {
     /// How long the loop stood still for a snapshot.
     pub snapshot_pause: Histogram,
     entries: IntGaugeVec,
+    late: IntCounterVec,
+    repeated: IntCounterVec,
+    confirming: IntCounterVec,
     transitions: IntCounterVec,
     armed: IntGaugeVec,
     budget: GaugeVec,
@@ -92,9 +93,20 @@ impl PipelineMetrics {
         let maker = Maker(registry);
         let metrics = Self {
             scored: maker.counter("qualm_events_scored_total", "Events scored.")?,
-            late: maker.counter(
+            late: maker.counters_of(
+                "source",
                 "qualm_events_late_total",
                 "Events further behind the others than lateness_s: scored, not learned.",
+            )?,
+            repeated: maker.counters_of(
+                "source",
+                "qualm_events_repeated_total",
+                "Events that were delivered again, by their ids: counted once.",
+            )?,
+            confirming: maker.counters_of(
+                "source",
+                "qualm_events_confirming_total",
+                "Reports of calls that the other end's reports count.",
             )?,
             own_actions: maker.counter(
                 "qualm_events_own_action_total",
@@ -197,6 +209,13 @@ impl PipelineMetrics {
         self.entries.with_label_values(&[level.as_str()]).set(entries);
     }
 
+    /// So many events of a source came late, again, or to confirm.
+    pub(crate) fn came(&self, source: &str, late: u64, repeated: u64, confirming: u64) {
+        for (counter, more) in [(&self.late, late), (&self.repeated, repeated), (&self.confirming, confirming)] {
+            counter.with_label_values(&[source]).inc_by(more);
+        }
+    }
+
     /// An entry into this level.
     pub(crate) fn entered(&self, level: Level) {
         self.transitions.with_label_values(&[level.as_str()]).inc();
@@ -243,7 +262,11 @@ impl Maker<'_> {
     }
 
     fn counters(&self, name: &str, help: &str) -> prometheus::Result<IntCounterVec> {
-        self.put(IntCounterVec::new(Opts::new(name, help), &["level"]))
+        self.counters_of("level", name, help)
+    }
+
+    fn counters_of(&self, label: &str, name: &str, help: &str) -> prometheus::Result<IntCounterVec> {
+        self.put(IntCounterVec::new(Opts::new(name, help), &[label]))
     }
 
     fn gauges(&self, name: &str, help: &str) -> prometheus::Result<IntGaugeVec> {

@@ -30,6 +30,8 @@ pub(crate) struct Readiness {
     pub notes: Vec<String>,
     /// Which levels behaviour may lead to, lowest first.
     pub levels: Vec<Arming>,
+    /// What became of the records of each input, in a sentence.
+    pub inputs: Vec<String>,
 }
 
 /// Whether a level can be entered on behaviour.
@@ -49,6 +51,7 @@ struct ReadyPage {
     reasons: Vec<String>,
     notes: Vec<String>,
     levels: Vec<LevelPage>,
+    inputs: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -114,6 +117,7 @@ impl From<Readiness> for ReadyPage {
             reasons: readiness.reasons,
             notes: readiness.notes,
             levels: readiness.levels.into_iter().map(level).collect(),
+            inputs: readiness.inputs,
         }
     }
 }

@@ -65,6 +65,7 @@ async fn every_metric(registry: &Registry) {
     let metrics = PipelineMetrics::register(registry).unwrap();
     metrics.event_to_verdict.observe(0.001);
     metrics.entered(Level::Watched);
+    metrics.came("topic mesh", 3, 2, 1);
     metrics.budget(Level::Quarantined, 0.01, 0.004);
     metrics.arming(&Arming { level: Level::Watched, armed: true, due: None });
 }
@@ -78,6 +79,7 @@ async fn the_metrics_page_has_help_type_and_values() {
     for line in [
         "# TYPE qualm_event_to_verdict_seconds histogram",
         "# HELP qualm_events_late_total Events further behind the others than lateness_s: scored, not learned.",
+        "qualm_events_late_total{source=\"topic mesh\"} 3",
         "qualm_trust_transitions_total{level=\"watched\"} 1",
         "qualm_trust_entries{level=\"quarantined\"} 0",
         "qualm_journal_failing 0",
@@ -128,6 +130,7 @@ async fn the_ready_page_says_why_not_and_which_levels_are_armed() {
     readiness.send_replace(Readiness {
         reasons: vec!["history is still being read".to_owned()],
         levels,
+        inputs: vec!["topic mesh: 7 records so far, 7 events".to_owned()],
         ..Readiness::default()
     });
     let (status, page) = get(running.address, "/readyz").await;
@@ -140,6 +143,7 @@ async fn the_ready_page_says_why_not_and_which_levels_are_armed() {
             {"level": "watched", "armed": true},
             {"level": "throttled", "armed": false, "due": "1970-01-02T00:00:00Z"},
         ],
+        "inputs": ["topic mesh: 7 records so far, 7 events"],
     });
     assert_eq!(serde_json::from_str::<Value>(&page).unwrap(), expected);
     readiness.send_modify(|readiness| readiness.reasons.clear());

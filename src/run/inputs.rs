@@ -160,6 +160,7 @@ impl Inputs {
             let parser = config::parser(&name, file.format, file.mapping.as_deref(), file.max_record_bytes)?
                 .with_envelope(file.envelope.clone())
                 .with_cluster(file.cluster.clone())
+                .with_proxies(file.proxies.clone())
                 .with_max_age(config.history.oldest.0);
             let follow = if file.follow { Follow::Yes } else { Follow::No };
             let source = FileSource::start(

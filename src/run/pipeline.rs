@@ -47,6 +47,7 @@ use super::{
     formats::Formats,
     hooks::Wired,
     inputs::{Archives, Inputs, Said},
+    intake::Intakes,
     laggards::Laggards,
     pods::Pods,
     publish::Publisher,
@@ -123,13 +124,13 @@ pub(crate) struct Pipeline {
     open_inputs: usize,
     understood: Understood,
     formats: Formats,
+    intakes: Intakes,
     quirks: Quirks,
     /// What was last to be shown of them.
     shown: Shown,
     caught_up: bool,
     last_seq: u64,
     folded: u64,
-    late: u64,
     unlisted: u64,
     held_back: u64,
 }
@@ -153,6 +154,7 @@ impl Pipeline {
             open_inputs: wires.inputs.len(),
             understood: Understood::default(),
             formats: Formats::default(),
+            intakes: Intakes::restored(&state.covered.intake, &setup.config.source_names()),
             quirks: Quirks::default(),
             shown: Shown::default(),
             inputs: wires.inputs,
@@ -183,7 +185,6 @@ impl Pipeline {
             caught_up: false,
             last_seq,
             folded: tally.folded,
-            late: tally.late,
             unlisted: tally.unlisted,
             held_back: tally.held_back,
             setup,
@@ -249,6 +250,7 @@ impl Pipeline {
                 self.understood.count(said.input, &name, &batch, wall);
                 self.note_formats(&batch, wall);
                 self.quirks.seen(&batch.events, wall);
+                self.intakes.count(&batch, wall);
                 self.take_batch(&batch);
             }
             Incoming::Assigned(partitions, answer) => {

@@ -50,6 +50,8 @@ pub(crate) struct Shown {
     pub(crate) worst: Span,
     /// Inputs that seem to be filtered.
     pub(crate) filtered: usize,
+    /// What became of the records of each input.
+    pub(crate) inputs: Vec<String>,
 }
 
 impl Quirks {
@@ -90,7 +92,7 @@ impl Quirks {
             notes.push(format!("{} more clocks are wrong by two seconds or more", clocks.len() - NAMED));
         }
         let worst = clocks.first().map_or(Span(0), |clock| Span(clock.ahead.0.abs()));
-        Some(Shown { notes, wrong_clocks: clocks.len(), worst, filtered: left_out.len() })
+        Some(Shown { notes, wrong_clocks: clocks.len(), worst, filtered: left_out.len(), inputs: Vec::new() })
     }
 
     /// By the reports of both ends, and by what arrived before it was written.

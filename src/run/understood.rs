@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use qualm_ingest::{
     counters::reason,
-    source::{Batch, Rejected, Rejection},
+    source::{Batch, Invalid, Rejected, Rejection},
 };
 use qualm_model::time::{Span, Timestamp};
 
@@ -24,7 +24,7 @@ struct Tally {
     /// Of these, those that are no record of the format, rather than one that counts for nothing.
     unread: u64,
     rejected: BTreeMap<&'static str, u64>,
-    first_unread: Option<(i64, &'static str)>,
+    first_unread: Option<(i64, Rejection)>,
     /// Not told yet, of reasons that were told before.
     untold: BTreeMap<&'static str, u64>,
     told: Option<Timestamp>,
@@ -32,15 +32,30 @@ struct Tally {
 
 /// Of all inputs, which have ended, nothing was understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "none of the {records} records could be read: the first, row {row} of {input}, is `{reason}`; name the format that \
-     they have (`qualm formats` lists them), or the columns with a `mapping`; `qualm look` tells what is in a file"
-)]
+#[error("none of the {records} records could be read: the first, row {row} of {input}, is `{reason}`; {remedy}")]
 pub(crate) struct NothingUnderstood {
     records: u64,
     input: String,
     row: i64,
     reason: &'static str,
+    remedy: String,
+}
+
+/// What to do where that is wrong with all of an input.
+fn remedy(why: Rejection) -> String {
+    match why {
+        Rejection::Invalid(Invalid::PastTime) => format!(
+            "they are older than `[history] oldest` allows: {}; `qualm backtest FILE --out DIR` reads logs of any age",
+            Invalid::PastTime.remedy()
+        ),
+        Rejection::Invalid(
+            why @ (Invalid::FutureTime | Invalid::TooLong | Invalid::NoRegistry | Invalid::UnknownSchema
+            | Invalid::RegistryUnavailable | Invalid::Encoding),
+        ) => why.remedy().to_owned(),
+        _ => "name the format that they have (`qualm formats` lists them), or the columns with a `mapping`; `qualm look` tells \
+              what is in a file"
+            .to_owned(),
+    }
 }
 
 impl Understood {
@@ -78,7 +93,13 @@ impl Understood {
             return None;
         }
         let first = self.0.values().find_map(|tally| Some((tally, tally.first_unread?)));
-        first.map(|(tally, (row, reason))| NothingUnderstood { records, input: tally.name.clone(), row, reason })
+        first.map(|(tally, (row, why))| NothingUnderstood {
+            records,
+            input: tally.name.clone(),
+            row,
+            reason: reason(why),
+            remedy: remedy(why),
+        })
     }
 }
 
@@ -93,7 +114,7 @@ impl Tally {
             return;
         }
         self.unread += 1;
-        self.first_unread.get_or_insert((row, reason));
+        self.first_unread.get_or_insert((row, rejected.why));
         // Lines of others among one's own are as it should be.
         if rejected.why == Rejection::Foreign && self.events > 0 {
             return;

@@ -33,13 +33,38 @@ fn check_finds_nothing_to_mend_where_everything_is_there() {
 #[test]
 fn check_warns_where_two_clusters_might_be_taken_for_one() {
     let place = Place::with(
-        "[[file]]\npath = \"a.log\"\ncluster = \"north\"\n[[file]]\npath = \"b.log\"\n[alerts]\nstdout = true\n",
+        "[[file]]\npath = \"a.log\"\ncluster = \"north\"\n[[file]]\npath = \"b.log\"\n[alerts]\nstdout = true\n\
+         [observe]\naddress = \"127.0.0.1:0\"\n",
     );
     for name in ["a.log", "b.log"] {
         fs::write(place.path().join(name), LINE).unwrap();
     }
     let answer = place.run(&["check"]);
     assert!(answer.out.contains("warn  inputs    b.log: no `cluster`"), "{answer:?}");
+}
+
+#[test]
+fn check_tells_what_became_of_the_records_of_a_stopped_instance_and_that_no_cluster_is_named() {
+    let wrapped = |container: &str, number: usize| {
+        let line = LINE.replace("02:02:24.122Z", &format!("02:{:02}:{:02}.122Z", number / 60, number % 60));
+        let pod = format!("\"pod_name\":\"orders-5d4f8b7c9d-x7x2p\",\"container_name\":\"{container}\"");
+        let line = line.replace('\\', "\\\\").replace('"', "\\\"");
+        format!("{{\"log\":\"{line}\",\"kubernetes\":{{{pod},\"namespace_name\":\"shop\"}}}}\n")
+    };
+    let mut lines: String = (0..100).map(|number| wrapped("istio-proxy", number)).collect();
+    lines.extend((0..40).map(|number| wrapped("shop", number)));
+    lines.push_str(&"2026-11-22T02:00:00Z info starting up\n".repeat(300));
+    lines.push_str(&"{\n".repeat(30));
+    let checked = read(&lines).run(&["check"]);
+    checked.line(
+        "file access.log: 470 records so far, 140 events: 40 of proxies that are not believed, 300 foreign, 30 invalid",
+    );
+    for words in
+        ["written by container shop", "of the records are no access logs", "of the records cannot be read (syntax 30)"]
+    {
+        assert!(checked.line(words).starts_with("warn  inputs"), "{checked:#?}");
+    }
+    assert!(checked.line("no `cluster`").starts_with("warn  inputs"), "{checked:#?}");
 }
 
 #[test]

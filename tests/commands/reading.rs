@@ -65,3 +65,15 @@ fn run_says_what_it_rejects_and_an_input_of_which_nothing_is_understood_is_a_wro
     let nothing_new = place.run(&["run"]);
     assert_eq!(nothing_new.code, Some(0), "nothing new is no mistake: {nothing_new:#?}");
 }
+
+#[test]
+fn a_file_of_years_ago_is_told_to_be_old_and_not_to_have_another_format() {
+    let place = Place::with("[[file]]\npath = \"access.log\"\n[observe]\naddress = \"127.0.0.1:0\"\n");
+    fs::write(place.path().join("access.log"), format!("{}\n", LINE.replace("2026-", "2019-")).repeat(10)).unwrap();
+    let refused = place.run(&["run"]);
+    assert_eq!(refused.code, Some(2), "{refused:#?}");
+    for words in ["is `past_time`", "`[history] oldest`", "`qualm backtest FILE --out DIR` reads logs of any age"] {
+        assert!(refused.err.contains(words), "{words}: {refused:#?}");
+    }
+    assert!(!refused.err.contains("name the format"), "{refused:#?}");
+}

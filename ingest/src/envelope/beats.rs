@@ -1,12 +1,15 @@
 //! Filebeat and Logstash: `message`, or `event.original`, with the fields of the Elastic common schema beside it.
 
-use super::object::{Key, Place};
+use super::{
+    object::{Key, Place},
+    passed::Kind,
+};
 
 pub(super) fn key(path: &[u8]) -> Option<Key> {
     Some(match path {
         b"event.original" => Key::Record,
-        b"@timestamp" => Key::Time,
-        b"@version" | b"@metadata" | b"agent" | b"ecs" | b"input" => Key::Sign,
+        b"@timestamp" => Key::Time(Kind::Beats),
+        b"@version" | b"@metadata" | b"agent" | b"ecs" | b"input" => Key::Sign(Kind::Beats),
         b"event" | b"log.file" | b"orchestrator" | b"orchestrator.cluster" => Key::Within,
         b"kubernetes.pod"
         | b"kubernetes.node"

@@ -1,7 +1,10 @@
 //! Fluent Bit and Fluentd: the line as `log` or `message`, or its keys lifted into the record (`Merge_Log`), or below
 //! `log_processed`; and `kubernetes`, an object that their filter adds.
 
-use super::object::{Key, Place};
+use super::{
+    object::{Key, Place},
+    passed::Kind,
+};
 
 pub(super) fn key(path: &[u8]) -> Option<Key> {
     Some(match path {
@@ -11,7 +14,7 @@ pub(super) fn key(path: &[u8]) -> Option<Key> {
         // Docker's own driver for Fluentd.
         b"partial_message" => Key::Unfinished,
         b"partial_last" => Key::Last,
-        b"docker" | b"container_id" => Key::Sign,
+        b"docker" | b"container_id" => Key::Sign(Kind::Fluent),
         // What `Path_Key` and the tag's key are called most.
         b"tag" | b"path" | b"filename" | b"filepath" | b"file_path" | b"log_path" | b"tailed_path" => {
             Key::ContainerFile

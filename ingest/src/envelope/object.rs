@@ -5,7 +5,7 @@ mod reading;
 use qualm_model::time::Timestamp;
 
 pub(super) use self::reading::Reading;
-use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, path, vector};
+use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, passed::Kind, path, vector};
 use crate::{
     parse::{
         Origin,
@@ -24,8 +24,8 @@ pub(super) enum Key {
     Nested,
     /// Which of the two outputs it was written to.
     Stream,
-    /// When.
-    Time,
+    /// When, in the word of whoever it is.
+    Time(Kind),
     /// The file that it was read from.
     File,
     /// The same, where it is a path or tag of a container's log; anybody has keys of this name.
@@ -42,8 +42,8 @@ pub(super) enum Key {
     Within,
     /// Part of the origin.
     Place(Place),
-    /// Nothing that is kept, but only envelopes have it.
-    Sign,
+    /// Nothing that is kept, but only this envelope has it.
+    Sign(Kind),
     /// OTLP's logs.
     Otlp,
 }
@@ -85,12 +85,18 @@ pub(super) struct Object {
     pub(super) holds_otlp: bool,
     places: Places,
     stream: Stretch,
+    /// Whether that is the name of one.
+    is_streamed: bool,
     time: Option<Stretch>,
     file: Stretch,
-    is_signed: bool,
+    signed: Option<Kind>,
+    /// Whose word the key of the time is.
+    timed: Option<Kind>,
     is_tagged: bool,
     goes_on: bool,
     is_last: bool,
+    /// Whether the record stands under the key that Docker's driver has for it.
+    is_log: bool,
     /// Keys of the object itself that were read.
     keys_read: usize,
 }
@@ -177,6 +183,7 @@ impl Object {
                 None => lexer.skip_value()?,
                 Some(Key::Metadata) => self.read_metadata(text, lexer, memo)?,
                 Some(Key::Record) if stop == Stop::BeforeRecord && lexer.rest().starts_with(ESCAPED_OBJECT) => {
+                    self.is_log = path == docker::LOG;
                     return Ok(());
                 }
                 Some(key) => self.read_value(key, text, lexer, path, memo)?,
@@ -234,15 +241,10 @@ impl Object {
                 self.set_sign(key);
                 self.holds_otlp |= key == Key::Otlp;
             }
-            Value::Text(value) => {
-                if key == Key::Record {
-                    self.record = self.record.or(Some(Text::Plain(value)));
-                } else {
-                    self.set(key, value, text);
-                }
-            }
-            Value::Escaped(value) if key == Key::Record => self.record = self.record.or(Some(Text::Escaped(value))),
-            Value::Number(value) if key == Key::Time => self.time = self.time.or(Some(value)),
+            Value::Text(value) if key == Key::Record => self.set_record(Text::Plain(value), path),
+            Value::Text(value) => self.set(key, value, text),
+            Value::Escaped(value) if key == Key::Record => self.set_record(Text::Escaped(value), path),
+            Value::Number(value) if matches!(key, Key::Time(_)) => self.set(key, value, text),
             Value::Bool(is_so) => self.set_flag(key, is_so),
             // No name has escapes in it.
             Value::Escaped(_) | Value::Number(_) | Value::Null => {}
@@ -272,8 +274,16 @@ impl Object {
         Ok(())
     }
 
+    fn set_record(&mut self, record: Text, path: &str) {
+        if self.record.is_none() {
+            (self.record, self.is_log) = (Some(record), path == docker::LOG);
+        }
+    }
+
     fn set_sign(&mut self, key: Key) {
-        self.is_signed |= key == Key::Sign;
+        if let Key::Sign(kind) = key {
+            self.signed = Some(kind);
+        }
     }
 
     fn set_flag(&mut self, key: Key, is_so: bool) {
@@ -287,10 +297,10 @@ impl Object {
     fn set(&mut self, key: Key, value: Stretch, text: &str) {
         match key {
             Key::Stream => {
-                self.is_signed |= matches!(value.of(text), "stdout" | "stderr");
+                self.is_streamed |= matches!(value.of(text), "stdout" | "stderr");
                 self.stream = value;
             }
-            Key::Time => self.time = self.time.or(Some(value)),
+            Key::Time(kind) if self.time.is_none() => (self.time, self.timed) = (Some(value), Some(kind)),
             Key::File => self.file = value,
             Key::ContainerFile if path::is_of_container(value.of(text)) => self.file = value,
             Key::Tag => {
@@ -298,9 +308,10 @@ impl Object {
                 self.goes_on |= value.of(text) == "P";
             }
             Key::Unfinished | Key::Last => self.set_flag(key, value.of(text) == "true"),
-            Key::Sign => self.is_signed = true,
+            Key::Sign(_) => self.set_sign(key),
             Key::Place(place) => self.put(place, value),
-            Key::Record | Key::Nested | Key::Metadata | Key::Within | Key::Otlp | Key::ContainerFile => {}
+            Key::Record | Key::Nested | Key::Metadata | Key::Within | Key::Otlp | Key::ContainerFile | Key::Time(_) => {
+            }
         }
     }
 
@@ -319,14 +330,30 @@ impl Object {
     pub(super) fn is_certain(&self) -> bool {
         self.holds_otlp
             || (self.record.is_some() || self.nested.is_some())
-                && (self.is_signed || self.is_tagged || self.is_placed || self.file != Stretch::default())
+                && (self.signed.is_some()
+                    || self.is_streamed
+                    || self.is_tagged
+                    || self.is_placed
+                    || self.file != Stretch::default())
+    }
+
+    /// Whose it looks like: by what only that one writes, else by the key of the line, else by that of the time.
+    pub(super) fn kind(&self) -> Kind {
+        match self.signed {
+            Some(kind) => kind,
+            None if self.record.is_none() && self.nested.is_none() => Kind::Lifted,
+            None if self.is_tagged || self.is_log && (self.is_placed || !self.is_streamed) => Kind::Fluent,
+            None if self.is_log => Kind::Docker,
+            None => self.timed.unwrap_or(Kind::Unnamed),
+        }
     }
 
     /// Whether the line goes on in a later record.
     pub(super) fn is_piece(&self, text: &str) -> bool {
         let Some(record) = self.record else { return false };
         let (Text::Plain(stretch) | Text::Escaped(stretch)) = record;
-        let is_dockers = self.stream != Stretch::default() && self.time.is_some() && !self.is_tagged;
+        // Shippers that join lines themselves write long ones under keys of their own, without a line end.
+        let is_dockers = self.is_log && self.stream != Stretch::default() && self.time.is_some() && !self.is_tagged;
         let is_cut = is_dockers && docker::is_cut(stretch.of(text), matches!(record, Text::Escaped(_)));
         self.goes_on && !self.is_last || is_cut
     }

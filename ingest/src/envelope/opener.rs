@@ -8,6 +8,7 @@ use super::{
     object::{Object, Reading, Text},
     otlp,
     partial::{Joined, Partials},
+    passed::{Kind, Passed},
     pointer::{self, Pointer},
     syslog,
 };
@@ -27,6 +28,8 @@ pub(super) struct Opener {
     kubernetes: Finder<'static>,
     memo: Memo,
     pub(super) partials: Partials,
+    /// The envelopes of the record in the reading.
+    pub(super) passed: Passed,
     /// Room for unescaped texts, one a depth.
     room: Vec<String>,
 }
@@ -38,6 +41,7 @@ impl Opener {
             kubernetes: Finder::new("\"kubernetes"),
             memo: Memo::default(),
             partials: Partials::new(max_record_bytes),
+            passed: Passed::default(),
             room: Vec::new(),
         }
     }
@@ -83,6 +87,7 @@ impl Opener {
             if let Some(object) = metadata.and_then(|at| Object::of_known(text, &text[at..], &self.memo))
                 && contents.take(text, &object.wrapping(text, outer).origin).is_ok()
             {
+                self.passed.note(Kind::Lifted);
                 return Ok(());
             }
             let Ok(object) = Object::read(text, &mut self.memo) else {
@@ -104,7 +109,14 @@ impl Opener {
     fn open_in_place(&mut self, text: &str, outer: &Wrapping<'_>, contents: &mut impl Contents) -> Option<()> {
         let mut reading = Reading::begin(text, &mut self.memo)?;
         let head = reading.head()?;
-        contents.take_escaped(head, &mut |end| Some(reading.finish(end)?.wrapping(text, outer).origin))
+        let mut kind = Kind::Unnamed;
+        contents.take_escaped(head, &mut |end| {
+            let object = reading.finish(end)?;
+            kind = object.kind();
+            Some(object.wrapping(text, outer).origin)
+        })?;
+        self.passed.note(kind);
+        Some(())
     }
 
     /// Reads an object that no format could read: it may be an envelope that is not known yet.
@@ -153,14 +165,29 @@ impl Opener {
             return Some(self.open_otlp_json(text, outer, depth, contents));
         }
         let within = object.wrapping(text, outer);
+        let opened = self.open_within(text, object, &within, depth, contents);
+        if opened.is_some_and(is_taken) {
+            self.passed.note(object.kind());
+        }
+        opened
+    }
+
+    fn open_within(
+        &mut self,
+        text: &str,
+        object: &Object,
+        within: &Wrapping<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Option<Result<(), Rejection>> {
         let mut outcome = None;
         if let Some(record) = object.record {
-            outcome = Some(self.open_piece(text, record, object, &within, depth, contents));
+            outcome = Some(self.open_piece(text, record, object, within, depth, contents));
         }
         if let Some(nested) = object.nested
             && outcome.is_none_or(|outcome| !is_taken(outcome))
         {
-            let found = self.open(nested.of(text), &within, depth + 1, contents);
+            let found = self.open(nested.of(text), within, depth + 1, contents);
             outcome = outcome.filter(|_| !is_taken(found)).or(Some(found));
         }
         if object.is_placed && outcome.is_none_or(|outcome| !is_taken(outcome)) {
@@ -217,7 +244,11 @@ impl Opener {
         let Some(line) = cri::line(text) else { return contents.take(text, &outer.origin) };
         let origin = Origin { time: Some(line.time), ..outer.origin };
         let within = Wrapping { origin, stream: line.stream, ..*outer };
-        self.open_line(line.content, line.is_piece, &within, depth, contents)
+        let opened = self.open_line(line.content, line.is_piece, &within, depth, contents);
+        if is_taken(opened) {
+            self.passed.note(Kind::Cri);
+        }
+        opened
     }
 
     /// A line, once all of its pieces are here.
@@ -233,7 +264,7 @@ impl Opener {
         if !is_piece && self.partials.is_empty() {
             return self.open(piece, within, depth + 1, contents);
         }
-        let joined = self.partials.join(within, piece, is_piece);
+        let joined = self.partials.join(within, depth, piece, is_piece);
         for _ in 0..self.partials.take_forgotten() {
             contents.refuse(Invalid::Unfinished.into());
         }
@@ -265,6 +296,7 @@ impl Opener {
         }
         let found = self.open(message.content, &within, depth + 1, contents);
         if is_taken(found) {
+            self.passed.note(Kind::Syslog);
             return found;
         }
         outcome = outcome.filter(|outcome| *outcome != Err(Rejection::Foreign)).or(Some(found));
@@ -290,6 +322,7 @@ impl Opener {
         let found = pointer.find(text)?;
         let object = if text.starts_with('{') { Object::read(text, &mut self.memo)? } else { Object::default() };
         let within = object.wrapping(text, outer);
+        self.passed.note(Kind::Pointer);
         match found {
             None => Err(Rejection::Foreign),
             Some(pointer::Found::Object(stretch)) => self.open(stretch.of(text), &within, 1, contents),

@@ -12,6 +12,7 @@ use self::request::{Attribute, Body, LogRecord, Request, Resource, ResourceLogs,
 use super::{
     Contents, Opener, Wrapping, is_taken,
     object::{Key, Place},
+    passed::Kind,
     path,
 };
 use crate::{
@@ -105,6 +106,7 @@ impl Opener {
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
         if let Ok(request) = ExportLogsServiceRequest::decode(record) {
+            self.passed.note(Kind::OtlpProtobuf);
             return self.open_request(&Request::of(&request), outer, 0, contents);
         }
         if let Some(spans) = spans::as_json(record) {
@@ -123,7 +125,9 @@ impl Opener {
         depth: u32,
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
-        self.open_request(&json::request(text)?, outer, depth, contents)
+        let request = json::request(text)?;
+        self.passed.note(Kind::OtlpJson);
+        self.open_request(&request, outer, depth, contents)
     }
 
     /// The only log record makes the outcome; of several, those that make nothing are refused each for itself.

@@ -67,10 +67,12 @@ impl Partials {
         std::mem::take(&mut self.forgotten)
     }
 
-    /// The next piece of a line from where `within` says; its last unless it `goes_on`.
-    pub(super) fn join(&mut self, within: &Wrapping<'_>, piece: &str, goes_on: bool) -> Joined {
+    /// The next piece of a line from where `within` says; its last unless it `goes_on`. Pieces of one line stand equally
+    /// deep: a record that a shipper calls whole may hold a piece of what the runtime cut.
+    pub(super) fn join(&mut self, within: &Wrapping<'_>, depth: u32, piece: &str, goes_on: bool) -> Joined {
         let origin = &within.origin;
         let key = self.hasher.hash_one((
+            depth,
             within.partition,
             within.stream,
             within.file,
@@ -120,11 +122,11 @@ mod tests {
     #[test]
     fn pieces_are_joined_file_by_file() {
         let mut partials = Partials::new(100);
-        assert_eq!(partials.join(&of("a"), "x", true), Joined::Waiting);
-        assert_eq!(partials.join(&of("b"), "y", true), Joined::Waiting);
-        assert_eq!(partials.join(&of("c"), "z", false), Joined::Alone);
-        assert_eq!(partials.join(&of("a"), "1", false), Joined::Whole("x1".to_owned()));
-        assert_eq!(partials.join(&of("b"), "2", false), Joined::Whole("y2".to_owned()));
+        assert_eq!(partials.join(&of("a"), 0, "x", true), Joined::Waiting);
+        assert_eq!(partials.join(&of("b"), 0, "y", true), Joined::Waiting);
+        assert_eq!(partials.join(&of("c"), 0, "z", false), Joined::Alone);
+        assert_eq!(partials.join(&of("a"), 0, "1", false), Joined::Whole("x1".to_owned()));
+        assert_eq!(partials.join(&of("b"), 0, "2", false), Joined::Whole("y2".to_owned()));
         assert!(partials.is_empty() && partials.bytes == 0);
     }
 
@@ -132,25 +134,25 @@ mod tests {
     fn a_line_that_never_ends_holds_no_memory_and_is_refused_when_it_does() {
         let mut partials = Partials::new(100);
         for _ in 0..1000 {
-            assert_eq!(partials.join(&of("a"), "0123456789", true), Joined::Waiting);
+            assert_eq!(partials.join(&of("a"), 0, "0123456789", true), Joined::Waiting);
             assert!(partials.bytes <= 100);
         }
-        assert_eq!(partials.join(&of("a"), "", false), Joined::TooLong);
-        assert_eq!((partials.join(&of("a"), "x", false), partials.bytes), (Joined::Alone, 0));
+        assert_eq!(partials.join(&of("a"), 0, "", false), Joined::TooLong);
+        assert_eq!((partials.join(&of("a"), 0, "x", false), partials.bytes), (Joined::Alone, 0));
     }
 
     #[test]
     fn of_too_many_open_lines_the_oldest_is_forgotten_and_counted() {
         let mut partials = Partials::new(100);
         for file in 0..=MAX_OPEN {
-            partials.join(&of(&file.to_string()), "x", true);
+            partials.join(&of(&file.to_string()), 0, "x", true);
         }
         assert_eq!((partials.open.len(), partials.take_forgotten(), partials.take_forgotten()), (MAX_OPEN, 1, 0));
-        assert_eq!(partials.join(&of("0"), "y", false), Joined::Alone);
+        assert_eq!(partials.join(&of("0"), 0, "y", false), Joined::Alone);
         let mut partials = Partials::new(MAX_BYTES);
         let megabyte = "x".repeat(1 << 20);
         for file in 0..6 {
-            partials.join(&of(&file.to_string()), &megabyte, true);
+            partials.join(&of(&file.to_string()), 0, &megabyte, true);
         }
         assert_eq!((partials.bytes, partials.take_forgotten()), (MAX_BYTES, 2));
     }

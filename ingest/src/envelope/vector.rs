@@ -1,13 +1,16 @@
 //! Vector: `message`, and what it knows of the pod in `kubernetes`, as an object or flat (`kubernetes.pod_name`).
 
-use super::object::{Key, Place};
+use super::{
+    object::{Key, Place},
+    passed::Kind,
+};
 
 pub(super) fn key(path: &[u8]) -> Option<Key> {
     Some(match path {
         b"message" => Key::Record,
-        b"source_type" => Key::Sign,
+        b"source_type" => Key::Sign(Kind::Vector),
         b"file" => Key::File,
-        b"timestamp" => Key::Time,
+        b"timestamp" => Key::Time(Kind::Vector),
         b"_partial" => Key::Unfinished,
         b"host" => Key::Place(Place::Host),
         b"kubernetes.pod_namespace" => Key::Place(Place::Namespace),

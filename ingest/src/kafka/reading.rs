@@ -212,8 +212,8 @@ impl Reading {
                 topic.counters.lost.inc_by(loss.records);
             }
         }
-        for position in &batch.unvouched {
-            if let Some(topic) = self.topics.iter().find(|topic| topic.source == position.source) {
+        for unvouched in &batch.unvouched {
+            if let Some(topic) = self.topics.iter().find(|topic| topic.source == unvouched.position.source) {
                 topic.counters.unvouched.inc();
             }
         }

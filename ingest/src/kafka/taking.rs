@@ -111,7 +111,7 @@ fn refuse(
 }
 
 /// What the headers of a message say of where it was written.
-fn origin(headers: Option<&impl Headers>) -> Origin<'_> {
+pub fn origin(headers: Option<&impl Headers>) -> Origin<'_> {
     let mut origin = Origin::default();
     for header in headers.into_iter().flat_map(Headers::iter) {
         let value = header.value.and_then(|value| str::from_utf8(value).ok());

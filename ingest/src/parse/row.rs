@@ -81,6 +81,10 @@ pub struct Row<'a> {
     lost: u64,
     voucher: Voucher,
     unvouched: u64,
+    /// The container of the last of these.
+    stranger: &'a str,
+    /// Containers of proxies, as configured.
+    proxies: &'a [String],
 }
 
 /// Where the one who wrote a record stands.
@@ -106,6 +110,8 @@ impl<'a> Row<'a> {
             lost: 0,
             voucher: Voucher::Operator,
             unvouched: 0,
+            stranger: "",
+            proxies: &[],
         }
     }
 
@@ -125,6 +131,12 @@ impl<'a> Row<'a> {
     #[must_use]
     pub fn written_at(self, origin: Origin<'a>) -> Self {
         Self { origin, ..self }
+    }
+
+    /// The same row, which believes logs of proxies of these containers too.
+    #[must_use]
+    pub(super) fn believing(self, proxies: &'a [String]) -> Self {
+        Self { proxies, ..self }
     }
 
     /// Says where the record was written.
@@ -197,8 +209,11 @@ impl<'a> Row<'a> {
             return Ok(());
         }
         let origin: Origin<'d> = self.origin;
-        if witness::disown(&mut draft, &origin, standing, self.voucher) {
+        let is_proxys = witness::is_proxys(&origin, self.proxies);
+        if witness::disown(&mut draft, &origin, (standing, is_proxys), self.voucher) {
             self.unvouched += 1;
+            let is_known = is_proxys && self.voucher == Voucher::Proxy;
+            self.stranger = if is_known { "" } else { self.origin.container };
         }
         place(&mut draft, &origin, standing);
         self.push_named(&draft, standing);
@@ -231,7 +246,7 @@ impl<'a> Row<'a> {
     /// Pushes. In a proxy's words that are no proxy's nobody is at an address: whoever prints such a line could be anywhere.
     #[inline]
     fn push_vouched(&mut self, draft: &EventDraft<'_>) {
-        if self.voucher != Voucher::Proxy || witness::is_proxys(&self.origin) {
+        if self.voucher != Voucher::Proxy || witness::is_proxys(&self.origin, self.proxies) {
             self.builder.push(draft);
             return;
         }
@@ -258,6 +273,11 @@ impl<'a> Row<'a> {
     /// Events whose certificates nobody vouches for.
     pub(crate) fn unvouched(&self) -> u64 {
         self.unvouched
+    }
+
+    /// The container that wrote the last of these; empty where it is a proxy's, of another namespace than it says.
+    pub(super) fn stranger(&self) -> &'a str {
+        self.stranger
     }
 
     /// Why entries of a record of several became no events.

@@ -38,7 +38,7 @@ struct Differences {
 
 /// All reporters.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Clocks {
+pub struct Clocks {
     by: HashMap<Arc<str>, Differences, FixedState>,
     order: VecDeque<Arc<str>>,
 }
@@ -69,7 +69,7 @@ impl Differences {
 
 impl Clocks {
     /// Takes note that the caller's proxy at `from` reported a call so much later than the called's at `to`.
-    pub(super) fn compare(&mut self, from: &Arc<str>, to: &Arc<str>, later: Span) {
+    pub fn compare(&mut self, from: &Arc<str>, to: &Arc<str>, later: Span) {
         if from.is_empty() || to.is_empty() || from == to {
             return;
         }
@@ -90,7 +90,7 @@ impl Clocks {
     }
 
     /// Those whose clocks are wrong, the worst first.
-    pub(super) fn wrong(&self) -> Vec<WrongClock> {
+    pub fn wrong(&self) -> Vec<WrongClock> {
         let wrong = |(reporter, differences): (&Arc<str>, &Differences)| {
             let ahead = differences.usual().filter(|ahead| ahead.0.abs() >= WRONG.0)?;
             Some(WrongClock { reporter: reporter.to_string(), ahead })

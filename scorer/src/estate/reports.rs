@@ -17,18 +17,33 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::stood_in::StoodIn;
+
 /// Hashes of records in one generation, which lasts no longer than [`GENERATION`].
 const RECORDS: usize = 1 << 17;
 const GENERATION: Span = Span(5 * Span::MINUTE.0);
 /// Generations beside the one that is being filled: a repetition is recognised for ten minutes or half a million
 /// records at least, whichever is less.
 const GENERATIONS: usize = 4;
-/// How long the two reports of a call may be apart.
+/// How long the two reports of a call may be apart, where no source may be later.
 pub(super) const APART: Span = Span::MINUTE;
 /// Calls that wait for their other report; the oldest are forgotten first.
 const CALLS: usize = 1 << 16;
+/// Places in the order of waiting beyond those of the calls that wait: most calls have met their other report by then.
+const SPARE: usize = 1 << 12;
 /// Without a caller's report for so long the called's reports wait for none.
 const CALLERS_REPORT: Span = Span(10 * Span::MINUTE.0);
+
+/// How a report stands to the other end's of the same call.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Meeting {
+    /// The other has not come, or nothing tells which it is.
+    First,
+    /// Both are there.
+    Joined(Joined),
+    /// The other came long ago, and has counted.
+    Counted,
+}
 
 /// What the two reports of one call, once together, say.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +82,9 @@ struct Half {
     /// Addresses of the two ends.
     places: [Arc<str>; 2],
     position: Position,
+    /// Since when it waits, as it stands in the order of waiting, by which it is found again after a restart.
+    #[serde(skip)]
+    since: Timestamp,
 }
 
 /// A call of which only one end has told.
@@ -82,6 +100,14 @@ pub(crate) struct Alone {
     pub(crate) position: Position,
 }
 
+/// Where calls go that nobody waits for any more.
+pub(super) struct Left<'a> {
+    /// Those of which one end has told, and the other should have.
+    pub(super) alone: &'a mut Vec<Alone>,
+    /// Those that have counted by the caller's report.
+    pub(super) stood_in: &'a mut StoodIn,
+}
+
 /// The records and calls of the last minutes.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Reports {
@@ -93,6 +119,8 @@ pub(super) struct Reports {
     /// When a caller's proxy was last heard.
     callers: Option<Timestamp>,
     open: HashMap<u64, Half, fast::FixedState>,
+    /// Calls that wait, or have waited, by when they came: event time of the latest report by then, since two that are late
+    /// together wait for each other as any two do.
     order: VecDeque<(Timestamp, u64)>,
 }
 
@@ -112,6 +140,16 @@ impl Half {
             destination: Arc::from(destination.principal()),
             places: [Arc::from(source.ip()), Arc::from(destination.ip())],
             position: event.position(),
+            since: event.report(),
+        }
+    }
+}
+
+impl Half {
+    /// Where the caller's report has counted, the called's must not, whenever it comes.
+    fn stand_in(&self, call: u64, stood_in: &mut StoodIn) {
+        if self.by == Reporter::Source && self.counted == Counted::Yes {
+            stood_in.add(call, self.count, self.since);
         }
     }
 }
@@ -144,25 +182,30 @@ impl Reports {
         2 * records * size_of::<u64>() + 2 * self.open.len() * (size_of::<Half>() + 48)
     }
 
-    /// Lays a report beside the other end's of the same call, if that is there; it waits otherwise.
+    /// Lays a report beside the other end's of the same call, if that is there; it waits otherwise, for `patience`, which
+    /// is how late reports may be.
     #[inline]
-    pub(super) fn join(&mut self, event: Event<'_>, counted: Counted, alone: &mut Vec<Alone>) -> Option<Joined> {
+    pub(super) fn join(&mut self, event: Event<'_>, counted: Counted, patience: Span, left: &mut Left<'_>) -> Meeting {
         let (by, now) = (event.reporter(), event.report());
         match by {
-            Reporter::Source => self.callers = self.callers.max(Some(now)),
+            Reporter::Source | Reporter::Gateway => self.callers = self.callers.max(Some(now)),
             // In the beginning any caller's proxy may be about to report.
             Reporter::Destination if now - *self.callers.get_or_insert(now) <= CALLERS_REPORT => {}
-            _ => return None,
+            _ => return Meeting::First,
         }
-        let call = call_of(event)?;
-        self.forget(now, alone);
+        let Some(call) = call_of(event) else { return Meeting::First };
+        let arrived = self.order.back().map_or(now, |&(latest, _)| latest.max(now));
+        self.forget(arrived, patience, left);
         let Some(half) = self.open.get_mut(&call) else {
-            self.wait(event, call, counted);
-            return None;
+            if by == Reporter::Destination && left.stood_in.take(call) {
+                return Meeting::Counted;
+            }
+            self.wait(Half { since: arrived, ..Half::of(event, counted) }, call, left);
+            return Meeting::First;
         };
-        if half.by == by {
+        if (half.by == Reporter::Destination) == (by == Reporter::Destination) {
             half.count = half.count.saturating_add(1);
-            return None;
+            return Meeting::First;
         }
         let other = Half::of(event, counted);
         let (called, caller) = if by == Reporter::Destination { (&other, &*half) } else { (&*half, &other) };
@@ -179,33 +222,52 @@ impl Reports {
         if half.count == 0 {
             self.open.remove(&call);
         }
-        Some(joined)
+        Meeting::Joined(joined)
     }
 
-    fn wait(&mut self, event: Event<'_>, call: u64, counted: Counted) {
-        let half = Half::of(event, counted);
-        self.order.push_back((half.at, call));
+    fn wait(&mut self, half: Half, call: u64, left: &mut Left<'_>) {
+        self.order.push_back((half.since, call));
         self.open.insert(call, half);
-        if self.order.len() > CALLS
-            && let Some((_, oldest)) = self.order.pop_front()
+        while self.open.len() > CALLS
+            && let Some((since, oldest)) = self.order.pop_front()
         {
-            self.open.remove(&oldest);
+            if let Some(half) = self.take_waiting(since, oldest) {
+                half.stand_in(oldest, left.stood_in);
+            }
+        }
+        if self.order.len() > 2 * self.open.len() + SPARE {
+            let open = &self.open;
+            self.order.retain(|&(since, call)| open.get(&call).is_some_and(|half| half.since == since));
         }
     }
 
-    fn forget(&mut self, now: Timestamp, alone: &mut Vec<Alone>) {
-        while let Some(&(at, call)) = self.order.front()
-            && now - at > APART
+    fn forget(&mut self, now: Timestamp, patience: Span, left: &mut Left<'_>) {
+        while let Some(&(since, call)) = self.order.front()
+            && now - since > patience
         {
             self.order.pop_front();
-            if self.open.get(&call).is_some_and(|half| half.at == at)
-                && let Some(half) = self.open.remove(&call)
-            {
-                // What was counted in place of the called's report has no other that could be missed.
-                let Half { by, counted, source, destination, places, goes_on, position, .. } = half;
-                if !goes_on && (by == Reporter::Destination || counted == Counted::No) {
-                    alone.push(Alone { by, source, destination, places, position });
-                }
+            let Some(half) = self.take_waiting(since, call) else { continue };
+            half.stand_in(call, left.stood_in);
+            // What was counted in place of the called's report has no other that could be missed, and what a gateway calls
+            // need not have a proxy.
+            let Half { by, counted, source, destination, places, goes_on, position, .. } = half;
+            // Nor has what a gateway calls, which need not have a proxy.
+            if !goes_on && (by == Reporter::Destination || by == Reporter::Source && counted == Counted::No) {
+                left.alone.push(Alone { by, source, destination, places, position });
+            }
+        }
+    }
+
+    /// The call that waits in a place of the order, unless it has met its other report.
+    fn take_waiting(&mut self, since: Timestamp, call: u64) -> Option<Half> {
+        if self.open.get(&call)?.since == since { self.open.remove(&call) } else { None }
+    }
+
+    /// Finds again since when each call waits, after a restart: a later place of the same call is the one that holds.
+    pub(super) fn restore_waiting(&mut self) {
+        for &(since, call) in &self.order {
+            if let Some(half) = self.open.get_mut(&call) {
+                half.since = since;
             }
         }
     }

@@ -24,6 +24,8 @@ const GENERATION: Span = Span::DAY;
 pub(crate) struct Share {
     /// Calls that it is: one, or none where an earlier record of the same call has counted.
     pub(crate) calls: f64,
+    /// Calls that it is to the called: none also where the called's own report counts it as another's.
+    pub(crate) received: f64,
     /// Bytes of both directions.
     pub(crate) bytes: Option<u64>,
 }
@@ -70,7 +72,7 @@ impl Share {
     /// All that the event tells.
     #[inline]
     pub(crate) fn whole(event: Event<'_>) -> Self {
-        Self { calls: 1.0, bytes: bytes_of(event) }
+        Self { calls: 1.0, received: 1.0, bytes: bytes_of(event) }
     }
 }
 
@@ -100,8 +102,8 @@ impl Streams {
         match activity {
             _ if before.ended.is_some() => Part::Nothing,
             _ if !before.counts => Part::Confirming,
-            Activity::Close => Part::More(Share { calls: 0.0, bytes: (since > 0).then_some(since) }),
-            _ if since > 0 => Part::More(Share { calls: 0.0, bytes: Some(since) }),
+            Activity::Close => Part::More(Share { calls: 0.0, received: 0.0, bytes: (since > 0).then_some(since) }),
+            _ if since > 0 => Part::More(Share { calls: 0.0, received: 0.0, bytes: Some(since) }),
             _ => Part::Nothing,
         }
     }
@@ -222,7 +224,7 @@ mod tests {
     }
 
     const fn share(calls: f64, bytes: u64) -> Share {
-        Share { calls, bytes: Some(bytes) }
+        Share { calls, received: calls, bytes: Some(bytes) }
     }
 
     #[test]

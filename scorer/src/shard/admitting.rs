@@ -114,7 +114,8 @@ impl Shard {
             event,
             ids,
             seen,
-            made: made_in_minute(&seen, mesh.closed()),
+            received: share.received,
+            made: share.received * made_in_minute(&seen, mesh.closed()),
             edge_since: edge.adopted.unwrap_or(exposure.birth),
             // An operation on an edge that is itself new says nothing of its own.
             first: FirstTimes { operation: first.operation.filter(|_| !first_contact), network, ..first },

@@ -232,15 +232,15 @@ impl Place<'_> {
             learn_users(&mut operation.users, source, &seen, delta);
             operation.learn(&seen);
         }
-        if !link.is_touched() && seen.more > 0.0 {
+        if !link.is_touched() && case.received > 0.0 {
             if touched.len() == TOUCHED {
                 return;
             }
             touched.push(case.ids.destination);
         }
-        link.calls += seen.more;
+        link.calls += case.received;
         link.made += case.made;
-        link.weight += weight * seen.more;
+        link.weight += weight * case.received;
         link.first_contacts += f64::from(u8::from(seen.first_contact));
         // What only goes on is no call of its own, and the summary need not hear of it.
         link.reported |= seen.more > 0.0 && case.event.reporter().is_of_destination();

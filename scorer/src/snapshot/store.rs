@@ -266,7 +266,10 @@ fn write(
             match put {
                 Put::Whole(whole) => drop(meta.insert("whole", &bytes(&whole)[..])?),
                 Put::Meta(key, value) => drop(meta.insert(key, &value[..])?),
-                Put::Estate(estate) => drop(meta.insert("estate", &bytes(&estate)[..])?),
+                Put::Estate(estate) => {
+                    meta.insert("estate", &bytes(&estate)[..])?;
+                    meta.insert("stood_in", &bytes(estate.stood_in())[..])?;
+                }
                 Put::Name(shard, id, Some(text)) => drop(names.insert((shard, id), &*text)?),
                 Put::Name(shard, id, None) => drop(names.remove((shard, id))?),
                 Put::Taken(shard, Taken::Source(id, value)) => drop(sources.insert((shard, id), &value[..])?),
@@ -383,11 +386,18 @@ fn restore(
     if let Some(inputs) = meta.get("inputs")? {
         covered.inputs = parse(inputs.value())?;
     }
+    if let Some(intake) = meta.get("intake")? {
+        covered.intake = parse(intake.value())?;
+    }
     (scorer.mesh, scorer.watermark, scorer.used, scorer.tally) = (whole.mesh, whole.watermark, whole.used, whole.tally);
     scorer.mesh.ask_all();
     scorer.standings = whole.standings.into_iter().collect();
     if let Some(estate) = meta.get("estate")? {
         scorer.estate = estate_of(estate.value(), version)?;
+        scorer.estate.restore_waiting();
+    }
+    if let Some(stood_in) = meta.get("stood_in")? {
+        scorer.estate.restore_stood_in(stood_in.value())?;
     }
     if let Some(orders) = meta.get("orders")? {
         scorer.orders = parse(orders.value())?;

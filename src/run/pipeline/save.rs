@@ -28,14 +28,22 @@ impl Pipeline {
             return;
         }
         self.next_snapshot = Instant::now() + duration(self.setup.config.state.snapshot_every.0);
+        self.take_intake();
         let begun = Instant::now();
         self.state.scorer.begin_snapshot(self.covered());
         self.metrics.snapshot_pause.observe(begun.elapsed().as_secs_f64());
     }
 
+    /// Takes over what the scorer has counted of the inputs' records.
+    pub(super) fn take_intake(&mut self) {
+        let names = self.setup.config.source_names();
+        self.intakes.take(&self.state.scorer, &names, &self.metrics, self.setup.clock.now());
+    }
+
     pub(super) fn covered(&self) -> Covered {
         let inputs = self.setup.config.source_names();
-        Covered { positions: self.positions.clone(), journal: self.last_seq + 1, inputs }
+        let intake = self.intakes.saved(&inputs);
+        Covered { positions: self.positions.clone(), journal: self.last_seq + 1, inputs, intake }
     }
 
     pub(super) fn save(&mut self, changes: Changes) {
@@ -63,6 +71,7 @@ impl Pipeline {
 
     /// Writes a snapshot and waits for it; what is covered then.
     pub(super) fn save_now(&mut self) -> Positions {
+        self.take_intake();
         let before = self.state.snapshots.finish().and_then(|outcome| self.commit(outcome));
         let changes = self.state.scorer.changes(self.covered());
         self.save(changes);

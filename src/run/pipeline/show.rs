@@ -10,7 +10,10 @@ use qualm_model::{
 use qualm_scorer::{config::arms_at, operator::orders::Pause};
 
 use super::{Pipeline, journal::Command};
-use crate::observability::{Arming, Readiness};
+use crate::{
+    observability::{Arming, Readiness},
+    run::intake,
+};
 
 /// A snapshot is old after this many times the length between two, and not before the other.
 const OLD: (u32, Duration) = (6, Duration::from_secs(60));
@@ -32,7 +35,6 @@ impl Pipeline {
         let limit = self.setup.config.memory.baselines_mib << 20;
         metrics.state_limit_bytes.set(i64::try_from(limit).unwrap_or(i64::MAX));
         metrics.folded.inc_by(tally.folded - std::mem::replace(&mut self.folded, tally.folded));
-        metrics.late.inc_by(tally.late - std::mem::replace(&mut self.late, tally.late));
         metrics.unlisted.inc_by(tally.unlisted - std::mem::replace(&mut self.unlisted, tally.unlisted));
         self.show_shared();
         let metrics = &self.metrics;
@@ -44,9 +46,15 @@ impl Pipeline {
             metrics.wrong_clocks.set(i64::try_from(shown.wrong_clocks).unwrap_or(i64::MAX));
             metrics.clock_skew.set(shown.worst.as_seconds());
             metrics.filtered.set(i64::try_from(shown.filtered).unwrap_or(i64::MAX));
+            let names = self.setup.config.source_names();
             self.shown = shown;
-            self.shown.notes.extend(self.formats.words(&self.setup.config.source_names()));
+            self.take_intake();
+            self.shown.notes.extend(self.formats.words(&names));
+            self.shown.notes.extend(self.intakes.notes(&names));
+            self.shown.inputs =
+                self.intakes.saved(&names).iter().map(|(name, intake)| intake::told(name, intake)).collect();
         }
+        let metrics = &self.metrics;
         notes.extend_from_slice(&self.shown.notes);
         notes.extend(self.hooks.notes());
         notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
@@ -86,7 +94,7 @@ impl Pipeline {
             metrics.budget(arming.level, configured, self.state.scorer.realised_per_day(arming.level));
         }
         self.readiness.send_if_modified(|readiness| {
-            let next = Readiness { reasons, notes, levels: armings };
+            let next = Readiness { reasons, notes, levels: armings, inputs: self.shown.inputs.clone() };
             let changed = *readiness != next;
             *readiness = next;
             changed

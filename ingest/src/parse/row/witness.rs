@@ -62,10 +62,15 @@ const PROXIES: [&str; 14] = [
 ];
 
 /// Takes from both parties what a certificate says, where the line is of none who may vouch for it. Whether there was
-/// anything to take.
-pub(super) fn disown(draft: &mut EventDraft<'_>, origin: &Origin<'_>, standing: Standing, voucher: Voucher) -> bool {
+/// anything to take. `place` is where its writer stands, and whether it [is a proxy](is_proxys).
+pub(super) fn disown(
+    draft: &mut EventDraft<'_>,
+    origin: &Origin<'_>,
+    place: (Standing, bool),
+    voucher: Voucher,
+) -> bool {
     let is_verified = [&draft.source, &draft.destination].iter().any(|party| party.provenance.may_enforce());
-    if !is_verified || is_vouched_for(draft, origin, standing, voucher) {
+    if !is_verified || is_vouched_for(draft, origin, place, voucher) {
         return false;
     }
     for party in [&mut draft.source, &mut draft.destination] {
@@ -76,9 +81,14 @@ pub(super) fn disown(draft: &mut EventDraft<'_>, origin: &Origin<'_>, standing: 
     true
 }
 
-fn is_vouched_for(draft: &EventDraft<'_>, origin: &Origin<'_>, standing: Standing, voucher: Voucher) -> bool {
+fn is_vouched_for(
+    draft: &EventDraft<'_>,
+    origin: &Origin<'_>,
+    (standing, is_proxys): (Standing, bool),
+    voucher: Voucher,
+) -> bool {
     match voucher {
-        Voucher::Proxy => is_proxys(origin) && is_of_its_namespace(draft, origin, standing),
+        Voucher::Proxy => is_proxys && is_of_its_namespace(draft, origin, standing),
         Voucher::Issuer(issuer) => {
             (origin.container.is_empty() || origin.container == issuer.container)
                 && (origin.namespace.is_empty() || issuer.namespaces.contains(&origin.namespace))
@@ -88,9 +98,12 @@ fn is_vouched_for(draft: &EventDraft<'_>, origin: &Origin<'_>, standing: Standin
     }
 }
 
-/// Whether a proxy wrote the line, as far as is known.
-pub(super) fn is_proxys(origin: &Origin<'_>) -> bool {
-    origin.container.is_empty() || PROXIES.contains(&origin.container)
+/// Whether a proxy wrote the line, as far as is known; `configured` are containers of proxies beside the known ones.
+#[inline]
+pub(super) fn is_proxys(origin: &Origin<'_>, configured: &[String]) -> bool {
+    origin.container.is_empty()
+        || PROXIES.contains(&origin.container)
+        || configured.iter().any(|proxy| proxy == origin.container)
 }
 
 /// Whether the proxy says that it stands where the line was written, as far as is known.
