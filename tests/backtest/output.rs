@@ -69,7 +69,8 @@ pub(crate) fn backtest(inputs: &[&Path], options: &[&str]) -> Backtest {
         .expect("the directory was made")
         .map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned())
         .filter(|name| {
-            !["scores.parquet", "trust.jsonl", "alerts.jsonl", "report.json", "report.html"].contains(&name.as_str())
+            !["scores.parquet", "events.parquet", "trust.jsonl", "alerts.jsonl", "report.json", "report.html"]
+                .contains(&name.as_str())
         })
         .collect();
     assert!(left.is_empty(), "left behind: {left:?}");
