@@ -301,7 +301,9 @@ mod tests {
             mapping: Some(folder.join("mapping")),
             config: None,
             labels: None,
+            events: false,
             scores: true,
+            events: false,
             max_level: Level::Quarantined,
             out: folder.join(out),
         }

@@ -75,7 +75,7 @@ fn a_file_is_told_in_sentences_and_ends_in_a_configuration_that_works() {
     for sentence in [
         "node.log: 3002 records",
         "istio_json",
-        "3 identities call 3 destinations over 3 edges; 3 of them are proven by a certificate (100 % of the records).",
+        "3 identities call 3 destinations over 3 edges; 3 of them are proven by a certificate (100 % of the calls).",
         "shop/cart ───▶ shop/orders",
         "Envelopes: Fluent Bit or Fluentd 100.0 %.",
         "Services (4): ",
@@ -317,7 +317,7 @@ fn a_container_that_is_not_known_as_a_proxys_is_named_with_the_key_that_says_it_
     let written = fs::read_to_string(folder.path().join("qualm.toml")).unwrap();
     assert!(written.contains("add proxies = [\"my-envoy\"]."), "{written}");
     let believed = said(&qualm(folder.path(), &["look", "node.log", "--proxy", "my-envoy", "--write", "-"]));
-    assert!(believed.contains("3 of them are proven by a certificate (100 % of the records)"), "{believed}");
+    assert!(believed.contains("3 of them are proven by a certificate (100 % of the calls)"), "{believed}");
 }
 
 #[test]

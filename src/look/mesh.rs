@@ -66,6 +66,8 @@ pub(super) struct Mesh {
     /// Calls of those for whose names there was no room.
     pub(super) beyond: u64,
     pub(super) calls: u64,
+    /// Calls whose caller is proven by a certificate.
+    pub(super) verified: u64,
     /// Reports that tell of a call that another has counted.
     pub(super) confirming: u64,
     /// Records of streams after the first of each.
@@ -282,6 +284,7 @@ impl Mesh {
                 _ => calls,
             };
             self.calls += counted;
+            self.verified += if verified { counted } else { 0 };
             if let Some(identity) = place_for(&mut self.identities, &told.source) {
                 identity.calls += calls;
                 identity.verified |= verified;

@@ -224,7 +224,7 @@ impl Summary {
             span_s: span.as_seconds(),
             identities: callers.clone().count(),
             verified_identities: callers.filter(|identity| identity.verified).count(),
-            verified_share: survey.present.verified as f64 / survey.events.max(1) as f64,
+            verified_share: mesh.verified as f64 / mesh.calls.max(1) as f64,
             destinations: mesh.identities.values().filter(|identity| identity.called > 0).count(),
             edges: edges.len(),
             services_in_all: services.len(),

@@ -44,7 +44,6 @@ pub(super) struct Tally {
 /// In how many events a field is there.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Present {
-    pub(super) verified: u64,
     /// By a certificate, or by whoever wrote the mapping.
     pub(super) vouched: u64,
     pub(super) operation: u64,
@@ -303,7 +302,6 @@ impl Survey {
     fn note_presence(&mut self, event: Event<'_>) {
         let (source, present) = (event.source(), &mut self.present);
         let note = |count: &mut u64, is_there: bool| *count += u64::from(is_there);
-        note(&mut present.verified, source.provenance() == Provenance::Certificate);
         note(&mut present.vouched, matches!(source.provenance(), Provenance::Certificate | Provenance::Declared));
         note(&mut present.operation, !event.operation().is_empty() || event.kind() == Kind::Connection);
         note(&mut present.outcome, event.outcome() != Outcome::Unknown);

@@ -198,7 +198,7 @@ fn refused(text: &mut String, name: &str, meaning: &str, tally: &Refused) {
 fn mesh(text: &mut String, summary: &Summary) {
     let _ = writeln!(
         text,
-        "\nMesh\n  {} call {} over {}; {} of them are proven by a certificate ({:.0} % of the records).",
+        "\nMesh\n  {} call {} over {}; {} of them are proven by a certificate ({:.0} % of the calls).",
         counted(summary.identities, "identity", "identities"),
         counted(summary.destinations, "destination", "destinations"),
         counted(summary.edges, "edge", "edges"),

@@ -8,6 +8,7 @@ use qualm_ingest::{
 };
 use qualm_model::time::{Span, Timestamp};
 use qualm_scorer::{
+    notify::plain,
     scorer::{Came, Scorer},
     snapshot::Intake,
 };
@@ -141,7 +142,8 @@ pub(crate) fn notes(name: &str, intake: &Intake) -> Vec<String> {
         ));
     }
     for (container, &count) in intake.unvouched.iter().filter(|(_, count)| **count >= LEAST) {
-        notes.push(match container.as_str() {
+        // Whoever may write to the topic names it.
+        notes.push(match plain(container).as_str() {
             "" => format!(
                 "{name}: {count} records name certificates, and come from another namespace than their proxy says it is in: \
                  they are believed as names alone; look who writes them"

@@ -213,7 +213,7 @@ impl<'a> Row<'a> {
         if witness::disown(&mut draft, &origin, (standing, is_proxys), self.voucher) {
             self.unvouched += 1;
             let is_known = is_proxys && self.voucher == Voucher::Proxy;
-            self.stranger = if is_known { "" } else { self.origin.container };
+            self.stranger = if is_known { "" } else { clip(self.origin.container) };
         }
         place(&mut draft, &origin, standing);
         self.push_named(&draft, standing);
