@@ -302,8 +302,10 @@ mod tests {
             config: None,
             labels: None,
             events: false,
+            model: None,
             scores: true,
             events: false,
+            model: None,
             max_level: Level::Quarantined,
             out: folder.join(out),
         }

@@ -19,6 +19,8 @@ use crate::{absence::Absence, mesh::SourceKey, scorer::Scorer, verdict::Verdict}
 
 /// Where more than this share of the windows that have ended are odd, it is the mesh that has changed, or the telemetry.
 const ODD_SHARE: f64 = 0.2;
+/// So odd: four bits, which about one window in a hundred has.
+const ODD: f64 = 16.0;
 
 /// What is known of peers.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -70,16 +72,18 @@ impl Scorer {
         for shard in 0..self.shards.len() as u8 {
             self.close_windows(shard, (is_blind, exposure), &peers, &mut asked);
         }
-        let mut odd = Vec::new();
+        let (mut odd, mut very_odd) = (Vec::new(), 0_usize);
         for (key, deviation) in &asked {
-            if self.mesh.e(Question::UnlikePeers, deviation.x) > 1.0 {
+            let e = self.mesh.e(Question::UnlikePeers, deviation.x);
+            very_odd += usize::from(e > ODD);
+            if e > 1.0 {
                 odd.push((*key, *deviation));
             } else {
                 // What is weighed is sampled there.
                 self.shards[usize::from(key.0)].delta.sample(Question::UnlikePeers, deviation.x);
             }
         }
-        if odd.len() as f64 > ODD_SHARE * asked.len() as f64 {
+        if very_odd as f64 > ODD_SHARE * asked.len() as f64 {
             for (key, deviation) in odd.drain(..) {
                 self.shards[usize::from(key.0)].delta.sample(Question::UnlikePeers, deviation.x);
             }
