@@ -304,8 +304,6 @@ mod tests {
             events: false,
             model: None,
             scores: true,
-            events: false,
-            model: None,
             max_level: Level::Quarantined,
             out: folder.join(out),
         }
