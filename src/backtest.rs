@@ -10,6 +10,7 @@
 
 mod chronicle;
 mod events;
+mod incidents;
 mod labels;
 mod outcomes;
 mod page;
@@ -114,6 +115,11 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
         .with_context(|| format!("{}: cannot be made; name another directory with --out", args.out.display()))?;
     let mut scorer = Scorer::new(config.scorer());
     scorer.limit_sources(vec![args.max_level]);
+    // Rows are counted over all of them.
+    scorer.name_sources(vec![match args.inputs.as_slice() {
+        [one] => format!("file {}", one.display()),
+        _ => "the inputs in their order".to_owned(),
+    }]);
     scorer.leave_aside(args.without.iter().copied());
     let mut replay = Replay::new(scorer, labels, &args.out)?;
 
@@ -249,6 +255,7 @@ fn report(
         shared_principals,
         levels: OfLevel::all(seen.entries, &seen.armed, birth, days, &config.budget),
         namespaces: seen.namespaces.into_iter().map(|(name, entries)| (name, by_level(entries))).collect(),
+        incidents: seen.incidents.told(),
         top_deviations: seen.top.into_deviations(),
         labels: seen.labels.as_ref().map(Labels::evaluate),
         memory: Memory::of(tally, spilled),

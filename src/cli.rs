@@ -9,7 +9,10 @@ use qualm_model::{detector::Question, level::Level};
 use crate::{
     generate::args::GenerateArgs,
     journal::JournalCommand,
-    operate::args::{EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, ResumeArgs, SetArgs, ShowArgs},
+    operate::args::{
+        AnnounceArgs, EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs,
+        ShowArgs,
+    },
     replay::ReplayArgs,
     wire::{Namespace, Target},
 };
@@ -56,6 +59,10 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Show one identity of a running instance: where it stands and why, its latest decisions, whom it calls.
     Show(ShowArgs),
+    /// Show what a level would have denied in the last 24 hours, whom that would have hit, and who would be left to serve.
+    Rehearse(RehearseArgs),
+    /// Announce a deployment: for a time, what several replicas of one service do anew is taken for its new version.
+    Announce(AnnounceArgs),
     /// Deny every new request and connection of an identity, or of one of its instances, for a time.
     #[command(visible_alias = "block")]
     Quarantine(SetArgs),

@@ -3,6 +3,7 @@
 
 mod by_hand;
 mod contained;
+mod grounds;
 mod hooks;
 mod trusted;
 
@@ -22,8 +23,9 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 use qualm_scorer::{
+    incidents::Incident,
     journal::{Kind, Seq, read_from},
-    notify::{message, plain},
+    notify::{cause, message, plain},
     snapshot::{Glance, glance},
     verdict::{Cause, Verdict},
 };
@@ -33,11 +35,14 @@ use crate::{
     cli::ExplainArgs,
     clock,
     config::Config,
-    finding::{Findings, Setting, in_words},
+    finding::{Findings, Setting},
     identities::{Chosen, choose, listed, nearest},
     reload::is_running,
     run::checkpoint::Reading,
 };
+
+/// So many members of an incident are named.
+const NAMED: usize = 8;
 
 /// Runs the command.
 ///
@@ -71,7 +76,8 @@ pub(crate) fn run(args: &ExplainArgs) -> Result<ExitCode> {
     let running = if is_running(directory) { Instance::Running } else { Instance::Stopped };
     let answer = match decisions.episodes.remove(&identity) {
         Some(episode) => {
-            told(&episode.into_values().collect::<Vec<_>>(), &decisions.contained, clock::system().now(), running)?
+            let episode: Vec<Verdict> = episode.into_values().collect();
+            told(&episode, &decisions, clock::system().now(), running)?
         }
         None => known
             .and_then(|glance| Some((glance, glance.known.iter().find(|known| known.identity == identity)?)))
@@ -100,6 +106,8 @@ struct Decisions {
     known: BTreeSet<String>,
     /// The latest episode of each whose name fits, from *trusted* up, and down again: by number of record.
     episodes: BTreeMap<String, BTreeMap<Seq, Verdict>>,
+    /// Whose episodes are one incident, by its id.
+    incidents: BTreeMap<String, BTreeSet<String>>,
     /// What operators have brought about.
     by_hand: ByHand,
     /// Whether decisions hold.
@@ -113,6 +121,7 @@ impl Decisions {
         let mut decisions = Self {
             known: BTreeSet::new(),
             episodes: BTreeMap::new(),
+            incidents: BTreeMap::new(),
             by_hand: ByHand::default(),
             contained: Contained::default(),
             hooks: ByHooks::default(),
@@ -149,6 +158,9 @@ impl Decisions {
         }
         if !self.known.contains(&verdict.identity) {
             self.known.insert(verdict.identity.clone());
+        }
+        if let Some(incident) = &verdict.incident {
+            self.incidents.entry(incident.id.clone()).or_default().insert(verdict.identity.clone());
         }
         if !verdict.identity.contains(part) {
             return;
@@ -205,7 +217,8 @@ fn nobody(part: &str, decided: &BTreeSet<String>, glance: Option<&Glance>, direc
 }
 
 /// The whole answer.
-fn told(episode: &[Verdict], contained: &Contained, now: Timestamp, instance: Instance) -> Result<String> {
+fn told(episode: &[Verdict], decisions: &Decisions, now: Timestamp, instance: Instance) -> Result<String> {
+    let Decisions { contained, incidents, .. } = decisions;
     let (Some(first), Some(last)) = (episode.first(), episode.last()) else { return Ok(String::new()) };
     let mut text = String::new();
     writeln!(text, "{}", headline(episode, now))?;
@@ -218,6 +231,13 @@ fn told(episode: &[Verdict], contained: &Contained, now: Timestamp, instance: In
     }
     writeln!(text, "decision   {} (the policy's name at the enforcement points)", last.decision)?;
     text.push_str(&contained.told(&last.decision)?);
+    if let Some(incident) = episode.iter().find_map(|verdict| verdict.incident.as_ref()) {
+        writeln!(text, "alert      {}{}", incident.id, with_others(incident, last, incidents))?;
+    }
+    if let Some(of) = episode.iter().rev().find_map(|verdict| verdict.announced.as_ref()) {
+        let (by, why, until) = (plain(&of.by), plain(&of.why), rfc3339(of.until));
+        writeln!(text, "announced  a deployment of {} until {until}, by {by}: {why}", plain(&of.service))?;
+    }
     writeln!(text, "\nits latest episode, from {} on:", rfc3339(first.episode))?;
     let mut steps = episode.iter().peekable();
     while let Some(verdict) = steps.next() {
@@ -233,6 +253,24 @@ fn told(episode: &[Verdict], contained: &Contained, now: Timestamp, instance: In
         writeln!(text, "  - {hint}")?;
     }
     Ok(text)
+}
+
+/// Whose episodes are in the same alert, and why.
+fn with_others(incident: &Incident, of: &Verdict, incidents: &BTreeMap<String, BTreeSet<String>>) -> String {
+    let members = incidents.get(&incident.id).into_iter().flatten();
+    let others: Vec<String> =
+        members.filter(|identity| **identity != of.identity).map(|identity| plain(identity)).collect();
+    if others.is_empty() {
+        return String::new();
+    }
+    let named = others.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = others.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let shared = incident.shared.as_ref().map_or_else(
+        || "they came later and share its cause".to_owned(),
+        |shared| format!("what they share: {}", cause(shared)),
+    );
+    format!(", one incident with {named}{more} ({shared})")
 }
 
 /// The sentence of the episode's latest alert.
@@ -340,15 +378,7 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
                 "  {at}  {} -> {}: {:.1} bits, {:.1} are needed{clock}{lease}, decision {}",
                 verdict.previous, verdict.level, verdict.evidence_bits, verdict.threshold_bits, verdict.decision
             )?;
-            for reason in verdict.reasons.iter().map(in_words) {
-                let usual =
-                    if reason.expected.is_empty() { String::new() } else { format!(", usual: {}", reason.expected) };
-                writeln!(
-                    text,
-                    "      {:>5.1} bits  {}: it {}{usual} (rests on {:.0})",
-                    reason.bits, reason.detector, reason.observed, reason.n
-                )?;
-            }
+            grounds::tell(text, verdict)?;
         }
     }
     Ok(())

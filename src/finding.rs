@@ -1,15 +1,16 @@
-//! From verdicts to findings: each episode is told as one finding that begins, goes on and ends.
+//! From verdicts to findings: each incident is told as one finding that begins, goes on and ends. Most are one episode.
 
 use std::collections::BTreeMap;
 
 use qualm_model::{detector::Deviation, level::Level, time::Timestamp};
 use qualm_scorer::{
+    carriers::Carrier,
     containment::{State, Timeline},
-    notify::{Activity, Effect, Finding, Identity, Reason},
+    incidents::{Shared, episode_id},
+    notify::{Activity, Effect, Finding, Identity, Member, Reason},
     verdict::{Cause, Verdict},
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 /// Whether verdicts are acted on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,24 +21,46 @@ pub(crate) enum Setting {
     Backtest,
 }
 
-/// The episodes that are open. Telling the verdicts of the journal again brings it to the same state.
+/// The alerts that are open: one an incident, which most of the time is one episode. Telling the verdicts of the journal
+/// again brings it to the same state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Findings {
     setting: Setting,
     open: BTreeMap<String, Open>,
-    /// The latest finding of each that is open, since the start.
+    /// The id of the alert that an identity's episode belongs to.
+    of: BTreeMap<String, String>,
+    /// The latest finding of each alert that is open, since the start.
     #[serde(skip)]
     latest: BTreeMap<String, Finding>,
 }
 
-/// What the later findings of an episode repeat.
+/// One alert.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Open {
-    uid: String,
     first_seen: Timestamp,
+    shared: Option<Shared>,
+    /// The level that was told last: the highest of its episodes.
+    level: Level,
+    /// By identity.
+    episodes: BTreeMap<String, Episode>,
+}
+
+/// The latest of one episode: what later findings repeat.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Episode {
+    identity: Identity,
+    instances: Vec<String>,
+    since: Timestamp,
+    level: Level,
+    evidence_bits: f64,
     threshold_bits: f64,
     rate_per_day: f64,
     reasons: Vec<Reason>,
+    lease_until: Option<Timestamp>,
+    effect: Effect,
+    decision: String,
+    co_owners: Vec<String>,
+    carried_by: Vec<Carrier>,
 }
 
 impl Default for Findings {
@@ -49,47 +72,80 @@ impl Default for Findings {
 impl Findings {
     /// No episode is open.
     pub(crate) fn new(setting: Setting) -> Self {
-        Self { setting, open: BTreeMap::new(), latest: BTreeMap::new() }
+        Self { setting, open: BTreeMap::new(), of: BTreeMap::new(), latest: BTreeMap::new() }
     }
 
-    /// The finding that a verdict asks for; `None` where it only renews a lease, which is no news, and at the end of what
-    /// has no known beginning. What an operator has set is no finding: whoever has set it knows.
+    /// The finding that a verdict asks for; `None` where it only renews a lease, which is no news, at the end of what has
+    /// no known beginning, and where one of several episodes ends that are lower than another. What an operator has set is
+    /// no finding: whoever has set it knows.
     pub(crate) fn tell(&mut self, verdict: &Verdict) -> Option<Finding> {
         if matches!(verdict.cause, Cause::Renewed | Cause::Ordered) {
             return None;
         }
-        let known = self.open.remove(&verdict.identity);
-        let activity = match (&known, verdict.level) {
-            (None, Level::Trusted) => return None,
-            (_, Level::Trusted) => Activity::Close,
-            (None, _) => Activity::Create,
-            (Some(_), _) => Activity::Update,
+        if verdict.level == Level::Trusted {
+            return self.end(verdict);
+        }
+        let effect = self.effect(verdict);
+        let uid = self.of.get(&verdict.identity).cloned().unwrap_or_else(|| uid(verdict));
+        let (activity, previous) = match self.open.get(&uid) {
+            Some(open) => (Activity::Update, open.level),
+            None => (Activity::Create, verdict.previous),
         };
-        let mut open = known.unwrap_or_else(|| Open {
-            uid: uid(verdict),
-            first_seen: verdict.episode.min(verdict.time),
-            threshold_bits: verdict.threshold_bits,
-            rate_per_day: verdict.per_day,
-            reasons: Vec::new(),
+        self.of.insert(verdict.identity.clone(), uid.clone());
+        let incident = verdict.incident.as_ref();
+        let open = self.open.entry(uid.clone()).or_insert_with(|| Open {
+            first_seen: incident.map_or(verdict.time, |of| of.since).min(verdict.episode).min(verdict.time),
+            shared: None,
+            level: verdict.level,
+            episodes: BTreeMap::new(),
         });
-        if verdict.cause == Cause::Evidence {
-            open.reasons = verdict.reasons.iter().map(in_words).collect();
-            (open.threshold_bits, open.rate_per_day) = (verdict.threshold_bits, verdict.per_day);
+        let shared = incident.and_then(|of| of.shared.clone());
+        open.shared = shared.or(open.shared.take());
+        let known = open.episodes.remove(&verdict.identity);
+        open.episodes.insert(verdict.identity.clone(), Episode::after(verdict, known.as_ref(), effect));
+        let lead = open.lead()?.clone();
+        open.level = lead.level;
+        let finding = self.finding(verdict, (uid, activity), previous, &lead);
+        self.keep(&finding);
+        Some(finding)
+    }
+
+    fn keep(&mut self, finding: &Finding) {
+        if self.setting == Setting::Live {
+            self.latest.insert(finding.uid.clone(), finding.clone());
         }
-        let finding = self.finding(verdict, activity, &open);
-        self.latest.remove(&verdict.identity);
-        if activity != Activity::Close && self.setting == Setting::Live {
-            self.latest.insert(verdict.identity.clone(), finding.clone());
+    }
+
+    /// The end of an episode: of the alert too, where it was the last one.
+    fn end(&mut self, verdict: &Verdict) -> Option<Finding> {
+        let effect = self.effect(verdict);
+        let uid = self.of.remove(&verdict.identity)?;
+        let open = self.open.get_mut(&uid)?;
+        let known = open.episodes.remove(&verdict.identity);
+        let ended = Episode::after(verdict, known.as_ref(), effect);
+        open.episodes.insert(verdict.identity.clone(), ended.clone());
+        let previous = open.level;
+        let lead = open.lead().cloned();
+        if lead.as_ref().is_some_and(|lead| lead.level == previous) {
+            return None;
         }
-        if activity != Activity::Close {
-            self.open.insert(verdict.identity.clone(), open);
+        open.level = lead.as_ref().map_or(Level::Trusted, |lead| lead.level);
+        let activity = if lead.is_some() { Activity::Update } else { Activity::Close };
+        let finding = self.finding(verdict, (uid.clone(), activity), previous, lead.as_ref().unwrap_or(&ended));
+        if activity == Activity::Close {
+            self.open.remove(&uid);
+            self.latest.remove(&uid);
+        } else {
+            self.keep(&finding);
         }
         Some(finding)
     }
 
-    /// That a decision is not proven to hold, as news of its episode; `None` where its episode is not open.
+    /// That a decision is not proven to hold, as news of its alert; `None` where its episode is not open.
     pub(crate) fn not_contained(&self, timeline: &Timeline) -> Option<Finding> {
-        let latest = self.latest.get(&timeline.identity).filter(|latest| latest.decision == timeline.decision)?;
+        let uid = self.of.get(&timeline.identity)?;
+        let episode = self.open.get(uid)?.episodes.get(&timeline.identity)?;
+        let latest = self.latest.get(uid).filter(|_| episode.decision == timeline.decision)?;
         let at = if timeline.worst.is_empty() { "the proxies".to_owned() } else { timeline.worst.join(", ") };
         let next = match timeline.state {
             State::Leaking => format!(
@@ -99,18 +155,29 @@ impl Findings {
             _ => format!("look at {at}: for a minute nothing has shown that the decision holds there"),
         };
         let next = vec![next, "run `qualm explain`: it says what is not cut, and what happened when".to_owned()];
-        Some(Finding { activity: Activity::Update, decided: timeline.at, next, ..latest.clone() })
+        let decision = timeline.decision.clone();
+        Some(Finding { activity: Activity::Update, decision, decided: timeline.at, next, ..latest.clone() })
     }
 
-    fn finding(&self, verdict: &Verdict, activity: Activity, open: &Open) -> Finding {
-        let effect = match self.setting {
+    fn effect(&self, verdict: &Verdict) -> Effect {
+        match self.setting {
             Setting::Backtest => Effect::Historic,
             Setting::Live if verdict.historic => Effect::Historic,
             Setting::Live if verdict.paused => Effect::Shadow,
             Setting::Live if verdict.enforce => Effect::Enforced,
             Setting::Live if verdict.held.is_some() => Effect::Held,
             Setting::Live => Effect::Shadow,
-        };
+        }
+    }
+
+    /// The alert `uid` as it stands after a verdict, told of the episode that leads it.
+    fn finding(
+        &self,
+        verdict: &Verdict,
+        (uid, activity): (String, Activity),
+        previous: Level,
+        lead: &Episode,
+    ) -> Finding {
         let next = match (self.setting, activity) {
             (Setting::Backtest, Activity::Create | Activity::Update) => {
                 vec!["look at its lines in trust.jsonl, and with --scores in scores.parquet".to_owned()]
@@ -120,28 +187,105 @@ impl Findings {
             }
             _ => Vec::new(),
         };
+        let open = self.open.get(&uid);
+        let members = open.filter(|open| open.episodes.len() > 1).map(Open::members).unwrap_or_default();
+        let Episode {
+            identity,
+            instances,
+            level,
+            evidence_bits,
+            threshold_bits,
+            rate_per_day,
+            reasons,
+            lease_until,
+            effect,
+            decision,
+            co_owners,
+            carried_by,
+            ..
+        } = lead.clone();
         Finding {
-            uid: open.uid.clone(),
+            uid,
             activity,
+            identity,
+            instances,
+            level,
+            previous,
+            evidence_bits,
+            threshold_bits,
+            rate_per_day,
+            reasons,
+            first_seen: open.map_or(verdict.time, |open| open.first_seen),
+            last_seen: verdict.time,
+            decided: verdict.decided,
+            lease_until,
+            effect,
+            decision,
+            co_owners,
+            carried_by,
+            shared: open.and_then(|open| open.shared.clone()).filter(|_| !members.is_empty()),
+            members,
+            next,
+        }
+    }
+}
+
+impl Open {
+    /// The episode that says most: of the highest level, with the most evidence; the first by name of several. `None` where
+    /// all have ended.
+    fn lead(&self) -> Option<&Episode> {
+        let standing = self.episodes.values().filter(|episode| episode.level > Level::Trusted);
+        standing.reduce(|best, other| {
+            let is_more = other.level.cmp(&best.level).then(other.evidence_bits.total_cmp(&best.evidence_bits)).is_gt();
+            if is_more { other } else { best }
+        })
+    }
+
+    fn members(&self) -> Vec<Member> {
+        let member = |episode: &Episode| Member {
+            identity: episode.identity.clone(),
+            level: episode.level,
+            evidence_bits: episode.evidence_bits,
+            since: episode.since,
+            decision: episode.decision.clone(),
+            observed: episode.reasons.first().map(|reason| reason.observed.clone()).unwrap_or_default(),
+        };
+        let mut members: Vec<Member> = self.episodes.values().map(member).collect();
+        members.sort_by(|a, b| b.level.cmp(&a.level).then(b.evidence_bits.total_cmp(&a.evidence_bits)));
+        members
+    }
+}
+
+impl Episode {
+    /// An episode after one more verdict.
+    fn after(verdict: &Verdict, known: Option<&Self>, effect: Effect) -> Self {
+        let is_evidence = verdict.cause == Cause::Evidence;
+        let before = known.filter(|_| !is_evidence);
+        let reasons = || verdict.reasons.iter().map(in_words).collect();
+        Self {
             identity: Identity {
                 workload: verdict.subject.workload.clone(),
                 ..Identity::of(&verdict.subject.principal, verdict.subject.cluster.as_deref())
             },
             instances: verdict.subject.instance.clone().into_iter().collect(),
+            since: known.map_or(verdict.time, |known| known.since),
             level: verdict.level,
-            previous: verdict.previous,
             evidence_bits: verdict.evidence_bits,
-            threshold_bits: open.threshold_bits,
-            rate_per_day: open.rate_per_day,
-            reasons: open.reasons.clone(),
-            first_seen: open.first_seen,
-            last_seen: verdict.time,
-            decided: verdict.decided,
+            threshold_bits: before.map_or(verdict.threshold_bits, |known| known.threshold_bits),
+            rate_per_day: before.map_or(verdict.per_day, |known| known.rate_per_day),
+            reasons: match before {
+                Some(known) => known.reasons.clone(),
+                None if is_evidence => reasons(),
+                None => Vec::new(),
+            },
             lease_until: verdict.expires,
             effect,
             decision: verdict.decision.clone(),
             co_owners: verdict.co_owners.clone(),
-            next,
+            carried_by: match before {
+                Some(known) => known.carried_by.clone(),
+                None => verdict.carried_by.clone(),
+            },
         }
     }
 }
@@ -151,23 +295,23 @@ pub(crate) fn in_words(reason: &qualm_scorer::verdict::Reason) -> Reason {
     // The words need what was seen and what was expected; the surprise itself is in the bits.
     let deviation = Deviation { x: 1.0, observed: reason.observed, expected: reason.expected, n: reason.n };
     let destination = (!reason.destination.is_empty()).then_some(reason.destination.as_str());
-    Reason::of(reason.detector, reason.bits, &deviation, destination, reason.operation.as_deref())
+    let about = (destination, reason.operation.as_deref());
+    Reason::of(reason.detector, reason.bits, (&deviation, reason.usual), reason.familiar, about)
 }
 
-/// Of identity and first entry: the same whenever the same events are read again. The begin of the evidence alone would
-/// not do, since a lease may end, and another entry follow, before all of the evidence has decayed.
+/// The alert that a verdict begins or joins: that of its incident, or of its episode where the journal is of a release that
+/// knew no incidents.
 fn uid(verdict: &Verdict) -> String {
-    let mut hash = Sha256::new();
-    hash.update(&verdict.identity);
-    hash.update([0]);
-    hash.update(verdict.time.0.to_le_bytes());
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    verdict.incident.as_ref().map_or_else(|| episode_id(&verdict.identity, verdict.time), |of| of.id.clone())
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use qualm_model::{detector::Question, time::Span};
-    use qualm_scorer::table::{Object, Subject};
+    use qualm_scorer::{
+        incidents::Incident,
+        table::{Object, Subject},
+    };
 
     use super::*;
 
@@ -182,6 +326,8 @@ pub(crate) mod tests {
             n: 100.0,
             destination: "vault".to_owned(),
             operation: None,
+            usual: None,
+            familiar: None,
         };
         Verdict {
             time,
@@ -210,6 +356,9 @@ pub(crate) mod tests {
             instances: Vec::new(),
             co_owners: Vec::new(),
             reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
+            carried_by: Vec::new(),
+            announced: None,
+            incident: None,
             order: None,
             paused: false,
             grounds: None,
@@ -234,6 +383,58 @@ pub(crate) mod tests {
         assert!(told[..3].iter().all(|finding| finding.uid == told[0].uid) && told[3].uid != told[0].uid);
         assert_eq!((told[2].threshold_bits, told[2].reasons.len()), (15.0, 1));
         assert_eq!(told[0].effect, Effect::Enforced);
+    }
+
+    /// A step of `identity`, of the incident that began with `cart`.
+    fn of_incident(identity: &str, step: Verdict) -> Verdict {
+        let incident = Incident {
+            id: episode_id("cart", Timestamp(Span::MINUTE.0)),
+            since: Timestamp(Span::MINUTE.0),
+            shared: (identity != "cart").then(|| Shared::NewPeer("vault".to_owned())),
+        };
+        Verdict {
+            identity: identity.to_owned(),
+            subject: Subject { principal: identity.to_owned(), ..step.subject.clone() },
+            incident: (step.previous == Level::Trusted).then_some(incident),
+            ..step
+        }
+    }
+
+    #[test]
+    fn an_incident_is_one_alert_that_takes_in_who_joins_and_is_closed_with_the_last() {
+        let mut findings = Findings::new(Setting::Live);
+        let mut tell = |identity, step| findings.tell(&of_incident(identity, step));
+        let first = tell("cart", verdict(1, Level::Trusted, Level::Watched, Cause::Evidence)).expect("it is new");
+        assert_eq!((first.activity, first.members.len()), (Activity::Create, 0));
+        let second = tell("mail", verdict(3, Level::Trusted, Level::Throttled, Cause::Evidence)).expect("news");
+        assert_eq!((second.activity, &second.uid), (Activity::Update, &first.uid));
+        assert_eq!(
+            (second.identity.principal.as_str(), second.level, second.previous),
+            ("mail", Level::Throttled, Level::Watched)
+        );
+        assert_eq!(second.shared, Some(Shared::NewPeer("vault".to_owned())));
+        let names: Vec<&str> = second.members.iter().map(|member| member.identity.principal.as_str()).collect();
+        assert_eq!(names, ["mail", "cart"], "the highest first");
+        assert_eq!(
+            tell("cart", verdict(9, Level::Watched, Level::Trusted, Cause::Lease)),
+            None,
+            "the higher one stands"
+        );
+        let last = tell("mail", verdict(11, Level::Throttled, Level::Trusted, Cause::Lease)).expect("news");
+        assert_eq!((last.activity, &last.uid, last.level), (Activity::Close, &first.uid, Level::Trusted));
+        let anew = tell("cart", verdict(30, Level::Trusted, Level::Watched, Cause::Evidence));
+        assert!(anew.is_some());
+    }
+
+    #[test]
+    fn when_the_highest_of_an_incident_recovers_the_alert_is_lowered() {
+        let mut findings = Findings::new(Setting::Live);
+        let mut tell = |identity, step| findings.tell(&of_incident(identity, step));
+        tell("cart", verdict(1, Level::Trusted, Level::Watched, Cause::Evidence));
+        tell("mail", verdict(3, Level::Trusted, Level::Quarantined, Cause::Evidence));
+        let told = tell("mail", verdict(5, Level::Quarantined, Level::Trusted, Cause::Lease)).expect("news");
+        assert_eq!((told.activity, told.level, told.previous), (Activity::Update, Level::Watched, Level::Quarantined));
+        assert_eq!(told.identity.principal, "cart");
     }
 
     #[test]

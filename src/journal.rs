@@ -265,7 +265,7 @@ fn line(record: &Record, payload: &Value) -> Result<String> {
 
 /// Whether a record names an identity that contains `part`.
 fn names(value: &Value, part: &str, depth: usize) -> bool {
-    let is_name = |key: &str| matches!(key, "identity" | "principal");
+    let is_name = |key: &str| matches!(key, "identity" | "principal" | "subject");
     match value {
         _ if depth == 0 => false,
         Value::Object(members) => members.iter().any(|(key, value)| match value {

@@ -70,7 +70,9 @@ pub(crate) struct ListenConfig {
     pub transmitters: Vec<IdPattern>,
     /// Who may ask who stands where.
     pub viewers: Vec<IdPattern>,
-    /// Who may also set levels and lift them.
+    /// Who may also announce deployments.
+    pub announcers: Vec<IdPattern>,
+    /// Who may also set levels for a time, and lift them.
     pub operators: Vec<IdPattern>,
     /// Who may also pause all enforcement.
     pub approvers: Vec<IdPattern>,
@@ -101,6 +103,7 @@ impl Default for ListenConfig {
             receivers: Vec::new(),
             transmitters: Vec::new(),
             viewers: Vec::new(),
+            announcers: Vec::new(),
             operators: Vec::new(),
             approvers: Vec::new(),
             admins: Vec::new(),

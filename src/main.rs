@@ -54,6 +54,8 @@ fn main() -> ExitCode {
         Command::Wire(args) => wire::run(&args),
         Command::List(args) => operate::list(&args),
         Command::Show(args) => operate::show(&args),
+        Command::Rehearse(args) => operate::rehearse(&args),
+        Command::Announce(args) => operate::announce(&args),
         Command::Quarantine(args) => operate::set(&args, Level::Quarantined),
         Command::Restrict(args) => operate::set(&args, Level::Restricted),
         Command::Throttle(args) => operate::set(&args, Level::Throttled),

@@ -4,18 +4,21 @@
 //! - [`args`]: what can be typed
 //! - [`channel`]: where the instance is, and who it and we are
 //! - [`tell`]: its answers for people and as JSON
+//! - [`confirm`]: a quarantine is rehearsed and asked about before it is made
+//! - [`mod@rehearsed`]: what a level would have denied
 //! - [`hooks`]: what hooks have done, and what is said to it
-//! - [`confirm`]: what a quarantine would deny, before it does
 
 pub(crate) mod args;
 mod channel;
 mod confirm;
 pub(crate) mod hooks;
+mod rehearsed;
 mod tell;
 
 use std::{
     hash::{BuildHasher, RandomState},
     io::{self, Write as _},
+    net::IpAddr,
     process::ExitCode,
 };
 
@@ -23,8 +26,8 @@ use anyhow::{Context as _, Result};
 use qualm_model::{level::Level, time::Span};
 use qualm_proto::{
     operator::v1::{
-        LiftRequest, ListRequest, Override as WireOverride, PauseRequest, ResumeRequest, SetRequest, ShowRequest,
-        ShowResponse,
+        AnnounceRequest, LiftRequest, ListRequest, Override as WireOverride, PauseRequest, RehearseRequest,
+        RehearseResponse, ResumeRequest, SetRequest, ShowRequest, ShowResponse,
     },
     trust::v1::Level as WireLevel,
 };
@@ -32,7 +35,10 @@ use qualm_scorer::notify::plain;
 use tonic::{Code, Status};
 
 use self::{
-    args::{LiftArgs, ListArgs, Overriding, PauseArgs, Reasoned, ResumeArgs, ServerArgs, SetArgs, ShowArgs},
+    args::{
+        AnnounceArgs, LiftArgs, ListArgs, Overriding, PauseArgs, Reasoned, RehearseArgs, ResumeArgs, ServerArgs,
+        SetArgs, ShowArgs,
+    },
     channel::Client,
 };
 use crate::{clock, operator::wire::wire_level};
@@ -65,6 +71,31 @@ pub(crate) fn show(args: &ShowArgs) -> Result<ExitCode> {
     print(&if args.server.json { tell::json_of_show(&answer) } else { tell::show(&answer)? })
 }
 
+/// `qualm rehearse`.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn rehearse(args: &RehearseArgs) -> Result<ExitCode> {
+    let answer = rehearsed(&args.server, &args.identity, args.instance, args.level)?;
+    print(&if args.server.json { rehearsed::json(&answer) } else { rehearsed::told(&answer, usize::MAX)? })
+}
+
+/// `qualm announce`.
+///
+/// # Errors
+/// As [`list`].
+pub(crate) fn announce(args: &AnnounceArgs) -> Result<ExitCode> {
+    let request = AnnounceRequest {
+        service: args.service.clone(),
+        cluster: args.cluster.clone().unwrap_or_default(),
+        lasts: Some(duration(args.lasts)),
+        reason: args.reasoned.reason.clone(),
+        idempotency_key: key(&args.reasoned),
+    };
+    let answer = answered(&args.server, async |client| client.announce(request).await)?;
+    print(&if args.server.json { tell::json_of_receipt(&answer) } else { tell::receipt(&answer)? })
+}
+
 /// `qualm quarantine`, `restrict`, `throttle`, `watch`.
 ///
 /// # Errors
@@ -72,7 +103,12 @@ pub(crate) fn show(args: &ShowArgs) -> Result<ExitCode> {
 pub(crate) fn set(args: &SetArgs, level: Level) -> Result<ExitCode> {
     let known = shown(&args.server, &args.identity)?;
     if level == Level::Quarantined {
-        confirm::ask(&known, args)?;
+        // Whoever has never called has nothing that could be rehearsed, and can be denied all the same.
+        let rehearsal = match known.first_seen {
+            Some(_) => Some(rehearsed(&args.server, &known.identity, args.instance, level)?),
+            None => None,
+        };
+        confirm::ask(&known.identity, rehearsal.as_ref(), args)?;
     }
     let overriding = |of: &Overriding| match of {
         Overriding::Protected => WireOverride::Protected.into(),
@@ -136,6 +172,15 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<ExitCode> {
 fn shown(server: &ServerArgs, identity: &str) -> Result<ShowResponse> {
     let request = ShowRequest { identity: identity.to_owned() };
     answered(server, async |client| client.show(request).await)
+}
+
+fn rehearsed(server: &ServerArgs, identity: &str, instance: Option<IpAddr>, level: Level) -> Result<RehearseResponse> {
+    let request = RehearseRequest {
+        identity: identity.to_owned(),
+        instance: instance.map(|instance| instance.to_string()).unwrap_or_default(),
+        level: wire_level(level).into(),
+    };
+    answered(server, async |client| client.rehearse(request).await)
 }
 
 /// Connects, asks, and tells why there is no answer.

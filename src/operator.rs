@@ -15,13 +15,16 @@ mod effects;
 pub(crate) mod rest;
 pub(crate) mod wire;
 
+use qualm_model::level::Level;
 use qualm_scorer::{
     config::Mode,
     journal::Seq,
     operator::{
         Ask, Refusal,
+        announced::Announcement,
         look::{Line, Shown},
         orders::{Hold, Pause},
+        rehearsed::Rehearsal,
     },
     verdict::Verdict,
 };
@@ -36,6 +39,13 @@ pub(crate) enum Call {
     Table(oneshot::Sender<Table>),
     /// One identity, by its name or a part of it.
     Show { part: String, answer: oneshot::Sender<Result<Box<Portrait>, NotOne>> },
+    /// A level, as it would have been for an identity, or for one instance of it.
+    Rehearse {
+        part: String,
+        instance: Option<String>,
+        level: Level,
+        answer: oneshot::Sender<Result<Box<Rehearsal>, NotOne>>,
+    },
     /// Something is to be done.
     Do(Box<Request>, oneshot::Sender<Result<Done, Refusal>>),
     /// An effect of a hook is to be approved, rejected or taken back: it is journalled before the hooks hear of it.
@@ -65,6 +75,7 @@ pub(crate) struct InForce {
 pub(crate) struct Table {
     pub(crate) lines: Vec<Line>,
     pub(crate) holds: Vec<Hold>,
+    pub(crate) announcements: Vec<Announcement>,
     pub(crate) in_force: InForce,
 }
 

@@ -192,12 +192,15 @@ impl Scorer {
         {
             return;
         }
+        let usual = self.shards[usize::from(key.0)].sources.get(&key.1).and_then(|of| of.baseline.usual(question));
         let reason = Reason {
             detector: question,
             bits,
             observed: deviation.observed,
             expected: deviation.expected,
             n: deviation.n,
+            usual: usual.filter(|_| question == Question::Silence),
+            familiar: None,
             destination: absence.to.unwrap_or_default().to_owned(),
             operation: None,
         };

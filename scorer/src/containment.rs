@@ -5,8 +5,8 @@
 //! A state machine without clock or network: it is told of tables, acknowledgements and calls, and of the wall time.
 //!
 //! # Layout
-//! - this file: the cases, and what they are told; [`case`]: one decision, and what is known of it
-//! - [`node`]: how far one proxy is
+//! - this file: the cases, and what they are told; `case`: one decision, and what is known of it
+//! - `node`: how far one proxy is
 //! - [`timeline`]: what is told of a case to people and the journal
 //!
 //! **Invariant:** nobody is told to be contained while a proxy before one of its destinations has served a call of its

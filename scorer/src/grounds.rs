@@ -18,7 +18,7 @@ mod gather;
 pub mod replay;
 mod step;
 
-pub(crate) use self::step::withheld;
+pub(crate) use self::step::{NARROW_SHARE, withheld};
 
 use std::sync::LazyLock;
 

@@ -12,6 +12,7 @@ use qualm_model::{
 };
 
 use crate::{
+    carriers::Odd,
     config::ScorerConfig,
     estate::{Broken, Weight},
     grounds::{Of, Step, Weighed, withheld},
@@ -82,6 +83,9 @@ impl Source {
         if self.episode != episode {
             self.episode = episode;
             self.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
+            if let Some(carriers) = &mut self.carriers {
+                carriers.clear();
+            }
         }
         let (place, _) = self.instance(address, now);
         self.instances[place].odds += libm::exp2(bits.min(MOST_TELLING_BITS));
@@ -105,6 +109,16 @@ impl Source {
         let chance = Chance::of(case.broken.as_ref());
         let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause), (most, chance));
         self.attribute(case.ids.address, now, bits);
+        if bits > TELLING_BITS {
+            let odd = Odd {
+                position: case.event.position(),
+                at: now,
+                bits,
+                question: leading,
+                destination: case.ids.destination,
+            };
+            self.carriers.get_or_insert_default().note(&odd);
+        }
         let reading = reading?;
         if bits > TELLING_BITS {
             delta.context(key, now.window(Span::MINUTE), bits);
@@ -227,10 +241,22 @@ impl Scorer {
         }
         let ordinal = source.next_ordinal(grounds.episode());
         grounds.ordinal = ordinal;
-        let verdict = grounds.decide()?;
+        let mut verdict = grounds.decide()?;
+        self.tell_more(key, now, &mut verdict);
         let standing = Standing::after(&verdict, ordinal)?;
         self.standings.insert(key, standing);
         Some(verdict)
+    }
+
+    /// Adds what only people read: which records carried it, to which incident it belongs where the episode begins, and what
+    /// was announced meanwhile. History is told to nobody.
+    fn tell_more(&mut self, key: SourceKey, now: Timestamp, verdict: &mut Verdict) {
+        let shard = &self.shards[usize::from(key.0)];
+        let Some(source) = shard.sources.get(&key.1) else { return };
+        verdict.carried_by = source.carriers.as_ref().map(|of| of.told(&shard.names, &self.inputs)).unwrap_or_default();
+        verdict.announced = self.announced.of(source, now).cloned();
+        let begins = verdict.previous == Level::Trusted && !verdict.historic;
+        verdict.incident = begins.then(|| self.incidents.join(&verdict.subject, now, &verdict.reasons));
     }
 
     pub(crate) fn live_instances(&self, shard: u8, source: &Source, now: Timestamp) -> Vec<String> {
@@ -293,6 +319,9 @@ impl Scorer {
         }
         let ordinal = grounds.ordinal;
         let verdict = grounds.decide()?;
+        if verdict.level == Level::Trusted {
+            self.incidents.leave(&verdict.identity);
+        }
         if let Some(expires) = verdict.expires {
             let (decision, held) = (verdict.decision.clone(), verdict.held.is_some());
             self.standings.insert(key, Standing { level, decision, ordinal, held, expires, ..standing });
@@ -321,6 +350,7 @@ impl Scorer {
             self.orders.take_over(verdict);
             return;
         }
+        self.incidents.take_over(verdict);
         let shard = shard_of(&verdict.identity);
         let key = (shard, self.shards[usize::from(shard)].names.id(&verdict.identity));
         let source = self.shards[usize::from(shard)].source_to_change(key.1);

@@ -7,6 +7,8 @@
 //! - `shard`, `door`, `names`, `memory`, `forgotten`: what is kept of whom, and within which bound
 //! - `mesh`, `tide`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
 //! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
+//! - [`carriers`], [`familiar`]: which records a verdict rests on, and how often what they show was seen before
+//! - [`incidents`]: episodes with one cause are one alert
 //! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
 //! - [`operator`]: what an operator decides by hand, while it runs
 //! - `breaker`: where too many are limited at once, nobody is
@@ -21,13 +23,16 @@
 
 mod absence;
 mod breaker;
+pub mod carriers;
 pub mod config;
 pub mod containment;
 mod door;
 pub mod enforce;
 mod estate;
+pub mod familiar;
 mod forgotten;
 pub mod grounds;
+pub mod incidents;
 pub mod journal;
 mod judge;
 mod limiting;

@@ -1,4 +1,4 @@
-//! Alerts: one OCSF Detection Finding an episode, delivered at least once under a stable id.
+//! Alerts: one OCSF Detection Finding an incident, which most of the time is one episode, delivered at least once under a stable id.
 //!
 //! # Layout
 //! - `finding`: what is told, as the scorer says it
@@ -31,9 +31,9 @@ pub use self::{
     attack::Technique,
     deliver::{Delivery, Notifier},
     file::FileSink,
-    finding::{Activity, Effect, Finding, Identity, Reason},
+    finding::{Activity, Effect, Finding, Identity, Member, Reason},
     kafka::KafkaSink,
-    message::{message, plain},
+    message::{cause, message, plain},
     ocsf::DetectionFinding,
     outstanding::{AlertRecord, Outstanding, Owed},
     stdout::StdoutSink,

@@ -6,14 +6,18 @@
 //!
 //! # Layout
 //! - [`orders`]: what was set and stands, holds, the pause, and which calls were answered
+//! - [`announced`]: deployments that were announced
 //! - `obey`: an instruction carried out, or refused
+//! - [`rehearsed`]: what a level would have denied
 //! - [`look`]: who stands where and why, for people
 //!
 //! **Invariant:** no entry of an operator outlives its lease, and none is wider than what was asked for.
 
+pub mod announced;
 pub mod look;
 mod obey;
 pub mod orders;
+pub mod rehearsed;
 
 pub use self::obey::Obeyed;
 use qualm_model::{
@@ -27,6 +31,9 @@ use sha2::{Digest, Sha256};
 pub const LEASES: (Span, Span) = (Span::seconds(10), Span(7 * Span::DAY.0));
 /// The shortest and the longest pause of all enforcement.
 pub const PAUSES: (Span, Span) = (Span::seconds(10), Span::DAY);
+/// The shortest and the longest time for which a deployment can be announced: long enough for a slow rollout, and too short
+/// to be left standing.
+pub const ANNOUNCED: (Span, Span) = (Span::MINUTE, Span(6 * Span::HOUR.0));
 /// The longest time for which an identity enters no level on behaviour.
 pub const LONGEST_HOLD: Span = Span(30 * Span::DAY.0);
 /// Characters of a reason.
@@ -88,6 +95,15 @@ pub enum Ask {
     },
     /// The end of the pause.
     Resume,
+    /// A deployment: tolerance for a time for what one service does anew.
+    Announce {
+        /// `namespace/service`.
+        service: String,
+        /// Only in this cluster; everywhere, where none is named.
+        cluster: Option<String>,
+        /// For how long, event time.
+        lasts: Span,
+    },
 }
 
 /// Whether an operator's entry acts where the mode of the configuration is shadow.
@@ -171,6 +187,7 @@ impl Ask {
             Self::Lift { .. } => "lift",
             Self::Pause { .. } => "pause",
             Self::Resume => "resume",
+            Self::Announce { .. } => "announce",
         }
     }
 
@@ -178,7 +195,7 @@ impl Ask {
     pub fn identity(&self) -> Option<&str> {
         match self {
             Self::Set { identity, .. } | Self::Lift { identity, .. } => Some(identity),
-            Self::Pause { .. } | Self::Resume => None,
+            Self::Pause { .. } | Self::Resume | Self::Announce { .. } => None,
         }
     }
 }
@@ -220,6 +237,11 @@ impl Instruction {
             }
             Ask::Pause { lease } => within("the pause", *lease, PAUSES),
             Ask::Resume => Ok(()),
+            Ask::Announce { service: of, cluster, lasts } => {
+                service(of)?;
+                cluster.as_deref().map_or(Ok(()), name)?;
+                within("what is announced", *lasts, ANNOUNCED)
+            }
         }
     }
 
@@ -269,6 +291,16 @@ fn name(text: &str) -> Result<(), Refusal> {
         ));
     }
     Ok(())
+}
+
+fn service(text: &str) -> Result<(), Refusal> {
+    name(text)?;
+    match text.split('/').collect::<Vec<_>>().as_slice() {
+        [namespace, service] if !namespace.is_empty() && !service.is_empty() => Ok(()),
+        _ => invalid(format!(
+            "`{text}` is no service: name it by its namespace too, as `shop/cart` (`-/cart` without one)"
+        )),
+    }
 }
 
 fn address(text: Option<&str>) -> Result<(), Refusal> {

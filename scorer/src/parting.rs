@@ -26,6 +26,9 @@ impl Scorer {
             shared.insert(part.identity);
         }
         if !shared.is_empty() {
+            if !self.announced.is_empty() {
+                self.tell_sources_what_is_announced();
+            }
             let is_whole = |subject: &Subject| {
                 let identity = workloads::name(&subject.principal, subject.cluster.as_deref(), None);
                 subject.instance.is_none() && shared.contains(&*identity)

@@ -18,9 +18,10 @@ use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
     estate::{Broken, Estate, Part, Report, Tenancies},
+    incidents::Incidents,
     limiting::Knowns,
     mesh::{DESTINATION_BYTES, Mesh},
-    operator::orders::Orders,
+    operator::{announced::Announcements, orders::Orders},
     order::Order,
     shard::{SHARDS, Shard},
     snapshot::{Changes, Reach},
@@ -104,12 +105,18 @@ pub struct Scorer {
     pub(crate) max_levels: Vec<Level>,
     pub(crate) filters: Vec<Filter>,
     pub(crate) latenesses: Vec<Span>,
+    /// Names of the sources, for people.
+    pub(crate) inputs: Vec<String>,
     /// Questions that are not asked; none but in measurements.
     pub(crate) left_aside: Questions,
     pub(crate) shards: Vec<Shard>,
     pub(crate) mesh: Mesh,
     pub(crate) watermark: Watermark,
     pub(crate) standings: Standings,
+    /// Deployments that were announced.
+    pub(crate) announced: Announcements,
+    /// Which episodes are one.
+    pub(crate) incidents: Incidents,
     /// What operators have set, held and paused.
     pub(crate) orders: Orders,
     pub(crate) used: usize,
@@ -170,11 +177,14 @@ impl Scorer {
             max_levels: Vec::new(),
             filters: Vec::new(),
             latenesses: Vec::new(),
+            inputs: Vec::new(),
             left_aside: Questions::default(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             mesh: Mesh::default(),
             watermark: Watermark::default(),
             standings: Standings::default(),
+            announced: Announcements::default(),
+            incidents: Incidents::default(),
             orders: Orders::default(),
             used: 0,
             tally: Tally::default(),
@@ -213,6 +223,11 @@ impl Scorer {
     pub fn wait_for_sources(&mut self, latenesses: Vec<Span>) {
         self.estate.wait_for(&latenesses);
         self.latenesses = latenesses;
+    }
+
+    /// What each source (by its index) is called where records are named.
+    pub fn name_sources(&mut self, names: Vec<String>) {
+        self.inputs = names;
     }
 
     /// What inputs of which nothing is said seem to leave out: questions that this makes meaningless are not asked.
@@ -456,6 +471,7 @@ impl Scorer {
         }
         self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
         self.end_history(watermark, verdicts);
+        self.announced.end(watermark);
         self.part_workloads(watermark, wall, verdicts);
         // They may take a quarter of the memory bound.
         let most = (self.config.memory.baselines_mib << 20) / 4 / DESTINATION_BYTES;

@@ -54,6 +54,10 @@ impl Scorer {
         let leading = values.leading();
         let most = most.min(place.source.class_may_reach());
         let most = most.min(place.source.newcomer_may_reach(ids.address, now, &values));
+        if !self.announced.is_empty() && place.source.first == now {
+            place.source.announced = self.announced.span_of(place.source);
+        }
+        let most = most.min(place.source.announced_may_reach(now));
         let reached = place.weigh((mesh, &self.standings), case, (bits, leading), most);
         let reached = at_once(mesh, case.broken.as_ref(), most, reached);
         let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall))
@@ -91,7 +95,9 @@ impl Scorer {
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
-        let most = self.most(case.event).min(may).min(shard.sources[&case.ids.source].class_may_reach());
+        let source = &shard.sources[&case.ids.source];
+        let may = may.min(source.announced_may_reach(case.seen.exposure.now));
+        let most = self.most(case.event).min(may).min(source.class_may_reach());
         let shard = &mut self.shards[usize::from(case.ids.shard)];
         let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
         let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), most);
@@ -117,6 +123,8 @@ impl Scorer {
                 observed: deviation.observed,
                 expected: deviation.expected,
                 n: deviation.n,
+                usual: shard.usual(&self.mesh, case.ids, question),
+                familiar: self.familiar(case, question),
                 destination: destination.to_owned(),
                 operation: (!case.event.operation().is_empty()).then(|| case.event.operation().to_owned()),
             })

@@ -41,8 +41,9 @@ use crate::{
 };
 
 /// Version of the snapshot's form. Every release reads that of the release before: edges of version 1 have no rhythm,
-/// its mesh asks fewer questions, and its estate knows nothing of credentials.
-pub const VERSION: u32 = 2;
+/// its mesh asks fewer questions, and its estate knows nothing of credentials. In version 2 nobody knows which events
+/// carried the evidence, nor of incidents.
+pub const VERSION: u32 = 3;
 
 /// A snapshot that cannot be used; names the file and the way on.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +187,8 @@ impl Scorer {
             Put::Meta("intake", bytes(&covered.intake)),
             Put::Meta("budget", bytes(&self.config.budget)),
             Put::Meta("orders", bytes(&self.orders)),
+            Put::Meta("incidents", bytes(&self.incidents)),
+            Put::Meta("announced", bytes(&self.announced)),
             Put::Estate(Box::new(self.estate.clone())),
             Put::Order(bytes(&self.order.take())),
         ];

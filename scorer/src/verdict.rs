@@ -12,8 +12,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    carriers::Carrier,
+    familiar::Familiar,
     grounds::Kept,
-    operator::{InShadow, Override},
+    incidents::Incident,
+    operator::{InShadow, Override, announced::Announcement},
     table::{Object, Subject, TrustEntry},
 };
 
@@ -30,10 +33,16 @@ pub struct Reason {
     pub expected: f64,
     /// How much the expectation rests on.
     pub n: f64,
+    /// Between which values what is usual lies, where it is a quantity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usual: Option<(f64, f64)>,
     /// Whom the event called.
     pub destination: String,
     /// What it asked.
     pub operation: Option<String>,
+    /// How often what it did was seen before: of itself, of its peers, of the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub familiar: Option<Familiar>,
 }
 
 /// What moved the identity.
@@ -127,6 +136,15 @@ pub struct Verdict {
     pub co_owners: Vec<String>,
     /// Why, strongest first.
     pub reasons: Vec<Reason>,
+    /// The records that carried the evidence, strongest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carried_by: Vec<Carrier>,
+    /// The deployment that was announced meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<Announcement>,
+    /// The incident that its episode belongs to; said where the episode begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incident: Option<Incident>,
     /// The operator behind it, where it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub order: Option<Ordered>,

@@ -76,6 +76,9 @@ fn entered(number: usize, level: Level, at: Timestamp) -> Verdict {
         co_owners: Vec::new(),
         reasons: Vec::new(),
         order: None,
+        carried_by: Vec::new(),
+        announced: None,
+        incident: None,
         paused: false,
         grounds: None,
     }

@@ -1,4 +1,5 @@
 //! Signed checkpoints and evidence packs: what nobody without the key can make.
+#![allow(clippy::unwrap_used)] // Tests, and what only they call.
 
 use std::{
     fs,

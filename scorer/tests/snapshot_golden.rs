@@ -1,5 +1,6 @@
-//! A snapshot of the release before is read, and means what it meant: `golden/snapshot-v1.redb.zst` was written before
-//! workloads that share a principal were told apart, after 58,000 calls of the made-up mesh.
+//! A snapshot of a release before is read, and means what it meant: `golden/snapshot-v1.redb.zst` was written before
+//! workloads that share a principal were told apart, `golden/snapshot-v2.redb.zst` before it was kept which records carry
+//! evidence, both after 58,000 calls of the made-up mesh; the second by `qualm run` over them as lines of CSV, of later days.
 
 mod mesh;
 
@@ -16,6 +17,9 @@ use qualm_scorer::{
 
 const GOLDEN: &[u8] = include_bytes!("golden/snapshot-v1.redb.zst");
 const READ: usize = 58_000;
+const GOLDEN_2: &[u8] = include_bytes!("golden/snapshot-v2.redb.zst");
+/// When the calls of the second begin, instead of [`mesh::START`].
+const START_2: i64 = 1_794_654_400_000_000_000;
 
 /// Who stood where when it was written.
 const STOOD: [(&str, Level); 4] =
@@ -60,4 +64,27 @@ fn a_snapshot_of_the_release_before_is_read_and_goes_on_as_if_nothing_had_change
     assert_eq!(limited(&verdicts), limited(&expected));
     let close = loaded.scorer.tally();
     assert_eq!((close.identities, close.edges), (whole.tally().identities, whole.tally().edges));
+}
+
+#[test]
+fn a_snapshot_of_version_2_is_read_and_what_it_does_not_know_is_none() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = zstd::decode_all(GOLDEN_2).expect("it is compressed");
+    std::fs::write(directory.path().join("snapshot.redb"), file).expect("writable");
+    let (_snapshots, loaded) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("it can be read");
+    let mut loaded = loaded.expect("a snapshot");
+    assert_eq!(loaded.covered.positions.get(&(0, 0)), Some(&(READ as i64)));
+    let mut calls = calls();
+    calls.iter_mut().for_each(|call| call.time.0 += START_2 - mesh::START);
+    let mut whole = Scorer::new(ScorerConfig::default());
+    feed(&mut whole, &calls[..READ], 0);
+    assert_eq!(loaded.scorer.tally().identities, whole.tally().identities);
+    let s3 = "spiffe://mesh.test/ns/shop/sa/s3";
+    let rehearsed = loaded.scorer.rehearse(s3, None, Level::Quarantined).expect("it is known");
+    assert_eq!((rehearsed.calls, rehearsed.destinations.len()), (0.0, 0), "nobody counted the hours");
+    let (scored, _) = feed(&mut whole, &calls[READ..], READ);
+    let (scored_on, verdicts) = feed(&mut loaded.scorer, &calls[READ..], READ);
+    assert_eq!(scored_on, scored);
+    let told = verdicts.iter().rfind(|verdict| verdict.identity == s3 && verdict.level > verdict.previous);
+    assert!(told.is_none_or(|verdict| !verdict.carried_by.is_empty()), "from here on it is kept: {told:?}");
 }

@@ -44,6 +44,7 @@ pub(super) fn page(report: &Report, chronicle: &Chronicle, window: Option<Window
                 }
                 (shared(report))
                 (steps(chronicle))
+                (incidents(report))
                 (deviations(report))
                 (labels(report))
                 (cost(report))
@@ -220,6 +221,33 @@ fn steps(chronicle: &Chronicle) -> Markup {
             }
             (more(strongest.len() + more_steps as usize))
             p class="faint" { "All of them are in trust.jsonl, as alerts in alerts.jsonl." }
+        }
+    }
+}
+
+fn incidents(report: &Report) -> Markup {
+    let of = &report.incidents.of_several;
+    html! {
+        h2 { "Incidents" }
+        p {
+            (report.incidents.alerts) " alerts"
+            @if of.is_empty() { ", each about one identity." } @else {
+                "; of these " (of.len()) " about several identities that share a cause, each of which is one alert:"
+            }
+        }
+        @if !of.is_empty() {
+            table {
+                tr { th { "since" } th { "level" } th { "what they share" } th { "who" } }
+                @for incident in of.iter().take(ROWS) {
+                    tr {
+                        td { (incident.since) }
+                        td { (word(incident.level)) }
+                        td { (incident.cause) }
+                        td { (list(incident.identities.iter().cloned())) }
+                    }
+                }
+            }
+            (more(of.len()))
         }
     }
 }

@@ -22,6 +22,7 @@ use qualm_scorer::{
 
 use super::{
     chronicle::Chronicle,
+    incidents::Incidents,
     labels::Labels,
     outcomes::{Outcome, Outcomes},
     page::Window,
@@ -62,6 +63,7 @@ pub(super) struct Seen {
     pub(super) namespaces: BTreeMap<String, Entries>,
     pub(super) top: Top,
     pub(super) labels: Option<Labels>,
+    pub(super) incidents: Incidents,
 }
 
 impl Replay {
@@ -177,6 +179,7 @@ impl Replay {
                 serde_json::to_writer(&mut self.alerts, &DetectionFinding::from(&finding))?;
                 self.alerts.write_all(b"\n")?;
             }
+            self.seen.incidents.note(&verdict);
             if verdict.level > verdict.previous {
                 self.seen.enter(&verdict);
             }

@@ -16,7 +16,7 @@ use qualm_scorer::{
 };
 use serde::Serialize;
 
-use super::{labels::Evaluation, trust::rfc3339};
+use super::{incidents::Told as Incidents, labels::Evaluation, trust::rfc3339};
 
 /// So many of the oddest events are named.
 const TOP: usize = 20;
@@ -45,6 +45,7 @@ pub(super) struct Report {
     /// Principals that several workloads share, each with those that are judged on their own.
     pub(super) shared_principals: BTreeMap<String, Vec<String>>,
     pub(super) namespaces: BTreeMap<String, BTreeMap<Level, u64>>,
+    pub(super) incidents: Incidents,
     pub(super) top_deviations: Vec<TopDeviation>,
     pub(super) labels: Option<Evaluation>,
     pub(super) memory: Memory,
@@ -230,6 +231,11 @@ impl Report {
                 .entries_per_day
                 .map_or_else(String::new, |rate| format!(" ({rate:.3} a day; budget {:.3})", of.budget_per_day));
             text.push_str(&format!("\n{:<12} {} entries{rate}, {state}", of.level.as_str(), of.entries));
+        }
+        let several = self.incidents.of_several.len();
+        text.push_str(&format!("\n{} alerts", self.incidents.alerts));
+        if several > 0 {
+            text.push_str(&format!(", {several} of them about several identities with one cause"));
         }
         for (principal, workloads) in &self.shared_principals {
             text.push_str(&format!(

@@ -2,6 +2,8 @@
 
 use qualm_model::{level::Level, time::Timestamp};
 use qualm_scorer::{
+    carriers::Carrier,
+    familiar::Familiar,
     table::{Object, Subject},
     verdict::{Cause, Reason, Verdict},
 };
@@ -22,9 +24,15 @@ pub(super) struct Transition<'a> {
     lease_s: Option<f64>,
     decision: &'a str,
     cause: Cause,
+    /// The alert that it begins or joins.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    incident: Option<&'a str>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     co_owners: &'a [String],
     reasons: Vec<Ground<'a>>,
+    /// The records that carried the evidence.
+    #[serde(skip_serializing_if = "<[Carrier]>::is_empty")]
+    carried_by: &'a [Carrier],
 }
 
 #[derive(Debug, Serialize)]
@@ -34,6 +42,10 @@ struct Ground<'a> {
     observed: f64,
     expected: f64,
     n: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    usual: Option<(f64, f64)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    familiar: Option<Familiar>,
     #[serde(skip_serializing_if = "str::is_empty")]
     destination: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,8 +70,10 @@ impl<'a> Transition<'a> {
             lease_s: verdict.lease.map(|lease| lease.as_seconds()),
             decision: &verdict.decision,
             cause: verdict.cause,
+            incident: verdict.incident.as_ref().map(|of| of.id.as_str()),
             co_owners: &verdict.co_owners,
             reasons: verdict.reasons.iter().map(ground).collect(),
+            carried_by: &verdict.carried_by,
         })
     }
 }
@@ -71,6 +85,8 @@ fn ground(reason: &Reason) -> Ground<'_> {
         observed: reason.observed,
         expected: reason.expected,
         n: reason.n,
+        usual: reason.usual,
+        familiar: reason.familiar,
         destination: &reason.destination,
         operation: reason.operation.as_deref(),
     }

@@ -68,7 +68,8 @@ fn roles(listen: &ListenConfig, found: &mut Findings) {
         ("enforcement_points", listen.enforcement_points.len(), "no Envoy may receive policies"),
         ("subscribers", listen.subscribers.len(), "nobody may subscribe to the trust stream"),
     ];
-    let people = [&listen.viewers, &listen.operators, &listen.approvers, &listen.admins].map(|list| list.len());
+    let people = [&listen.viewers, &listen.announcers, &listen.operators, &listen.approvers, &listen.admins]
+        .map(|list| list.len());
     let [_, acting @ ..] = people;
     if acting.iter().sum::<usize>() == 0 {
         found.warn(
@@ -76,9 +77,10 @@ fn roles(listen: &ListenConfig, found: &mut Findings) {
             "`operators`, `approvers` and `admins` are empty: nobody can quarantine, lift or pause by hand".to_owned(),
         );
     } else {
-        let [viewers, operators, approvers, admins] = people;
-        let listed =
-            format!("viewers: {viewers}, operators: {operators}, approvers: {approvers}, admins: {admins} listed");
+        let [viewers, announcers, operators, approvers, admins] = people;
+        let listed = format!(
+            "viewers: {viewers}, announcers: {announcers}, operators: {operators}, approvers: {approvers}, admins: {admins} listed"
+        );
         found.ok("listen", listed);
     }
     for (key, listed, otherwise) in lists {

@@ -42,7 +42,7 @@ pub(super) fn check(config: &Config, hash: &str, running: bool, found: &mut Find
     if key.exists() {
         match SigningKey::open(&key) {
             Ok(signing) => {
-                found.ok("journal", format!("signed with {}: the public key is {}", key.display(), signing.public()))
+                found.ok("journal", format!("signed with {}: the public key is {}", key.display(), signing.public()));
             }
             Err(error) => found.fail("journal", error.to_string()),
         }

@@ -37,13 +37,20 @@ fn qualm_toml_has_every_key_and_equals_the_defaults() {
     let config = Config::parse(&defaults()).expect("qualm.toml is valid");
     assert_eq!(config, Config::default());
     let fragments = known("?").into_iter().map(|section| match section.as_str() {
-        "kafka" | "file" | "kubernetes" => (format!("[[{section}]]\n?"), section),
+        "hook" | "kafka" | "file" | "kubernetes" => (format!("[[{section}]]\n?"), section),
         _ => (format!("[{section}]\n?"), section),
     });
-    for (fragment, section) in fragments.chain([("[alerts.kafka]\n?".to_owned(), "alerts.kafka".to_owned())]) {
+    let within = [("[alerts.kafka]\n?", "alerts.kafka"), ("[[signals.from]]\n?", "signals.from")];
+    let within = within.map(|(fragment, section)| (fragment.to_owned(), section.to_owned()));
+    for (fragment, section) in fragments.chain(within) {
         for key in known(&fragment) {
-            let is_section = section == "alerts" && key == "kafka";
+            let is_section = TEXT.contains(&format!("[{section}.{key}]"));
             assert!(is_section || stands(&section, &key), "qualm.toml: [{section}] has no {key}");
+        }
+    }
+    for kind in known("[[hook]]\n?").into_iter().filter(|key| TEXT.contains(&format!("[hook.{key}]"))) {
+        for key in known(&format!("[[hook]]\n[hook.{kind}]\n?")) {
+            assert!(stands(&format!("hook.{kind}"), &key), "qualm.toml: [hook.{kind}] has no {key}");
         }
     }
     for key in known("[[kafka]]\nregistry = { ? }") {
@@ -62,6 +69,8 @@ fn the_examples_in_qualm_toml_are_valid_and_show_the_defaults_of_inputs() {
     let [kafka] = config.kafka.try_into().expect("one example of [[kafka]]");
     let [file] = config.file.try_into().expect("one example of [[file]]");
     let [section] = config.kubernetes.try_into().expect("one example of [[kubernetes]]");
+    let kinds = ["blocklist", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure"];
+    assert_eq!(config.hook.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>(), kinds);
     assert!(section.kubeconfig.is_some() && section.context.is_some() && !section.cluster.is_empty());
     assert!(!kafka.topics.is_empty() && !kafka.properties.is_empty() && file.mapping.is_some());
     let unset = KafkaConfig::default();

@@ -44,6 +44,8 @@ impl Role {
 pub(crate) enum Authority {
     /// Ask who stands where and why.
     Viewer,
+    /// Announce deployments.
+    Announcer,
     /// Set levels for a time, and lift them.
     Operator,
     /// Pause all enforcement, and end that.
@@ -57,6 +59,7 @@ impl Authority {
     pub(crate) const fn key(self) -> &'static str {
         match self {
             Self::Viewer => "viewers",
+            Self::Announcer => "announcers",
             Self::Operator => "operators",
             Self::Approver => "approvers",
             Self::Admin => "admins",
@@ -114,7 +117,7 @@ pub(crate) struct Roles {
     receivers: Vec<IdPattern>,
     transmitters: Vec<IdPattern>,
     /// Highest first.
-    authorities: [(Authority, Vec<IdPattern>); 4],
+    authorities: [(Authority, Vec<IdPattern>); 5],
 }
 
 impl Roles {
@@ -129,6 +132,7 @@ impl Roles {
                 (Authority::Admin, config.admins.clone()),
                 (Authority::Approver, config.approvers.clone()),
                 (Authority::Operator, config.operators.clone()),
+                (Authority::Announcer, config.announcers.clone()),
                 (Authority::Viewer, config.viewers.clone()),
             ],
         }

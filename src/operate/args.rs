@@ -64,6 +64,37 @@ pub(crate) struct ShowArgs {
     pub(crate) server: ServerArgs,
 }
 
+/// `qualm rehearse`.
+#[derive(Debug, Args)]
+pub(crate) struct RehearseArgs {
+    /// The principal, with `@cluster` where there are several; a part of it is enough if it is unambiguous.
+    pub(crate) identity: String,
+    /// The level: watched, throttled, restricted or quarantined.
+    pub(crate) level: Level,
+    /// Only the instance at this address.
+    #[arg(long, value_name = "IP")]
+    pub(crate) instance: Option<IpAddr>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// `qualm announce`.
+#[derive(Debug, Args)]
+pub(crate) struct AnnounceArgs {
+    /// The service that is deployed, as `shop/cart`: namespace and service account, or workload where several share it.
+    pub(crate) service: String,
+    /// For how long, from "1m" to "6h" of event time. It ends by itself.
+    #[arg(long = "for", value_name = "LENGTH", value_parser = length)]
+    pub(crate) lasts: Span,
+    /// Only in this cluster; everywhere otherwise.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    #[command(flatten)]
+    pub(crate) reasoned: Reasoned,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
 /// What an admin may set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Overriding {

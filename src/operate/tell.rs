@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use qualm_model::time::{Span, Timestamp};
 use qualm_proto::{
-    operator::v1::{Enforcement, Entry, Hold, ListResponse, Origin, Receipt, ShowResponse},
+    operator::v1::{Announcement, Enforcement, Entry, Hold, ListResponse, Origin, Receipt, ShowResponse},
     trust::v1::{Level, Mode},
 };
 use qualm_scorer::notify::plain;
@@ -26,6 +26,11 @@ pub(super) fn list(answer: &ListResponse) -> Result<String> {
     }
     for hold in &answer.holds {
         self::hold(&mut text, hold)?;
+    }
+    for of in &answer.announcements {
+        let at = if of.cluster.is_empty() { String::new() } else { format!(" in {}", plain(&of.cluster)) };
+        let (service, by, why) = (plain(&of.service), plain(&of.by), plain(&of.reason));
+        writeln!(text, "announced   {service}{at}  is deployed until {}, by {by}: {why}", time(of.until.as_ref()))?;
     }
     if answer.left_out > 0 {
         writeln!(text, "and {} more: ask for a level or a part of a name", answer.left_out)?;
@@ -143,6 +148,7 @@ pub(super) fn json_of_list(answer: &ListResponse) -> String {
         "entries": answer.entries.iter().map(json_of_entry).collect::<Vec<_>>(),
         "left_out": answer.left_out,
         "holds": answer.holds.iter().map(json_of_hold).collect::<Vec<_>>(),
+        "announcements": answer.announcements.iter().map(json_of_announcement).collect::<Vec<_>>(),
         "enforcement": json_of_enforcement(answer.enforcement.as_ref()),
     })
     .to_string()
@@ -212,6 +218,13 @@ fn json_of_hold(hold: &Hold) -> Value {
     json!({
         "identity": hold.identity, "by": hold.by, "reason": hold.reason, "until": time(hold.until.as_ref()),
         "kept_from": (kept != Level::Unspecified).then(|| level(kept.into())),
+    })
+}
+
+fn json_of_announcement(of: &Announcement) -> Value {
+    json!({
+        "service": of.service, "cluster": (!of.cluster.is_empty()).then_some(&of.cluster), "by": of.by,
+        "reason": of.reason, "since": time(of.since.as_ref()), "until": time(of.until.as_ref()),
     })
 }
 

@@ -7,10 +7,11 @@ use std::{
 
 use prometheus::{IntCounterVec, Opts, Registry};
 use qualm_hooks::engine::{Hooks, Verb};
-use qualm_model::{identity::Peer, time::Span};
+use qualm_model::{identity::Peer, level::Level, time::Span};
 use qualm_proto::operator::v1::{
-    EffectReceipt, EffectRequest, LiftRequest, ListEffectsRequest, ListEffectsResponse, ListRequest, ListResponse,
-    PauseRequest, Receipt, ResumeRequest, SetRequest, ShowRequest, ShowResponse,
+    AnnounceRequest, EffectReceipt, EffectRequest, LiftRequest, ListEffectsRequest, ListEffectsResponse, ListRequest,
+    ListResponse, PauseRequest, Receipt, RehearseRequest, RehearseResponse, ResumeRequest, SetRequest, ShowRequest,
+    ShowResponse,
     operator_server::{Operator, OperatorServer},
 };
 use qualm_scorer::{
@@ -182,6 +183,41 @@ impl Operator for Desk {
         })?;
         self.count("show", "done");
         Ok(Response::new(wire::portrait(&portrait)))
+    }
+
+    async fn rehearse(&self, request: Request<RehearseRequest>) -> Result<Response<RehearseResponse>, Status> {
+        let part = request.get_ref().identity.clone();
+        let asked = Asked { call: "rehearse", identity: Some(&part), needs: Authority::Viewer, effort: Effort::Look };
+        self.caller(&request, &asked)?;
+        if part.is_empty() || part.len() > LONGEST_NAME {
+            return Err(Status::invalid_argument(format!("name an identity, in 1 to {LONGEST_NAME} bytes")));
+        }
+        let level = wire::level(request.get_ref().level())?;
+        if !Level::BY_BEHAVIOUR.contains(&level) {
+            let what = "one of watched, throttled, restricted, quarantined can be rehearsed";
+            return Err(Status::invalid_argument(what));
+        }
+        let instance = Some(request.get_ref().instance.clone()).filter(|instance| !instance.is_empty());
+        let (answer, answered) = oneshot::channel();
+        let rehearsed = self.ask(Call::Rehearse { part, instance, level, answer }, answered).await?;
+        let rehearsal = rehearsed.map_err(|not_one| {
+            self.count("rehearse", "refused");
+            Status::not_found(not_one.to_string())
+        })?;
+        self.count("rehearse", "done");
+        Ok(Response::new(wire::rehearsal(&rehearsal)))
+    }
+
+    async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<Receipt>, Status> {
+        let asked = Asked { call: "announce", identity: None, needs: Authority::Announcer, effort: Effort::Change };
+        let by = self.caller(&request, &asked)?;
+        let AnnounceRequest { service, cluster, lasts, reason, idempotency_key } = request.into_inner();
+        let ask = Ask::Announce {
+            service,
+            cluster: Some(cluster).filter(|cluster| !cluster.is_empty()),
+            lasts: wire::span(lasts).unwrap_or(Span(0)),
+        };
+        self.carry_out(by, (reason, idempotency_key), ask).await
     }
 
     async fn set(&self, request: Request<SetRequest>) -> Result<Response<Receipt>, Status> {

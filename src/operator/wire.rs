@@ -6,14 +6,20 @@ use qualm_model::{
 };
 use qualm_proto::{
     operator::v1::{
-        Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride, Pause, Peer, Receipt, ShowResponse,
-        Step,
+        Announcement, Denied, Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride, Pause, Peer,
+        Receipt, RehearseResponse, ShowResponse, Step,
     },
     trust::v1::{Level as WireLevel, Mode as WireMode},
 };
 use qualm_scorer::{
     config::Mode,
-    operator::{Override, look::Line, orders},
+    operator::{
+        Override,
+        announced::Announcement as Announced,
+        look::{Line, PeerCalls},
+        orders,
+        rehearsed::Rehearsal,
+    },
     verdict::{Cause, Verdict},
 };
 use tonic::Status;
@@ -68,7 +74,50 @@ pub(super) fn table(table: &Table, at_least: Level, part: &str, limit: usize) ->
         entries: lines.into_iter().take(limit).map(entry).collect(),
         holds: holds.map(hold).collect(),
         enforcement: Some(enforcement(&table.in_force)),
+        announcements: table.announcements.iter().map(announcement).collect(),
     }
+}
+
+fn announcement(of: &Announced) -> Announcement {
+    Announcement {
+        service: of.service.clone(),
+        cluster: of.cluster.clone().unwrap_or_default(),
+        by: of.by.clone(),
+        reason: of.why.clone(),
+        since: Some(time(of.since)),
+        until: Some(time(of.until)),
+    }
+}
+
+/// What a level would have been.
+pub(super) fn rehearsal(of: &Rehearsal) -> RehearseResponse {
+    RehearseResponse {
+        identity: of.identity.clone(),
+        level: wire_level(of.level).into(),
+        calls: of.calls,
+        denied: of.denied,
+        since: Some(time(of.since)),
+        destinations: of
+            .destinations
+            .iter()
+            .map(|of| Denied {
+                destination: of.destination.clone(),
+                calls: of.calls,
+                denied: of.denied,
+                last: Some(time(of.last)),
+            })
+            .collect(),
+        destinations_left_out: u32::try_from(of.destinations_left_out).unwrap_or(u32::MAX),
+        callers: of.callers.iter().map(peer).collect(),
+        callers_left_out: u32::try_from(of.callers_left_out).unwrap_or(u32::MAX),
+        instances: of.instances.clone(),
+        instances_left: of.instances_left.clone(),
+        notes: of.notes.clone(),
+    }
+}
+
+fn peer(of: &PeerCalls) -> Peer {
+    Peer { destination: of.destination.clone(), calls_a_day: of.calls_a_day, last: Some(time(of.last)) }
 }
 
 /// One identity.
@@ -83,15 +132,7 @@ pub(super) fn portrait(of: &Portrait) -> ShowResponse {
         last_seen: shown.seen.map(|(_, last)| time(last)),
         instances: shown.instances.clone(),
         decisions: of.decisions.iter().map(step).collect(),
-        peers: shown
-            .peers
-            .iter()
-            .map(|peer| Peer {
-                destination: peer.destination.clone(),
-                calls_a_day: peer.calls_a_day,
-                last: Some(time(peer.last)),
-            })
-            .collect(),
+        peers: shown.peers.iter().map(peer).collect(),
         peers_left_out: u32::try_from(shown.peers_left_out).unwrap_or(u32::MAX),
         protected: shown.is_protected,
         enforcement: Some(enforcement(&of.in_force)),

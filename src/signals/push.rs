@@ -88,7 +88,7 @@ pub(super) async fn run(signals: Arc<Signals>, agent: Agent) {
             Some(round) = rounds.join_next() => {
                 let Ok((receiver, outcomes)) = round else { continue };
                 busy.remove(&receiver);
-                note(&signals, &receiver, outcomes, &mut pauses);
+                note(&signals, &receiver, &outcomes, &mut pauses);
             }
             changed = news.changed() => {
                 if changed.is_err() {
@@ -148,13 +148,13 @@ fn send(agent: &Agent, push: &Push, token: &str) -> Outcome {
 fn note(
     signals: &Signals,
     receiver: &str,
-    outcomes: Vec<(String, Outcome)>,
+    outcomes: &[(String, Outcome)],
     pauses: &mut HashMap<String, (Instant, Duration)>,
 ) {
     let mut failed = None;
     let noted = signals.change(|book| {
         let Some(stream) = book.streams.get_mut(receiver) else { return Ok(()) };
-        for (jti, outcome) in &outcomes {
+        for (jti, outcome) in outcomes {
             match outcome {
                 Outcome::Taken => {
                     stream.settle(jti);

@@ -21,7 +21,7 @@ pub(crate) struct Signing {
 
 enum Pair {
     Rsa(Box<RsaKeyPair>),
-    P256(EcdsaKeyPair),
+    P256(Box<EcdsaKeyPair>),
 }
 
 impl Signing {
@@ -53,7 +53,7 @@ impl Signing {
         } else if let Ok(pair) =
             EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, document, &SystemRandom::new())
         {
-            Pair::P256(pair)
+            Pair::P256(Box::new(pair))
         } else {
             bail!("neither RSA of 2048 bits or more nor P-256")
         };

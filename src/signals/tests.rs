@@ -111,7 +111,7 @@ fn each_step_is_told_as_the_risk_that_it_means_and_only_what_acts_revokes() {
     assert_eq!(kinds(&quarantine), ["risk-level-change", "session-revoked"]);
     assert_eq!(kinds(&Verdict { enforce: false, ..quarantine.clone() }), ["risk-level-change"]);
     assert_eq!(kinds(&Verdict { paused: true, ..quarantine.clone() }), ["risk-level-change"]);
-    assert_eq!(kinds(&Verdict { historic: true, ..quarantine.clone() }), Vec::<String>::new());
+    assert_eq!(kinds(&Verdict { historic: true, ..quarantine }), Vec::<String>::new());
     assert_eq!(kinds(&step(Level::Throttled, Level::Restricted)), Vec::<String>::new(), "no news to others");
     let back = event::events(&step(Level::Quarantined, Level::Trusted));
     assert_eq!((&back[0].claims["current_level"], &back[0].claims["previous_level"]), (&json!("LOW"), &json!("HIGH")));

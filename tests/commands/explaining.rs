@@ -30,6 +30,8 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         n: 421.0,
         destination: "spiffe://mesh.test/ns/bank/sa/payments".to_owned(),
         operation: None,
+        usual: None,
+        familiar: None,
     };
     Verdict {
         time,
@@ -62,6 +64,9 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         instances: vec!["10.0.0.7".to_owned(), "10.0.0.8".to_owned()],
         co_owners: Vec::new(),
         reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },
+        carried_by: Vec::new(),
+        announced: None,
+        incident: None,
         order: None,
         paused: false,
         grounds: None,

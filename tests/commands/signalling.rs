@@ -86,7 +86,7 @@ fn a_receiver_polls_what_was_decided_also_after_a_crash_and_once_it_is_acknowled
     let verification = claims(token, &keys);
     assert_eq!((kind(&verification), &verification["jti"]), ("verification".to_owned(), &json!(jti)));
     assert_eq!(verification["events"].as_object().unwrap().values().next().unwrap()["state"], "s1");
-    assert_eq!(polled(&idp, &[jti.clone()]), []);
+    assert_eq!(polled(&idp, std::slice::from_ref(jti)), []);
 
     otto.done(&["quarantine", "cart", "--for", "1h", "--reason", "a drill", "--yes"]);
     until_true("both tokens wait", PATIENCE, || polled(&idp, &[]).len() == 2);
@@ -143,8 +143,7 @@ fn pushed_to(authority: &Authority, statuses: &'static [u16]) -> (u16, mpsc::Rec
             let mut tls =
                 rustls::StreamOwned::new(rustls::ServerConnection::new(config.clone()).unwrap(), stream.unwrap());
             let (mut seen, mut buffer) = (Vec::new(), [0; 4096]);
-            loop {
-                let Ok(read) = tls.read(&mut buffer) else { break };
+            while let Ok(read) = tls.read(&mut buffer) {
                 seen.extend_from_slice(&buffer[..read]);
                 let text = String::from_utf8_lossy(&seen).to_lowercase();
                 let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };

@@ -50,6 +50,15 @@ impl DestinationBaseline {
         }
     }
 
+    /// As [`EdgeBaseline::usual`](super::EdgeBaseline::usual).
+    pub fn usual(&self, question: Question) -> Option<(f64, f64)> {
+        match question {
+            Question::DestinationRate => Some(self.rate.counts().usual()),
+            Question::FanIn => Some(self.fan_in.counts().usual()),
+            _ => None,
+        }
+    }
+
     /// Closes the windows that have ended at `exposure`.
     pub fn turn(&mut self, exposure: Exposure) {
         self.rarity.turn(exposure);

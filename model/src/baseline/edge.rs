@@ -95,6 +95,18 @@ impl EdgeBaseline {
         }
     }
 
+    /// Where what is usual for the answer to a question lies, in the unit of that answer; `None` where it is no quantity,
+    /// or nothing is known.
+    pub fn usual(&self, question: Question) -> Option<(f64, f64)> {
+        match question {
+            Question::EdgeRate => Some(self.rate.counts().usual()),
+            Question::Oversized => Some(self.oversized.usual()),
+            Question::Bigger => self.bigger.usual(),
+            Question::Longer => self.longer.usual(),
+            _ => None,
+        }
+    }
+
     /// Trusted volume of calls.
     pub fn volume(&self) -> f64 {
         self.rarity.total()
@@ -104,6 +116,11 @@ impl EdgeBaseline {
     pub fn calls_a_day(&self) -> f64 {
         const WINDOWS: f64 = 144.0;
         self.rate.counts().calm_mean() * WINDOWS
+    }
+
+    /// The most calls that an hour usually has: six times what ten minutes have.
+    pub fn most_an_hour(&self) -> f64 {
+        6.0 * self.rate.counts().usual().1
     }
 
     /// Bytes on the heap.

@@ -31,6 +31,16 @@ impl OperationBaseline {
         }
     }
 
+    /// As [`EdgeBaseline::usual`](super::EdgeBaseline::usual).
+    pub fn usual(&self, question: Question) -> Option<(f64, f64)> {
+        (question == Question::OperationRate).then(|| self.rate.counts().usual())
+    }
+
+    /// Trusted calls.
+    pub fn volume(&self) -> f64 {
+        self.rate.counts().total()
+    }
+
     /// Closes the windows that have ended; see [`SourceBaseline::turn`](super::SourceBaseline::turn).
     #[inline]
     pub fn turn(&mut self, exposure: Exposure, sample: &mut impl FnMut(Question, f64)) {

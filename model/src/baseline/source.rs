@@ -147,6 +147,22 @@ impl SourceBaseline {
         }
     }
 
+    /// As [`EdgeBaseline::usual`](super::EdgeBaseline::usual).
+    pub fn usual(&self, question: Question) -> Option<(f64, f64)> {
+        match question {
+            Question::Rate1m => Some(self.rate_1m.counts().usual()),
+            Question::Rate10m => Some(self.rate_10m.counts().usual()),
+            Question::Rate1h => Some(self.rate_1h.counts().usual()),
+            Question::Spread10m => Some(self.spread_10m.counts().usual()),
+            Question::Spread1h => Some(self.spread_1h.counts().usual()),
+            Question::Silence => Some(self.rate_10m.counts().calm().usual()),
+            Question::Failing => Some(self.failing.usual()),
+            Question::Refused => Some(self.refused.usual()),
+            Question::Bigger => self.bigger.usual(),
+            _ => None,
+        }
+    }
+
     /// Closes the windows that have ended; `sample` takes what they give to the mesh's histograms, `siblings` the count
     /// of each closed minute. An event that is to be learned closes them before it is judged.
     #[inline]

@@ -13,6 +13,11 @@ const MINUTE: i64 = 60;
 /// one outage are the evidence of `1/ρ = 20`, not of a thousand.
 const WITHIN: f64 = 0.05;
 
+/// Calls of a minute that is busy.
+const BUSY: f64 = 1000.0;
+/// Surprise that one minute of twenty exceeds, `ln 20`.
+const USUAL: f64 = 2.995_732_273_553_991;
+
 /// Bad outcomes among the calls of a minute.
 ///
 /// With a trusted share `π = (F + ½)/(N + 1)` and `f` bad of `m` calls so far this minute, the surprise is
@@ -43,6 +48,18 @@ impl BadShare {
         let ratio = |p: f64, q: f64| if p > 0.0 { p * libm::log(p / q) } else { 0.0 };
         let divergence = ratio(observed, expected) + ratio(1.0 - observed, 1.0 - expected);
         calls / (1.0 + WITHIN * (calls - 1.0)) * divergence
+    }
+
+    /// Up to which share of the calls of a busy minute are usually bad: at most one minute of twenty has more.
+    fn usual(&self) -> (f64, f64) {
+        let (mut usual, mut odd) = (self.share(), 1.0);
+        for _ in 0..30 {
+            let middle = 0.5 * (usual + odd);
+            // As many calls as weigh most: `1/ρ`, together with the limit of the design effect.
+            let surprise = self.surprise(BUSY, BUSY * middle);
+            if surprise <= USUAL { usual = middle } else { odd = middle }
+        }
+        (0.0, usual)
     }
 
     #[inline]
@@ -95,6 +112,20 @@ pub struct Failing(BadShare);
 /// Refusals: 401, 403, gRPC 7 and 16, RBAC denials that are not ours, failed logins.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Refused(BadShare);
+
+impl Failing {
+    /// Between which shares the failures of a busy minute usually lie.
+    pub fn usual(&self) -> (f64, f64) {
+        self.0.usual()
+    }
+}
+
+impl Refused {
+    /// Between which shares the refusals of a busy minute usually lie.
+    pub fn usual(&self) -> (f64, f64) {
+        self.0.usual()
+    }
+}
 
 impl Detector for Failing {
     #[inline]

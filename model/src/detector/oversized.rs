@@ -20,6 +20,11 @@ impl Oversized {
         x >= BIG
     }
 
+    /// How many big calls ten minutes usually have.
+    pub fn usual(&self) -> (f64, f64) {
+        self.0.counts().usual()
+    }
+
     /// Closes the windows that have ended. Returns the sample where one was closed.
     pub fn turn(&mut self, exposure: Exposure) -> Option<f64> {
         self.0.turn(exposure)

@@ -37,6 +37,11 @@ fn learn(tail: &mut SizeTail, value: f64, weight: f64) -> Option<f64> {
 }
 
 impl Bigger {
+    /// Between which sizes nineteen of twenty calls lie.
+    pub fn usual(&self) -> Option<(f64, f64)> {
+        self.0.usual()
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.0.heap_bytes()
@@ -44,6 +49,11 @@ impl Bigger {
 }
 
 impl Longer {
+    /// Between which durations nineteen of twenty calls lie, microseconds.
+    pub fn usual(&self) -> Option<(f64, f64)> {
+        self.0.usual()
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.0.heap_bytes()

@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_strange_client_that_does_strange_things_is_odder_than_either() {
         let mut values = EValues::default();
-        [Question::RareOperation, Question::NewCredential].map(|question| values.set(question, 0.5));
+        [Question::RareOperation, Question::NewCredential].into_iter().for_each(|question| values.set(question, 0.5));
         let (mut client, mut deed) = (values, values);
         client.set(Question::NewFingerprint, 1024.0);
         deed.set(Question::NewOperation, 1024.0);

@@ -16,6 +16,8 @@ const MOST_DISPERSION: f64 = 1e6;
 /// Least ratio of variance to mean: the Poisson distribution, a hair above so that `r` is finite.
 const LEAST_VARIANCE_RATIO: f64 = 1.0001;
 const SMALL: usize = 1024;
+/// Surprise of a count that one window of twenty exceeds, `ln 20`.
+const USUAL: f64 = 2.995_732_273_553_991;
 /// A bin that begins at or below this ends below [`THETA`]: bins are at most an eighth wide.
 const TRUSTED_IN_FULL: f64 = (1.0 + THETA) / 1.125 / 1.125;
 /// Where a count has grown by no more than this since its surprise was worked out last, it is worked out ahead.
@@ -360,6 +362,28 @@ impl WindowCount {
     #[inline]
     fn logarithms(&self, a: f64) -> (f64, f64) {
         (ln_count(a), ln(a + self.dispersion))
+    }
+
+    /// Between which counts a window usually lies, at the present tide: where the surprise is at most `ln 20`, which is
+    /// exceeded on each side by at most one window of twenty (Chernoff's bound). For people; nothing is decided by it.
+    pub fn usual(&self) -> (f64, f64) {
+        if self.mean <= 0.0 {
+            return (0.0, 0.0);
+        }
+        let is_usual = |a: f64| self.surprise(a) <= USUAL;
+        let between = |mut usual: f64, mut odd: f64| {
+            for _ in 0..50 {
+                let middle = 0.5 * (usual + odd);
+                if is_usual(middle) { usual = middle } else { odd = middle }
+            }
+            usual
+        };
+        let mut beyond = 2.0 * self.mean + 1.0;
+        while is_usual(beyond) && beyond < 1e15 {
+            beyond *= 2.0;
+        }
+        let low = if is_usual(0.0) { 0.0 } else { between(self.mean, 0.0).ceil().min(self.mean) };
+        (low, between(self.mean, beyond).floor())
     }
 
     fn logarithms_of_mean(&self) -> (f64, f64) {

@@ -81,6 +81,20 @@ impl SizeTail {
         }
     }
 
+    /// Between which values nineteen of twenty lie; `None` without 20 observations.
+    pub fn usual(&self) -> Option<(f64, f64)> {
+        let quantile = |share: f64| {
+            let mut below = 0.0;
+            let reached = self.bins.iter().position(|&count| {
+                below += f64::from(count);
+                below >= share * f64::from(self.total)
+            });
+            reached.unwrap_or(self.bins.len())
+        };
+        let begin = |bin: usize| power_of_two(bin / 2) * if bin % 2 == 1 { std::f64::consts::SQRT_2 } else { 1.0 };
+        (self.total >= LEAST).then(|| (begin(quantile(0.025)), begin(quantile(0.975) + 1)))
+    }
+
     /// Bytes on the heap.
     pub fn heap_bytes(&self) -> usize {
         self.bins.capacity() * size_of::<u16>()

@@ -27,6 +27,9 @@ pub struct ListResponse {
     /// What holds for all entries.
     #[prost(message, optional, tag = "4")]
     pub enforcement: ::core::option::Option<Enforcement>,
+    /// Deployments that are announced now.
+    #[prost(message, repeated, tag = "5")]
+    pub announcements: ::prost::alloc::vec::Vec<Announcement>,
 }
 /// What holds for all entries.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -264,6 +267,116 @@ pub struct ResumeRequest {
     /// As in SetRequest.
     #[prost(string, tag = "2")]
     pub idempotency_key: ::prost::alloc::string::String,
+}
+/// A deployment of one service.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AnnounceRequest {
+    /// `namespace/service`; `-/service` where it has no namespace.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Only in this cluster; empty means everywhere.
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+    /// For how long, of event time: from one minute to 6 hours. A later announcement of the same service takes its place.
+    #[prost(message, optional, tag = "3")]
+    pub lasts: ::core::option::Option<::prost_types::Duration>,
+    /// Why, as in SetRequest.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// As in SetRequest.
+    #[prost(string, tag = "5")]
+    pub idempotency_key: ::prost::alloc::string::String,
+}
+/// A deployment that is announced.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Announcement {
+    /// `namespace/service`.
+    #[prost(string, tag = "1")]
+    pub service: ::prost::alloc::string::String,
+    /// Only in this cluster; empty means everywhere.
+    #[prost(string, tag = "2")]
+    pub cluster: ::prost::alloc::string::String,
+    /// Who has announced it.
+    #[prost(string, tag = "3")]
+    pub by: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(string, tag = "4")]
+    pub reason: ::prost::alloc::string::String,
+    /// From when on, event time.
+    #[prost(message, optional, tag = "5")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Until when, event time.
+    #[prost(message, optional, tag = "6")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// A level that is to be rehearsed.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RehearseRequest {
+    /// The identity, or a part of its name that is unambiguous. At most 512 bytes.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// The one instance that is meant, by its address; empty means every instance.
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    /// Watched, throttled, restricted or quarantined.
+    #[prost(enumeration = "super::super::trust::v1::Level", tag = "3")]
+    pub level: i32,
+}
+/// What the last 24 hours would have been under that level. Calls are counted by the hour and rounded to a few per cent.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RehearseResponse {
+    /// Its full name.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// The level.
+    #[prost(enumeration = "super::super::trust::v1::Level", tag = "2")]
+    pub level: i32,
+    /// Calls that it made.
+    #[prost(double, tag = "3")]
+    pub calls: f64,
+    /// Of these, those that would have been denied.
+    #[prost(double, tag = "4")]
+    pub denied: f64,
+    /// From when on calls were counted, event time: the last 24 hours at most.
+    #[prost(message, optional, tag = "5")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whom it would have called in vain, the most calls first.
+    #[prost(message, repeated, tag = "6")]
+    pub destinations: ::prost::alloc::vec::Vec<Denied>,
+    /// Destinations that were left out for want of room, of those with denied calls.
+    #[prost(uint32, tag = "7")]
+    pub destinations_left_out: u32,
+    /// Who calls it: what they ask may need what it can no longer ask. The most calls first.
+    #[prost(message, repeated, tag = "8")]
+    pub callers: ::prost::alloc::vec::Vec<Peer>,
+    /// Callers that were left out for want of room.
+    #[prost(uint32, tag = "9")]
+    pub callers_left_out: u32,
+    /// Replicas that called within ten minutes, by address.
+    #[prost(string, repeated, tag = "10")]
+    pub instances: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of these, those that would still be let through.
+    #[prost(string, repeated, tag = "11")]
+    pub instances_left: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What else is to be known: that no healthy replica would be left, what is estimated, what is protected.
+    #[prost(string, repeated, tag = "12")]
+    pub notes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Calls to one destination.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Denied {
+    /// The called service.
+    #[prost(string, tag = "1")]
+    pub destination: ::prost::alloc::string::String,
+    /// Calls within the last 24 hours.
+    #[prost(double, tag = "2")]
+    pub calls: f64,
+    /// Of these, those that would have been denied.
+    #[prost(double, tag = "3")]
+    pub denied: f64,
+    /// The last call, event time.
+    #[prost(message, optional, tag = "4")]
+    pub last: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A call that has changed something is in the journal, on disk.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -683,6 +796,55 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Resume"));
             self.inner.unary(req, path, codec).await
         }
+        /// Announces a deployment of one service: for a time, what several of its replicas do anew is taken for its new version.
+        /// What one replica alone does, and what others do, counts as ever. For announcers.
+        pub async fn announce(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AnnounceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Announce",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Announce"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The last 24 hours through a level's rule: which calls it would have denied, and whom that would have hit. Changes
+        /// nothing. For viewers.
+        pub async fn rehearse(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RehearseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RehearseResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Rehearse",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Rehearse"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What hooks have done at issuers and elsewhere, and what waits for approval. For viewers.
         pub async fn list_effects(
             &mut self,
@@ -819,6 +981,21 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::ResumeRequest>,
         ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// Announces a deployment of one service: for a time, what several of its replicas do anew is taken for its new version.
+        /// What one replica alone does, and what others do, counts as ever. For announcers.
+        async fn announce(
+            &self,
+            request: tonic::Request<super::AnnounceRequest>,
+        ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// The last 24 hours through a level's rule: which calls it would have denied, and whom that would have hit. Changes
+        /// nothing. For viewers.
+        async fn rehearse(
+            &self,
+            request: tonic::Request<super::RehearseRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RehearseResponse>,
+            tonic::Status,
+        >;
         /// What hooks have done at issuers and elsewhere, and what waits for approval. For viewers.
         async fn list_effects(
             &self,
@@ -1163,6 +1340,92 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ResumeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Announce" => {
+                    #[allow(non_camel_case_types)]
+                    struct AnnounceSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::AnnounceRequest>
+                    for AnnounceSvc<T> {
+                        type Response = super::Receipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AnnounceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::announce(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AnnounceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Rehearse" => {
+                    #[allow(non_camel_case_types)]
+                    struct RehearseSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::RehearseRequest>
+                    for RehearseSvc<T> {
+                        type Response = super::RehearseResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RehearseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::rehearse(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RehearseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

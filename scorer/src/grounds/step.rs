@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Share of the evidence that one instance must have for the entry to be about it alone.
-const NARROW_SHARE: f64 = 0.8;
+pub(crate) const NARROW_SHARE: f64 = 0.8;
 
 impl Grounds {
     /// The decision that follows; `None` where the grounds lead to none.
@@ -192,6 +192,9 @@ impl Grounds {
             instances: self.who.live(),
             co_owners: self.who.co_owners.clone(),
             reasons: Vec::new(),
+            carried_by: Vec::new(),
+            announced: None,
+            incident: None,
             order: None,
             paused: self.policy.is_paused,
             grounds: None,

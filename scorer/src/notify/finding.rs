@@ -3,10 +3,12 @@
 use qualm_model::{identity::Hierarchy, level::Level, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// The state of one episode, as it is told to the outside.
+use crate::{carriers::Carrier, familiar::Familiar, incidents::Shared};
+
+/// The state of one incident, which most of the time is one episode, as it is told to the outside.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The id of the episode, the same in every alert about it.
+    /// The id of the incident, the same in every alert about it: that of its first episode.
     pub uid: String,
     /// Whether it begins, goes on or ends.
     pub activity: Activity,
@@ -41,8 +43,35 @@ pub struct Finding {
     /// The workloads that share the principal, where several do. What is not narrowed to an instance is a shadow then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub co_owners: Vec<String>,
+    /// Everybody whose episode has the same cause, the highest first, the one that the finding is told of among them; empty
+    /// where it is alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub members: Vec<Member>,
+    /// What their episodes share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared: Option<Shared>,
+    /// The records that carried the evidence, strongest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub carried_by: Vec<Carrier>,
     /// What the reader may do now, each as an imperative without a full stop: ``run `qualm explain cart` ``.
     pub next: Vec<String>,
+}
+
+/// One of several identities whose episodes are one incident.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Whose behaviour it is.
+    pub identity: Identity,
+    /// Its level now; *trusted* where its episode has ended.
+    pub level: Level,
+    /// Evidence against it.
+    pub evidence_bits: f64,
+    /// When it entered, event time.
+    pub since: Timestamp,
+    /// Its decision.
+    pub decision: String,
+    /// What was oddest, as in [`Reason::observed`].
+    pub observed: String,
 }
 
 /// Where an episode stands.
@@ -101,6 +130,12 @@ pub struct Reason {
     pub expected: String,
     /// How many observations the expectation rests on.
     pub n: f64,
+    /// Where what is usual lies, in words: `0 to 12`; empty where it is no quantity.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub range: String,
+    /// How often it was seen before, of itself, of its peers, of the mesh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub familiar: Option<Familiar>,
     /// The destination concerned, as a principal or name.
     pub destination: Option<String>,
     /// The operation concerned, with its path folded to a template.

@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use qualm_model::{level::Level, time::Timestamp};
+use qualm_model::{identity::Hierarchy, level::Level, time::Timestamp};
 
 use super::finding::{Activity, Effect, Finding, Identity, Reason};
+use crate::incidents::Shared;
 
 /// So many reasons are put into words; all are in the record.
 const TOLD: usize = 3;
@@ -16,6 +17,7 @@ const LONGEST_TEXT: usize = 200;
 /// The finding in one sentence, without a word that only those who know SPIFFE would understand.
 pub fn message(finding: &Finding) -> String {
     let parts = [
+        who_is_in_it(finding),
         who_did_what(finding),
         how_unusual(finding.rate_per_day),
         what_was_done(finding),
@@ -34,7 +36,15 @@ pub(super) fn title(finding: &Finding) -> String {
         (_, Effect::Shadow | Effect::Held) => "would be",
         (_, Effect::Historic) => "would have been",
     };
-    format!("{} {verb} {}", who(finding), finding.level)
+    format!("{}{} {verb} {}", who(finding), and_others(finding), finding.level)
+}
+
+/// ` and 5 more`, where the incident has several identities.
+fn and_others(finding: &Finding) -> String {
+    match finding.members.len() {
+        0 | 1 => String::new(),
+        several => format!(" and {} more", several - 1),
+    }
 }
 
 /// A text from telemetry: one line, bounded, nothing a terminal would obey.
@@ -45,6 +55,39 @@ pub fn plain(text: &str) -> String {
         plain.push('…');
     }
     plain
+}
+
+/// That several identities are one incident, and what they share.
+fn who_is_in_it(finding: &Finding) -> Option<String> {
+    let several = finding.members.len();
+    if several < 2 {
+        return None;
+    }
+    let mut named: Vec<String> = finding.members.iter().take(NAMED).map(|member| short(&member.identity)).collect();
+    let more = several - named.len();
+    named.extend((more > 0).then(|| format!("{more} more")));
+    let last = named.pop()?;
+    let shared = finding.shared.as_ref().map(|shared| format!(" ({})", cause(shared))).unwrap_or_default();
+    Some(format!("{several} identities are one incident{shared}: {} and {last}", named.join(", ")))
+}
+
+/// What the episodes of an incident share, for people.
+pub fn cause(shared: &Shared) -> String {
+    let of = plain(Hierarchy::of(shared.of()).service);
+    match shared {
+        Shared::NewPeer(_) => format!("what they do at {of} is new to them"),
+        Shared::Dependency(_) => format!("their calls to {of} do not go as ever"),
+        Shared::Service(of) => format!("they are one service, {}", plain(of)),
+    }
+}
+
+/// An identity in as few words as tell it from others.
+fn short(identity: &Identity) -> String {
+    let name = plain(identity.workload.as_ref().unwrap_or(&identity.service));
+    match &identity.cluster {
+        Some(cluster) => format!("{name} in {}", plain(cluster)),
+        None => name,
+    }
 }
 
 fn who_did_what(finding: &Finding) -> Option<String> {
@@ -209,9 +252,32 @@ fn is_unprintable(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::notify::tests::finding;
-
     use super::*;
+    use crate::notify::{Member, tests::finding};
+
+    #[test]
+    fn several_identities_with_one_cause_are_told_in_one_sentence() {
+        let mut incident = finding();
+        let member = |name: &str| Member {
+            identity: Identity::of(&format!("spiffe://mesh.test/ns/shop/sa/{name}"), None),
+            level: Level::Watched,
+            evidence_bits: 12.0,
+            since: incident.first_seen,
+            decision: "d".to_owned(),
+            observed: String::new(),
+        };
+        incident.members = ["cart", "mail", "search", "tax"].map(member).to_vec();
+        incident.shared = Some(Shared::Dependency("spiffe://mesh.test/ns/bank/sa/payments".to_owned()));
+        let told = message(&incident);
+        assert!(
+            told.starts_with(
+                "4 identities are one incident (their calls to payments do not go as ever): cart, mail, search and 1 \
+                 more; cart (namespace shop) called payments"
+            ),
+            "{told}"
+        );
+        assert_eq!(title(&incident), "cart (namespace shop) and 3 more is quarantined");
+    }
 
     #[test]
     fn who_shares_an_identity_is_named_and_that_nothing_is_done_to_all_of_them() {

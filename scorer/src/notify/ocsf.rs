@@ -12,15 +12,17 @@ pub use self::record::DetectionFinding;
 use self::{
     captions::{action, activity, disposition, observation_type, risk, severity, status},
     record::{
-        Actor, Analytic, AnomalyAnalysis, Api, Attack, Bits, ConnectionInfo, Endpoint, Evidence, FindingInfo, Metadata,
-        Named, Observation, Observed, Policy, Product, Resource, Target, Timespan, Unmapped, User,
+        Actor, Analytic, AnomalyAnalysis, Api, Attack, Bits, ConnectionInfo, Endpoint, Evidence, FindingInfo,
+        InIncident, Incident, Metadata, Named, Observation, Observed, Policy, Product, Records, Resource, Target,
+        Timespan, Unmapped, User,
     },
 };
 use super::{
     attack::{ATTACK_VERSION, Technique},
-    finding::{Activity, Effect, Finding, Reason},
-    message::{message, plain, title},
+    finding::{Activity, Effect, Finding, Identity, Member, Reason},
+    message::{cause, message, plain, title},
 };
+use crate::carriers::Carrier;
 
 /// So many reasons and instances are told in one record; how many there were is said.
 const TOLD: usize = 16;
@@ -164,6 +166,18 @@ fn evidences(finding: &Finding) -> Vec<Evidence> {
             actor: actor(finding),
         });
     }
+    // Who else is in it, so that they are found by whoever searches for them.
+    let others = finding.members.iter().filter(|member| member.identity != finding.identity);
+    evidences.extend(others.take(TOLD).map(|member| Evidence {
+        src_endpoint: Endpoint {
+            svc_name: plain(member.identity.workload.as_ref().unwrap_or(&member.identity.service)),
+            ..endpoint(&member.identity.principal)
+        },
+        dst_endpoint: None,
+        connection_info: None,
+        api: None,
+        actor: actor_of(&member.identity),
+    }));
     evidences
 }
 
@@ -179,7 +193,13 @@ fn resources(finding: &Finding) -> Vec<Resource> {
 }
 
 fn unmapped(finding: &Finding) -> Unmapped {
-    let bits = |reason: &Reason| Bits { detector: plain(&reason.detector), bits: reason.bits, n: reason.n };
+    let bits = |reason: &Reason| Bits {
+        detector: plain(&reason.detector),
+        bits: reason.bits,
+        n: reason.n,
+        usual: reason.range.clone(),
+        familiar: reason.familiar,
+    };
     Unmapped {
         level: finding.level,
         previous_level: finding.previous,
@@ -194,10 +214,46 @@ fn unmapped(finding: &Finding) -> Unmapped {
         instances_count: finding.instances.len(),
         workload: finding.identity.workload.as_deref().map(plain),
         co_owners: finding.co_owners.iter().map(|workload| plain(workload)).collect(),
+        incident: incident(finding),
         reasons: told(finding).map(bits).collect(),
         reasons_count: finding.reasons.len(),
+        carried_by: finding.carried_by.iter().map(carrier).collect(),
         next: finding.next.iter().take(TOLD).map(|hint| plain(hint)).collect(),
     }
+}
+
+fn carrier(of: &Carrier) -> Records {
+    Records {
+        input: plain(&of.input),
+        partition: of.partition,
+        first: of.first,
+        last: of.last,
+        events: of.events,
+        start_time: millis(of.since),
+        end_time: millis(of.until),
+        detector: of.detector.map(|question| question.name()),
+        destination: of.destination.as_deref().map(plain),
+        bits: of.bits,
+    }
+}
+
+fn incident(finding: &Finding) -> Option<Incident> {
+    let member = |of: &Member| InIncident {
+        identity: plain(&crate::workloads::name(
+            &of.identity.principal,
+            of.identity.cluster.as_deref(),
+            of.identity.workload.as_deref(),
+        )),
+        level: of.level,
+        evidence_bits: of.evidence_bits,
+        since: millis(of.since),
+        decision: plain(&of.decision),
+        observed: plain(&of.observed),
+    };
+    (!finding.members.is_empty()).then(|| Incident {
+        cause: finding.shared.as_ref().map(cause).unwrap_or_default(),
+        members: finding.members.iter().map(member).collect(),
+    })
 }
 
 fn told(finding: &Finding) -> impl Iterator<Item = &Reason> {
@@ -225,8 +281,12 @@ fn endpoint(principal: &str) -> Endpoint {
 }
 
 fn actor(finding: &Finding) -> Actor {
-    let uid = plain(&finding.identity.principal);
-    Actor { user: User { uid, name: plain(&finding.identity.service), type_id: 4, kind: "Service" } }
+    actor_of(&finding.identity)
+}
+
+fn actor_of(identity: &Identity) -> Actor {
+    let uid = plain(&identity.principal);
+    Actor { user: User { uid, name: plain(&identity.service), type_id: 4, kind: "Service" } }
 }
 
 fn no_reason() -> Reason {
@@ -236,6 +296,8 @@ fn no_reason() -> Reason {
         observed: String::new(),
         expected: String::new(),
         n: 0.0,
+        range: String::new(),
+        familiar: None,
         destination: None,
         operation: None,
     }

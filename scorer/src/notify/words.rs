@@ -6,23 +6,27 @@ use qualm_model::{
 };
 
 use super::{finding::Reason, message::plain};
+use crate::familiar::Familiar;
 
 impl Reason {
     /// Puts one question's answer into words. `bits` are its share of the evidence.
     pub fn of(
         question: Question,
         bits: f64,
-        deviation: &Deviation,
-        destination: Option<&str>,
-        operation: Option<&str>,
+        (deviation, usual): (&Deviation, Option<(f64, f64)>),
+        familiar: Option<Familiar>,
+        (destination, operation): (Option<&str>, Option<&str>),
     ) -> Self {
         let (observed, expected) = words(question, deviation, destination, operation);
+        let range = usual.map_or_else(String::new, |(low, high)| range(question, low, high));
         Self {
             detector: question.name().to_owned(),
             bits,
             observed,
             expected,
             n: deviation.n,
+            range,
+            familiar,
             destination: destination.map(str::to_owned),
             operation: operation.map(str::to_owned),
         }
@@ -98,6 +102,21 @@ fn words(
         Question::Unwitnessed => {
             (format!("made {} to {whom} that only one of the two proxies reported", counted(observed, "call")), usual)
         }
+    }
+}
+
+/// From where to where, in the unit that the question is asked in.
+fn range(question: Question, low: f64, high: f64) -> String {
+    let (low, high) = match question {
+        Question::Bigger => (bytes(low), bytes(high)),
+        Question::Longer => (duration(low), duration(high)),
+        Question::Failing | Question::Refused => (percent(low), percent(high)),
+        _ => (number(low), number(high)),
+    };
+    match (low.is_empty() || high.is_empty(), low == high) {
+        (true, _) => String::new(),
+        (false, true) => low,
+        (false, false) => format!("{low} to {high}"),
     }
 }
 
@@ -195,9 +214,9 @@ mod tests {
         let reason = Reason::of(
             question,
             9.0,
-            &deviation,
-            Some("spiffe://mesh.test/ns/bank/sa/payments"),
-            Some("GET /cards/{id}"),
+            (&deviation, None),
+            None,
+            (Some("spiffe://mesh.test/ns/bank/sa/payments"), Some("GET /cards/{id}")),
         );
         format!("{} | {}", reason.observed, reason.expected)
     }
@@ -235,12 +254,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_usual_has_a_range_in_its_own_unit() {
+        assert_eq!(range(Question::Rate1m, 0.0, 12.0), "0 to 12");
+        assert_eq!(range(Question::Bigger, 512.0, 20_480.0), "512 bytes to 20 KiB");
+        assert_eq!(range(Question::Failing, 0.0, 0.043), "0 % to 4 %");
+        assert_eq!(range(Question::Spread1h, 0.0, 0.0), "0");
+    }
+
+    #[test]
     fn every_question_has_words_also_where_numbers_are_missing() {
         for question in Question::ALL {
             let none = Deviation { x: 2.0, observed: f64::NAN, expected: f64::NAN, n: 0.0 };
-            let reason = Reason::of(question, 1.0, &none, None, None);
+            let reason = Reason::of(question, 1.0, (&none, Some((f64::NAN, f64::NAN))), None, (None, None));
             assert!(!reason.observed.is_empty() && !reason.observed.contains("NaN"), "{question:?}: {reason:?}");
-            assert!(!reason.expected.contains("NaN"), "{question:?}: {reason:?}");
+            assert!(!reason.expected.contains("NaN") && reason.range.is_empty(), "{question:?}: {reason:?}");
         }
     }
 }

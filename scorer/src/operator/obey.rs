@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::Mode,
     mesh::SourceKey,
-    operator::orders::Orders,
+    operator::{announced::Announcements, orders::Orders},
     scorer::Scorer,
     shard::shard_of,
     standing::Evidence,
@@ -50,6 +50,10 @@ impl Scorer {
                 self.orders.pause.take().ok_or(Refusal::NotPaused)?;
                 Ok(Obeyed::default())
             }
+            Ask::Announce { service, cluster, lasts } => {
+                let notes = self.announce(of, (service, cluster.as_deref()), *lasts)?;
+                Ok(Obeyed { ended: 0, notes })
+            }
         }
     }
 
@@ -83,16 +87,30 @@ impl Scorer {
                 self.orders.pause = Some(Pause { by, why, since: of.at, until: of.at + *lease });
             }
             Ask::Resume => self.orders.pause = None,
+            Ask::Announce { service, cluster, lasts } => {
+                // There was room for it then.
+                let _ = self.announce(of, (service, cluster.as_deref()), *lasts);
+            }
         }
     }
 
     /// What operators have brought about, for a checkpoint of the journal.
     pub fn kept_orders(&self) -> Vec<Kept> {
-        self.orders.kept()
+        let mut kept = self.orders.kept();
+        kept.extend(self.announced.iter().cloned().map(Kept::Announced));
+        kept
     }
 
     /// Takes over what a checkpoint has kept, in the place of all that was known.
     pub fn take_kept_orders(&mut self, kept: Vec<Kept>) {
+        self.announced = Announcements::default();
+        for part in &kept {
+            if let Kept::Announced(of) = part {
+                // There was room for it then.
+                let _ = self.announced.put(of.clone());
+            }
+        }
+        self.tell_sources_what_is_announced();
         self.orders = Orders::of(kept);
         let identities: Vec<String> = self.orders.holds().map(|hold| hold.identity.clone()).collect();
         identities.iter().for_each(|identity| self.forget_evidence(identity));
@@ -249,6 +267,7 @@ impl Scorer {
         if standing.historic {
             return None;
         }
+        self.incidents.leave(&standing.subject.identity());
         let source = self.shards[usize::from(key.0)].sources.get(&key.1);
         Some(Verdict {
             time: of.event,
@@ -271,7 +290,7 @@ impl Scorer {
         let Some(key) = self.key_of(identity) else { return };
         let Some(source) = self.shards[usize::from(key.0)].source_to_change(key.1) else { return };
         (source.evidence, source.claimed) = (Evidence::default(), None);
-        (source.episode, source.shown_bits) = (None, 0.0);
+        (source.episode, source.shown_bits, source.carriers) = (None, 0.0, None);
         source.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
     }
 
@@ -386,6 +405,9 @@ impl Scorer {
             instances: Vec::new(),
             co_owners: self.co_owners(subject),
             reasons: Vec::new(),
+            carried_by: Vec::new(),
+            announced: None,
+            incident: None,
             order: None,
             paused: self.orders.is_paused(),
             grounds: None,

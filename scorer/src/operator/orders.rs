@@ -9,7 +9,7 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Instruction, Override, Refusal};
+use super::{Instruction, Override, Refusal, announced::Announcement};
 use crate::{
     table::{Object, Subject, TrustEntry},
     verdict::{Ordered, Verdict},
@@ -107,6 +107,8 @@ pub enum Kept {
     Pause(Pause),
     /// An answered call.
     Answered(Answered),
+    /// A deployment that was announced.
+    Announced(Announcement),
 }
 
 impl Order {
@@ -302,6 +304,8 @@ impl Orders {
                 }
                 Kept::Pause(pause) => orders.pause = Some(pause),
                 Kept::Answered(answered) => orders.answered.push_back(answered),
+                // It is no order.
+                Kept::Announced(_) => {}
             }
         }
         orders

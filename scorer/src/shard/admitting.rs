@@ -139,7 +139,7 @@ impl Edge {
         let first = self.users.first();
         let is_young = self.adopted.is_none() && now - first <= SETTLED;
         if is_young
-            && (is_new_user && self.is_shared_by(source.serving(now))
+            && (is_new_user && self.is_change_of(source, now)
                 || now - first <= Span::HOUR && source.was_succeeded(first, now))
         {
             source.baseline.withdraw_contact(first);

@@ -113,6 +113,7 @@ impl Shard {
         used.extend(standing);
         for source in self.sources.values() {
             used.extend(source.instances.iter().map(|instance| instance.address));
+            used.extend(source.carriers.iter().flat_map(|carriers| carriers.names()));
         }
         used.extend(self.edges.keys().map(|&(_, destination)| destination));
         for &attribute in self.known.keys() {

@@ -69,6 +69,17 @@ impl Shard {
         weight
     }
 
+    /// Where what is usual for the answer to a question lies, in the unit of that answer; `None` where it is no quantity.
+    pub(crate) fn usual(&self, mesh: &Mesh, ids: Ids, question: Question) -> Option<(f64, f64)> {
+        let source = self.sources.get(&ids.source)?;
+        let edge = self.edges.get(&(ids.source, ids.destination)).map(|edge| &edge.baseline);
+        let known = self.links.get(&ids.destination).and_then(|link| link.mesh).and_then(|id| mesh.destination(id));
+        let usual = edge.and_then(|edge| edge.usual(question)).or_else(|| source.baseline.usual(question));
+        // Of a destination that the mesh has not heard of nothing is usual.
+        let usual = usual.or_else(|| known.map_or_else(DestinationBaseline::default, |(of, _)| *of).usual(question));
+        usual.or_else(|| self.operation(ids).and_then(|operation| operation.baseline.usual(question)))
+    }
+
     /// Lets the answers count as far as the edge is to blame.
     pub(crate) fn blame(&self, case: &Case<'_>, values: &mut EValues) {
         if let Some(edge) = self.edges.get(&(case.ids.source, case.ids.destination)) {
@@ -220,6 +231,7 @@ impl Place<'_> {
         if let Some(edge) = edge {
             let seen = Observation { weight, crowd: source.baseline.crowd(), ..case.edge_seen() };
             edge.baseline.learn(&seen, &mut |question, x| source.baseline.remark(question, x));
+            edge.hours.note(seen.exposure.now, seen.more);
             learn_users(&mut edge.users, source, &seen, delta);
             if let Some(x) = edge.rhythm.as_deref_mut().and_then(|rhythm| rhythm.learn_one(&seen)) {
                 delta.sample(Question::Rhythm, x);

@@ -9,7 +9,7 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    SETTLED, Source, is_shared,
+    SETTLED, Source, is_change,
     parting::{Split, Use},
     users::Users,
 };
@@ -43,7 +43,7 @@ impl Operation {
     pub(super) fn used_by(&mut self, place: usize, source: &Source, now: Timestamp) {
         let is_new_user = self.users.add(place);
         let is_young = self.adopted.is_none() && now - self.users.first() <= SETTLED;
-        if is_new_user && is_young && is_shared(self.users.places(), source.serving(now)) {
+        if is_new_user && is_young && is_change(self.users.places(), source, now) {
             self.adopted = Some(now);
             self.baseline = OperationBaseline::default();
         }

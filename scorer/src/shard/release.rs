@@ -9,7 +9,7 @@ use qualm_model::{
 };
 
 use super::{Edge, INSTANCES, Instance, SETTLED, Source};
-use crate::scorer::Case;
+use crate::{grounds::NARROW_SHARE, scorer::Case};
 
 /// How long newcomers may come one after the other.
 const GRACE: Span = Span(30 * Span::MINUTE.0);
@@ -23,6 +23,16 @@ const UNEXPLAINED: [Question; 14] = [
     Question::Rate10m,
     Question::Bigger,
     Question::Longer,
+    Question::AfterRevocation,
+    Question::AfterExpiry,
+    Question::BeforeIssuance,
+    Question::OutsideSharing,
+    Question::NoCertificate,
+    Question::LoginElsewhere,
+];
+/// What not even a deployment that was announced explains.
+const UNANNOUNCED: [Question; 7] = [
+    Question::NewNetwork,
     Question::AfterRevocation,
     Question::AfterExpiry,
     Question::BeforeIssuance,
@@ -74,22 +84,42 @@ impl Source {
 
     /// How far what an instance does for the first time may lead: a replica that came just now and speaks as its
     /// siblings do is as likely a new version as a stranger, which the next minutes show (the edge is
-    /// [shared](Edge::is_shared_by), its predecessor is [gone](Self::was_succeeded), or neither). Until then novelty
+    /// [shared](Edge::is_change_of), its predecessor is [gone](Self::was_succeeded), or neither). Until then novelty
     /// alone leads to *watched* only. What a release does not explain counts at once.
     pub(crate) fn newcomer_may_reach(&self, address: u32, now: Timestamp, values: &EValues) -> Level {
-        let is_alarming = || UNEXPLAINED.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
+        let unexplained = if self.is_announced(now) { &UNANNOUNCED[..] } else { &UNEXPLAINED[..] };
+        let is_alarming = || unexplained.iter().any(|&question| values.answer(question).is_some_and(|e| e >= ALARMING));
         // That a service is new says no more against it, or a crowd of them would fill the table.
         if now - self.first <= SUCCESSION {
             return if is_alarming() { Level::Quarantined } else { Level::Watched };
         }
         // A release is over soon, and is not repeated at once; who changes addresses for ever is no newcomer.
         let in_grace = now - self.newcomers_since <= GRACE && self.instances.len() < INSTANCES;
-        if !in_grace {
+        if !in_grace && !self.is_announced(now) {
             return Level::Quarantined;
         }
         let instance = self.instances.iter().find(|instance| instance.address == address);
         let is_newcomer = instance.is_some_and(|instance| now - instance.first <= SUCCESSION);
         if is_newcomer && !is_alarming() { Level::Watched } else { Level::Quarantined }
+    }
+
+    /// Whether a deployment was announced that lasts.
+    #[inline]
+    pub(super) fn is_announced(&self, now: Timestamp) -> bool {
+        self.announced.is_some_and(|(since, until)| (since..=until).contains(&now))
+    }
+
+    /// How far an announced deployment lets evidence lead that is not one replica's: to *watched*. Where all of it was one
+    /// replica's so far, or there is but one, it counts in full.
+    #[inline]
+    pub(crate) fn announced_may_reach(&self, now: Timestamp) -> Level {
+        if !self.is_announced(now) {
+            return Level::Quarantined;
+        }
+        let total: f64 = self.instances.iter().map(|instance| instance.odds).sum();
+        let most = self.instances.iter().map(|instance| instance.odds).fold(0.0, f64::max);
+        let is_shared = total > 0.0 && most < NARROW_SHARE * total;
+        if is_shared { Level::Watched } else { Level::Quarantined }
     }
 
     /// Whether newcomers alone have carried the service since `since`: all who were there before have been silent from
@@ -108,6 +138,13 @@ impl Source {
     }
 }
 
+/// Whether what these replicas of a source use is a change of the source: at least two of those that serve do, and at least
+/// half, or any two where a deployment was announced.
+pub(super) fn is_change(users: u64, source: &Source, now: Timestamp) -> bool {
+    let serving = source.serving(now);
+    is_shared(users, serving) || source.is_announced(now) && (users & serving).count_ones() >= 2
+}
+
 /// Whether of the `live` instances at least two, and at least half, are among the `users`.
 pub(super) fn is_shared(users: u64, live: u64) -> bool {
     let (users, live) = ((users & live).count_ones(), live.count_ones());
@@ -115,10 +152,10 @@ pub(super) fn is_shared(users: u64, live: u64) -> bool {
 }
 
 impl Edge {
-    /// Whether enough live replicas use the edge for it to be the service's change: at least two, and at least
-    /// half. One odd replica cannot bring this about.
-    pub(crate) fn is_shared_by(&self, live: u64) -> bool {
-        is_shared(self.users.places(), live)
+    /// Whether enough replicas use the edge, now that one more does, for it to be the service's change: at least two, and at
+    /// least half of those that serve; any two where a deployment was announced. One odd replica cannot bring this about.
+    pub(super) fn is_change_of(&self, source: &Source, now: Timestamp) -> bool {
+        is_change(self.users.places(), source, now)
     }
 
     /// What others do to a destination is not held against a call on a usual edge beyond what is odd on that edge; nor is

@@ -60,7 +60,12 @@ impl Users {
         self.places
     }
 
-    pub(super) fn first(&self) -> Timestamp {
+    /// Whether the instance at `place` is one of them.
+    pub(crate) fn has(&self, place: usize) -> bool {
+        self.places & (1 << place) != 0
+    }
+
+    pub(crate) fn first(&self) -> Timestamp {
         self.first
     }
 

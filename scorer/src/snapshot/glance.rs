@@ -15,9 +15,9 @@ use super::{
     SnapshotError, Whole,
     aside::Aside,
     soundness::{unpanicked, verify},
-    store::{AnyError, EDGES, META, NAMES, SOURCES, parse, version_of},
+    store::{AnyError, EDGES, META, NAMES, SOURCES, parse, source_of, version_of},
 };
-use crate::{config::Budget, mesh::SourceKey, shard::Source};
+use crate::{config::Budget, mesh::SourceKey};
 
 /// So often a reading begins anew where a snapshot was written meanwhile.
 const ATTEMPTS: usize = 20;
@@ -110,7 +110,7 @@ fn read(backend: Aside, budget: &Budget, is_asked: &impl Fn(&str) -> bool) -> Re
         Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    version_of(&meta)?.map_err(Unread::Newer)?;
+    let version = version_of(&meta)?.map_err(Unread::Newer)?;
     let whole: Whole = parse(meta.get("whole")?.ok_or("`whole` is missing")?.value())?;
     let mut mesh = whole.mesh;
     if let Some(before) = meta.get("budget")?
@@ -127,7 +127,7 @@ fn read(backend: Aside, budget: &Budget, is_asked: &impl Fn(&str) -> bool) -> Re
     for entry in read.open_table(SOURCES)?.iter()? {
         let (key, value) = entry?;
         let (shard, id) = key.value();
-        let source: Source = parse(value.value())?;
+        let source = source_of(value.value(), version)?;
         // Which workload it is, where several share the principal, is in its name alone.
         let identity = texts.get((shard, id))?.map_or_else(|| source.identity(), |text| text.value().to_owned());
         if is_asked(&identity) {

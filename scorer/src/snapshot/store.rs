@@ -21,7 +21,7 @@ use crate::{
     order::Run,
     pending::{Gone, Taken},
     scorer::Scorer,
-    shard::{Attribute, Edge, Seen, Shard, Source},
+    shard::{Attribute, Edge, Hours, Seen, Shard, Source},
 };
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -75,6 +75,8 @@ impl Loaded {
             positions.filter_map(|((source, of), offset)| Some(((number(source)?, of), offset))).collect();
         self.scorer.estate.renumber(number);
         self.scorer.watermark.renumber(number);
+        let sources = self.scorer.shards.iter_mut().flat_map(|shard| shard.sources.values_mut());
+        sources.filter_map(|source| source.carriers.as_deref_mut()).for_each(|carriers| carriers.renumber(number));
         before.into_iter().zip(now).filter(|(_, now)| now.is_none()).map(|(name, _)| name).collect()
     }
 }
@@ -359,9 +361,19 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AnyError> {
     Ok(postcard::from_bytes(bytes)?)
 }
 
-/// An edge as a release of this version wrote it. What came later stands at its end, and is absent, which is a zero.
+/// An edge as a release of this version wrote it. What came later stands at its end, and is absent.
 pub(super) fn edge_of(bytes: &[u8], version: u32) -> Result<Edge, AnyError> {
-    if version >= 2 { parse(bytes) } else { parse(&[bytes, &[0]].concat()) }
+    let without_hours = self::bytes(&Hours::default());
+    match version {
+        ..2 => parse(&[bytes, &[0], &without_hours].concat()),
+        2 => parse(&[bytes, &without_hours].concat()),
+        _ => parse(bytes),
+    }
+}
+
+/// A source as a release of this version wrote it.
+pub(super) fn source_of(bytes: &[u8], version: u32) -> Result<Source, AnyError> {
+    if version >= 3 { parse(bytes) } else { parse(&[bytes, &[0]].concat()) }
 }
 
 /// What is known of the estate, as a release of this version wrote it.
@@ -397,6 +409,12 @@ fn restore(
     if let Some(orders) = meta.get("orders")? {
         scorer.orders = parse(orders.value())?;
     }
+    if let Some(incidents) = meta.get("incidents")? {
+        scorer.incidents = parse(incidents.value())?;
+    }
+    if let Some(announced) = meta.get("announced")? {
+        scorer.announced = parse(announced.value())?;
+    }
     if let Some(tenancies) = meta.get("tenancies")? {
         scorer.tenancies = parse(tenancies.value())?;
     }
@@ -417,7 +435,7 @@ fn restore(
     for entry in read.open_table(SOURCES)?.iter()? {
         let (key, value) = entry?;
         let (index, id) = key.value();
-        shard_mut(scorer, index)?.sources.insert(id, Box::new(parse::<Source>(value.value())?));
+        shard_mut(scorer, index)?.sources.insert(id, Box::new(source_of(value.value(), version)?));
     }
     for entry in read.open_table(EDGES)?.iter()? {
         let (key, value) = entry?;
@@ -443,6 +461,9 @@ fn restore(
         shard.restore(rest.delta, rest.touched, rest.unresolved, rest.next_name, mesh);
     }
     scorer.name_workloads();
+    if !scorer.announced.is_empty() {
+        scorer.tell_sources_what_is_announced();
+    }
     Ok(covered)
 }
 

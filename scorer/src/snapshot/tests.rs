@@ -15,12 +15,13 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, backends::
 use self::mesh::{Call, batch, calls};
 use super::{
     Covered, Loaded, Snapshots, Whole, bytes,
-    store::{EDGES, META, edge_of, parse},
+    store::{EDGES, META, SOURCES, edge_of, parse, source_of},
 };
 use crate::{
     config::ScorerConfig,
     estate::{Credentials, Estate},
     scorer::Scorer,
+    shard::Hours,
     verdict::Verdict,
 };
 
@@ -131,12 +132,24 @@ const QUESTIONS_OF_VERSION_1: usize = 25;
 fn as_version_1(path: &Path) {
     let database = Database::open(path).expect("a snapshot");
     let read = database.begin_read().expect("it is read");
+    let sources = read.open_table(SOURCES).expect("sources");
+    let sources = sources.iter().expect("sources").map(|entry| {
+        let (key, value) = entry.expect("a source");
+        let mut source = source_of(value.value(), super::VERSION).expect("a source of this version");
+        source.carriers = None;
+        let mut old = bytes(&source);
+        assert_eq!(old.pop(), Some(0), "what came later stands at the end");
+        (key.value(), old)
+    });
+    let sources: Vec<_> = sources.collect();
     let edges = read.open_table(EDGES).expect("edges");
     let edges = edges.iter().expect("edges").map(|entry| {
         let (key, value) = entry.expect("an edge");
         let mut edge = edge_of(value.value(), super::VERSION).expect("an edge of this version");
         edge.rhythm = None;
+        edge.hours = Hours::default();
         let mut old = bytes(&edge);
+        old.truncate(old.len() - bytes(&edge.hours).len());
         assert_eq!(old.pop(), Some(0), "what came later stands at the end");
         (key.value(), old)
     });
@@ -155,6 +168,11 @@ fn as_version_1(path: &Path) {
         meta.insert("version", &1_u32.to_le_bytes()[..]).expect("written");
         meta.insert("whole", &bytes(&whole)[..]).expect("written");
         meta.insert("estate", &estate[..]).expect("written");
+        meta.remove("incidents").expect("removed");
+        let mut table = write.open_table(SOURCES).expect("sources");
+        for (key, source) in &sources {
+            table.insert(*key, &source[..]).expect("written");
+        }
         let mut table = write.open_table(EDGES).expect("edges");
         for (key, edge) in &edges {
             table.insert(*key, &edge[..]).expect("written");

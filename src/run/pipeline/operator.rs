@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use qualm_model::level::Level;
 use qualm_scorer::{
     journal::Seq,
-    operator::{Instruction, LONGEST_NAME, Refusal, look::Line},
+    operator::{Instruction, LONGEST_NAME, Refusal, look::Line, rehearsed::Rehearsal},
     verdict::Verdict,
 };
 
@@ -48,10 +49,14 @@ impl Pipeline {
             Call::Table(answer) => {
                 let lines = self.state.scorer.lines();
                 let holds = self.state.scorer.holds(self.setup.clock.now());
-                let _ = answer.send(Table { lines, holds, in_force: self.in_force() });
+                let announcements = self.state.scorer.announcements().cloned().collect();
+                let _ = answer.send(Table { lines, holds, announcements, in_force: self.in_force() });
             }
             Call::Show { part, answer } => {
                 let _ = answer.send(self.portrait(&part).map(Box::new));
+            }
+            Call::Rehearse { part, instance, level, answer } => {
+                let _ = answer.send(self.rehearsal(&part, instance.as_deref(), level).map(Box::new));
             }
             Call::Do(request, answer) => {
                 let (by, call) = (request.by.clone(), request.ask.name());
@@ -151,6 +156,14 @@ impl Pipeline {
         };
         let decisions = self.state.decisions.of(&shown.identity).iter().map(|(_, verdict)| verdict.clone()).collect();
         Ok(Portrait { shown, decisions, in_force: self.in_force() })
+    }
+
+    fn rehearsal(&self, part: &str, instance: Option<&str>, level: Level) -> Result<Rehearsal, NotOne> {
+        let rehearse = |identity: &str| self.state.scorer.rehearse(identity, instance, level);
+        match rehearse(part) {
+            Some(rehearsal) => Ok(rehearsal),
+            None => rehearse(&self.one_named(part)?).ok_or_else(|| self.nobody(part)),
+        }
     }
 
     /// The one whom a part of a name means.

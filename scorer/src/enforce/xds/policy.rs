@@ -2,8 +2,8 @@
 //!
 //! # Layout
 //! - this file: entries in their places, and what follows from them before one node
-//! - [`http`], [`network`]: the RBAC filters; [`rate`]: the rate limit
-//! - [`matcher`]: words of Envoy's matching API; [`paths`]: operations as a matcher tree
+//! - `http`, `network`: the RBAC filters; `rate`: the rate limit
+//! - `matcher`: words of Envoy's matching API; `paths`: operations as a matcher tree
 //!
 //! **Invariant:** nothing that is done is wider than its entry, and where two entries meet in one place the higher level
 //! speaks.

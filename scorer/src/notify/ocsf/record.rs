@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use qualm_model::level::Level;
 use serde::Serialize;
 
-use crate::notify::finding::Effect;
+use crate::{familiar::Familiar, notify::finding::Effect};
 
 /// One alert as an OCSF object.
 #[derive(Debug, Serialize)]
@@ -213,9 +213,31 @@ pub(super) struct Unmapped {
     pub(super) workload: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) co_owners: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) incident: Option<Incident>,
     pub(super) reasons: Vec<Bits>,
     pub(super) reasons_count: usize,
+    /// The records that carried the evidence.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) carried_by: Vec<Records>,
     pub(super) next: Vec<String>,
+}
+
+/// Several identities whose episodes have one cause.
+#[derive(Debug, Serialize)]
+pub(super) struct Incident {
+    pub(super) cause: String,
+    pub(super) members: Vec<InIncident>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct InIncident {
+    pub(super) identity: String,
+    pub(super) level: Level,
+    pub(super) evidence_bits: f64,
+    pub(super) since: i64,
+    pub(super) decision: String,
+    pub(super) observed: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -223,4 +245,25 @@ pub(super) struct Bits {
     pub(super) detector: String,
     pub(super) bits: f64,
     pub(super) n: f64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) usual: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) familiar: Option<Familiar>,
+}
+
+/// A run of records: those of the identity, to this destination where one is named, from the first to the last.
+#[derive(Debug, Serialize)]
+pub(super) struct Records {
+    pub(super) input: String,
+    pub(super) partition: i32,
+    pub(super) first: i64,
+    pub(super) last: i64,
+    pub(super) events: u32,
+    pub(super) start_time: i64,
+    pub(super) end_time: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) detector: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) destination: Option<String>,
+    pub(super) bits: f64,
 }
