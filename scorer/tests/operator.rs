@@ -232,7 +232,9 @@ fn no_more_are_denied_than_may_be_but_by_an_explicit_word() {
     assert_eq!(refused, Refusal::BlastRadius { denied, most: denied });
     assert!(denied >= 1);
     desk.say(set(&name(0), Level::Quarantined)).expect("who is denied already takes no further place");
-    desk.say(set(&name(denied), Level::Restricted)).expect("what denies nothing has no such bound");
+    let restricted = desk.say(set(&name(denied), Level::Restricted)).expect_err("what is not known is denied there");
+    assert_eq!(restricted, Refusal::BlastRadius { denied, most: denied });
+    desk.say(set(&name(denied), Level::Throttled)).expect("what denies nothing has no such bound");
     desk.say(overriding(&name(denied), &[Override::MaxShare])).expect("it was said explicitly");
     // What evidence would deny is held back by what is denied by hand.
     desk.spree();
