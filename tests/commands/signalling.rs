@@ -251,7 +251,9 @@ fn a_transmitters_word_sets_a_level_once_and_a_forged_one_nothing() {
     let heard = |outcome: &str| sample(estate.http, &format!("qualm_signals_heard_total{{outcome=\"{outcome}\"}}"));
     assert_eq!((heard("acted"), heard("replayed")), (Some(1.0), Some(1.0)));
 
-    let forged = format!("{}A{}", &good[..good.len() - 10], &good[good.len() - 9..]);
+    let at = good.len() - 10;
+    let other = if good.as_bytes()[at] == b'A' { "B" } else { "A" };
+    let forged = format!("{}{other}{}", &good[..at], &good[at + 1..]);
     for (token, code) in [
         (forged, "authentication_failed"),
         (token("j2", CART, "https://other.test"), "invalid_audience"),
