@@ -1,8 +1,8 @@
 //! Kubernetes: a service account taken out of its role bindings, pods labelled for quarantine, a pod deleted.
 //!
 //! # Layout
-//! - [`bindings`]: role bindings
-//! - [`pods`]: labels and deletion
+//! - `bindings`: role bindings
+//! - `pods`: labels and deletion
 
 mod bindings;
 mod pods;
