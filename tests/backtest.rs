@@ -79,9 +79,30 @@ fn the_order_of_lines_and_files_does_not_matter() {
         assert_eq!(*row, scores[place]);
     }
     for file in ["trust.jsonl", "alerts.jsonl"] {
-        assert_eq!(split.text(file), sorted.text(file));
-        assert_eq!(shuffled.text(file), sorted.text(file));
+        assert_eq!(wherever_it_stands(&split.text(file)), wherever_it_stands(&sorted.text(file)));
+        assert_eq!(wherever_it_stands(&shuffled.text(file)), wherever_it_stands(&sorted.text(file)));
     }
+}
+
+/// JSON lines without the places of the records that carried what is told: these are other ones in another file.
+fn wherever_it_stands(lines: &str) -> Vec<Value> {
+    fn strip(value: &mut Value) {
+        match value {
+            Value::Object(fields) => {
+                fields.remove("carried_by");
+                fields.values_mut().for_each(strip);
+            }
+            Value::Array(values) => values.iter_mut().for_each(strip),
+            _ => {}
+        }
+    }
+    let parsed = lines.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
+    parsed
+        .map(|mut value| {
+            strip(&mut value);
+            value
+        })
+        .collect()
 }
 
 #[test]

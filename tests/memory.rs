@@ -26,7 +26,7 @@ const FEW: u64 = 300_000;
 const MANY: u64 = 10_000_000;
 
 #[test]
-fn an_edge_with_its_operations_takes_at_most_3_kb_and_an_identity_at_most_4() {
+fn an_edge_with_its_operations_takes_at_most_3_2_kib_and_an_identity_at_most_4() {
     run_task();
     let days = if std::env::var("QUALM_LONG").is_ok() { 3.0 } else { 0.5 };
     let folder = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ fn an_edge_with_its_operations_takes_at_most_3_kb_and_an_identity_at_most_4() {
     println!("  an identity  {identity:5.0} {claimed_identity:5.0}   with its instances");
     println!("  all          {:5.1} {:5.1}   MiB", mib(whole.bytes), mib(whole.claimed));
     assert!(edges > 4 * identities);
-    assert!(edge <= 3_072.0 && identity <= 4_096.0, "{whole:?}\n{one_edge_each:?}\n{few:?}");
+    assert!(edge <= 3_277.0 && identity <= 4_096.0, "{whole:?}\n{one_edge_each:?}\n{few:?}");
     assert!(claimed_edge >= 0.9 * edge && claimed_identity >= 0.9 * identity, "the bound rests on what is claimed");
 }
 

@@ -10,7 +10,7 @@ use qualm_model::{
 use qualm_scorer::{
     config::{EnforceConfig, Leases, Length, Mode, ScorerConfig},
     grounds::replay::{Replayed, is_of_this_model, replay, replay_order},
-    operator::{Ask, InShadow, Instruction},
+    operator::{Ask, InShadow, Instruction, Override},
     scorer::Scorer,
     verdict::{Cause, Verdict},
 };
@@ -185,7 +185,7 @@ fn what_an_operator_has_set_follows_from_the_instruction() {
             level: Level::Quarantined,
             lease: Span::HOUR,
             in_shadow: InShadow::Marks,
-            overrides: Vec::new(),
+            overrides: vec![Override::Protected],
         },
     };
     let mut verdicts = Vec::new();

@@ -1,5 +1,5 @@
-//! One event's evidence: a product along the chain *who · to whom · what · as whom · from where · how · how much · when ·
-//! with which papers*, a mean inside each link.
+//! One event's evidence: a product along the chain *who · to whom · what · from where · how · how much · when · with which
+//! papers*, a mean inside each link.
 
 use crate::{detector::Question, stats::log2};
 
@@ -20,10 +20,8 @@ const COUNTS: Link = Link::of(&[
     Question::Spread1h,
     Question::FanIn,
 ]);
-const WHAT: Link = Link::of(&[Question::NewOperation, Question::RareOperation]);
-/// A client of its own and what it asks for are odd for reasons of their own: in one mean with the operation, two strong
-/// answers of four would be worth less than either alone.
-const AS_WHOM: Link = Link::of(&[Question::NewCredential, Question::NewFingerprint]);
+const WHAT: Link =
+    Link::of(&[Question::NewOperation, Question::RareOperation, Question::NewCredential, Question::NewFingerprint]);
 const WHERE_FROM: Link = Link::of(&[Question::NewNetwork, Question::LoneReplica]);
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
 const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Oversized, Question::Longer]);
@@ -173,7 +171,7 @@ impl EValues {
         let by_source = source * (0.8 + 0.2 * (0.25 * peer + 0.75 * destination));
         let by_destination = destination * (0.7 + 0.3 * peer);
         let who = 0.9 * by_source + 0.1 * by_destination;
-        let what = self.link(&WHAT) * self.link(&AS_WHOM) * self.link(&WHERE_FROM);
+        let what = self.link(&WHAT) * self.link(&WHERE_FROM);
         log2(
             who * what
                 * self.link(&HOW)
@@ -232,24 +230,6 @@ mod tests {
             loud.set(question, 0.5);
         }
         assert!(alone - loud.bits() < 2.01, "{alone} {}", loud.bits());
-    }
-
-    #[test]
-    fn a_strange_client_that_does_strange_things_is_odder_than_either() {
-        let mut values = EValues::default();
-        [Question::RareOperation, Question::NewCredential].into_iter().for_each(|question| values.set(question, 0.5));
-        let (mut client, mut deed) = (values, values);
-        client.set(Question::NewFingerprint, 1024.0);
-        deed.set(Question::NewOperation, 1024.0);
-        let mut both = deed;
-        both.set(Question::NewFingerprint, 1024.0);
-        assert!(
-            both.bits() > client.bits().max(deed.bits()) + 6.0,
-            "{} {} {}",
-            both.bits(),
-            client.bits(),
-            deed.bits()
-        );
     }
 
     #[test]
