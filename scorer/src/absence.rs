@@ -19,7 +19,7 @@ use crate::{
     papers::{Invariant, at_once},
     scorer::Scorer,
     shard::shard_of,
-    standing::{Cause as OddIn, reached},
+    standing::{Cause as OddIn, Kind, reached},
     verdict::{Reason, Verdict},
     workloads,
 };
@@ -177,7 +177,7 @@ impl Scorer {
             &mut shard.delta,
             (&self.mesh, &level),
             at,
-            (bits, cause),
+            (bits, cause, Kind::Another),
             (most, Chance::of(absence.broken.as_ref())),
         );
         if let Some(address) = from {

@@ -35,12 +35,12 @@ use crate::{
     mesh::Thresholds,
     papers::Invariant,
     snapshot,
-    standing::{Evidence, Standing},
+    standing::{Evidence, Other, Standing},
     verdict::{Cause, Reason},
 };
 
 /// The version of what is kept; a later one is not recomputed by this release.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The inputs of one decision. In the journal beside the decision, with a digest of their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,9 @@ pub struct Grounds {
     pub(crate) own: Option<Track>,
     /// Evidence from records that may not lead above *watched*.
     pub(crate) claimed: Option<Track>,
+    /// How much of its own is of another kind than more of the same; version 1 kept none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) other: Option<Other>,
     pub(crate) thresholds: Thresholds,
     /// Identities of the mesh.
     pub(crate) identities: u64,

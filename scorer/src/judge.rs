@@ -22,7 +22,7 @@ use crate::{
     scorer::{Case, Scorer},
     scoring::context,
     shard::{Source, shard_of},
-    standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
+    standing::{Cause as OddIn, Evidence, Kind, News, Reached, Reading, Standing, reached},
     standings::{Historic, Standings},
     table::TrustEntry,
     verdict::{Cause, Verdict},
@@ -98,7 +98,7 @@ impl Source {
         delta: &mut Delta,
         (mesh, standings): (&Mesh, &Standings),
         case: &Case<'_>,
-        (bits, leading): (f64, Option<Question>),
+        (bits, leading, kind): (f64, Option<Question>, Kind),
         most: Level,
     ) -> Option<Reached> {
         let now = case.seen.exposure.now;
@@ -107,7 +107,7 @@ impl Source {
         let cause = OddIn { question, destination: case.ids.destination };
         let level = || standings.level(&key);
         let chance = Chance::of(case.broken.as_ref());
-        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause), (most, chance));
+        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause, kind), (most, chance));
         self.attribute(case.ids.address, now, bits);
         if bits > TELLING_BITS {
             let odd = Odd {
@@ -123,7 +123,8 @@ impl Source {
         if bits > TELLING_BITS {
             delta.context(key, now.window(Span::MINUTE), bits);
         }
-        let only_more = most >= Level::Quarantined && !self.evidence.shows_another_kind();
+        let only_more =
+            most >= Level::Quarantined && !self.other.is_main(self.evidence.slow_before(now), reading.slow);
         reached(mesh.thresholds(), reading, if only_more { Level::Restricted } else { most }, 1.0)
     }
 
@@ -133,7 +134,7 @@ impl Source {
         delta: &mut Delta,
         (mesh, level): (&Mesh, &impl Fn() -> Level),
         now: Timestamp,
-        (bits, cause): (f64, OddIn),
+        (bits, cause, kind): (f64, OddIn, Kind),
         (most, chance): (Level, Chance),
     ) -> Option<Reading> {
         let claimed_only = most <= Level::Watched;
@@ -141,7 +142,16 @@ impl Source {
             (false, _) => &mut self.evidence,
             (true, claimed) => claimed.get_or_insert_default(),
         };
-        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level()))?;
+        let other = &mut self.other;
+        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |ended| {
+            delta.minute(ended.best, level());
+            if !claimed_only {
+                other.end_minute(ended);
+            }
+        })?;
+        if !claimed_only {
+            other.lead(kind);
+        }
         if news == News::Moved {
             evidence.follow(now, reading, &mut |pace, climb| {
                 if chance == Chance::Possible {

@@ -17,7 +17,7 @@ use crate::{
     mesh::{Called, Delta, DestinationDelta, Mesh},
     names::Names,
     pending::{Gone, Pending},
-    standing::Evidence,
+    standing::{Evidence, Other},
     tide::Round,
     workloads,
 };
@@ -108,8 +108,10 @@ pub(crate) struct Source {
     pub(crate) round: Round,
     /// When the last newcomers began to come.
     pub(crate) newcomers_since: Timestamp,
-    /// The odd events of the running episode. The last of what is saved: version 2 of the snapshot saved none.
+    /// The odd events of the running episode. Version 2 of the snapshot saved none.
     pub(crate) carriers: Option<Box<Carriers>>,
+    /// How much of the evidence is of another kind than more of the same. The last of what is saved: version 3 saved none.
+    pub(crate) other: Other,
     /// From when until when a deployment of it was announced; it follows from the announcements.
     #[serde(skip)]
     pub(crate) announced: Option<(Timestamp, Timestamp)>,

@@ -40,6 +40,7 @@ impl Scorer {
             who: self.who(key, source.map(|source| &**source), before.as_ref(), now),
             own: source.map(|source| track(&source.evidence)),
             claimed: source.and_then(|source| source.claimed.as_deref()).map(track),
+            other: source.map(|source| source.other),
             before,
             thresholds: *self.mesh.thresholds(),
             identities: self.mesh.identities(),

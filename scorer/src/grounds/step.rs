@@ -61,11 +61,19 @@ impl Grounds {
         }
         let only_more = weighed.of == Of::Event
             && weighed.most >= Level::Quarantined
-            && self.own.as_ref().is_some_and(|own| !own.evidence.shows_another_kind());
+            && self.own.as_ref().is_some_and(|own| !self.is_of_another_kind(own));
         let most = if only_more { Level::Restricted } else { weighed.most };
         let by_evidence = || reached(&self.thresholds, track.reading(self.now), most, 1.0);
         let by_evidence = if weighed.has_moved { by_evidence() } else { None };
         invariant(&self.thresholds, weighed.invariant, by_evidence)
+    }
+
+    /// Whether it is against the identity for another kind than more of the same, in the main.
+    fn is_of_another_kind(&self, own: &Track) -> bool {
+        match &self.other {
+            Some(other) => other.is_main(own.evidence.slow_before(self.now), own.reading(self.now).slow),
+            None => own.evidence.showed_another_kind(),
+        }
     }
 
     /// Evidence that bears on an entry: claims that may not lead further count for *watched* only.

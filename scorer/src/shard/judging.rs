@@ -6,7 +6,7 @@ use qualm_model::{
     evidence::EValues,
     level::Level,
     stats::Exposure,
-    time::Span,
+    time::{Span, Timestamp},
 };
 
 use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Source, TOUCHED, Users, View};
@@ -15,7 +15,7 @@ use crate::{
     estate::Weight,
     mesh::{Delta, Mesh},
     scorer::Case,
-    standing::Reached,
+    standing::{Kind, Reached},
     standings::Standings,
 };
 
@@ -218,7 +218,15 @@ impl Place<'_> {
         told: (f64, Option<Question>),
         most: Level,
     ) -> Option<Reached> {
-        self.source.weigh(self.delta, known, case, told, most)
+        let kind = self.kind(told.1, case.seen.exposure.now);
+        self.source.weigh(self.delta, known, case, (told.0, told.1, kind), most)
+    }
+
+    /// What kind of oddness an event shows whose strongest answer is to `leading`.
+    fn kind(&self, leading: Option<Question>, now: Timestamp) -> Kind {
+        let is_known = self.edge.as_ref().is_none_or(|edge| edge.is_known(now))
+            && self.operation.as_ref().is_none_or(|operation| operation.is_known(now));
+        if is_known { Kind::of_known(leading) } else { Kind::Another }
     }
 
     /// Learns a case that was [answered](Self::answer), whose windows are closed; `raw` are its bits before habit.

@@ -22,6 +22,7 @@ use crate::{
     pending::{Gone, Taken},
     scorer::Scorer,
     shard::{Attribute, Edge, Hours, Seen, Shard, Source},
+    standing::Other,
 };
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -373,7 +374,14 @@ pub(super) fn edge_of(bytes: &[u8], version: u32) -> Result<Edge, AnyError> {
 
 /// A source as a release of this version wrote it.
 pub(super) fn source_of(bytes: &[u8], version: u32) -> Result<Source, AnyError> {
-    if version >= 3 { parse(bytes) } else { parse(&[bytes, &[0]].concat()) }
+    let none = self::bytes(&Other::default());
+    let mut source: Source = match version {
+        ..3 => parse(&[bytes, &[0], &none].concat())?,
+        3 => parse(&[bytes, &none].concat())?,
+        _ => return parse(bytes),
+    };
+    source.other = Other::of_before(&source.evidence);
+    Ok(source)
 }
 
 /// What is known of the estate, as a release of this version wrote it.
