@@ -1,7 +1,7 @@
 //! What was found of a generated mesh: each attack, and whom honest identities stand in its way.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     fs,
     path::Path,
 };
@@ -22,6 +22,12 @@ use crate::{
 
 /// An entry so long after the end of an attack still finds it, as in `qualm backtest`.
 const GRACE: Span = Span(5 * Span::MINUTE.0);
+/// What did not happen is found when the issuer's log, or an hour, has passed it.
+const ABSENCE: Span = Span(6 * Span::HOUR.0);
+const OF_ABSENCE: [Question; 4] =
+    [Question::NeverIssued, Question::BeforeIssuance, Question::Unwitnessed, Question::Silence];
+/// Nodes' clocks may go ahead of the label's by so much.
+const SKEW: Span = Span::SECOND;
 /// Nor does the evidence of an attack count as honest before it has decayed.
 const AFTERMATH: Span = Span(60 * Span::MINUTE.0);
 
@@ -126,7 +132,8 @@ pub(crate) fn evaluate(folder: &Path, without: &[Question]) -> Evaluated {
     let by = by_identity(&known);
     let of = |name: &str, at: Timestamp, after: Span| -> Vec<usize> {
         let places = by.get(name).map(Vec::as_slice).unwrap_or_default();
-        places.iter().copied().filter(|&place| at >= known[place].start && at <= known[place].end + after).collect()
+        let is_about = |&place: &usize| at >= known[place].start - SKEW && at <= known[place].end + after;
+        places.iter().copied().filter(is_about).collect()
     };
     let blank = |label: &Label| Attack {
         label: label.clone(),
@@ -166,8 +173,10 @@ pub(crate) fn evaluate(folder: &Path, without: &[Question]) -> Evaluated {
     let mut wrongful = Vec::new();
     for verdict in entries {
         let at = verdict.decided;
-        let mut places = of(&verdict.identity, at, GRACE);
-        places.extend(of(&verdict.subject.principal, at, GRACE));
+        let is_absence = verdict.reasons.first().is_some_and(|reason| OF_ABSENCE.contains(&reason.detector));
+        let grace = if is_absence { ABSENCE } else { GRACE };
+        let mut places = of(&verdict.identity, at, grace);
+        places.extend(of(&verdict.subject.principal, at, grace));
         for &place in &places {
             let attack = &mut attacks[place];
             attack.entered[..levels(&verdict)].iter_mut().for_each(|first| _ = first.get_or_insert(at));
@@ -225,7 +234,7 @@ impl Evaluated {
         let days = self.ran.days();
         format!(
             "{}: {days:.1} days, {} attacks, watched {}, throttled {}, named {}; passing at 1·2·3·5 a day {}·{}·{}·{}; \
-             wrongful a day: watched {:.1}, throttled {:.2}; restricted {}, quarantined {}; {} identities, {} edges, {:.2} MB",
+             wrongful a day: watched {:.1}, throttled {:.2}; restricted {}, quarantined {}; {} identities, {} edges, {:.2} MB, left out {:?}",
             self.name,
             self.attacks.len(),
             self.reaching(0),
@@ -242,6 +251,7 @@ impl Evaluated {
             self.ran.held.identities,
             self.ran.held.edges,
             self.ran.held.bytes as f64 / 1e6,
+            self.ran.left_out,
         )
     }
 

@@ -23,6 +23,8 @@ pub(crate) struct Ran {
     first: Option<Timestamp>,
     last: Option<Timestamp>,
     pub(crate) held: Tally,
+    /// What inputs were taken to leave out, at the end.
+    pub(crate) left_out: Vec<String>,
 }
 
 impl Ran {
@@ -83,5 +85,6 @@ pub(crate) fn run(
         scorer.forget_changes();
     }
     ran.held = scorer.tally();
+    ran.left_out = scorer.left_out().iter().map(|of| format!("{:?} since {:?}", of.filter, of.since)).collect();
     ran
 }

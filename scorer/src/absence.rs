@@ -172,13 +172,14 @@ impl Scorer {
         let level = || self.standings.level(&key);
         let from = absence.from.map(|address| shard.names.id(address));
         let Some(source) = shard.sources.get_mut(&key.1) else { return };
+        let reach = most.min(source.class_may_reach());
         shard.changed.touch_source(key.1, source);
         let told = source.add_evidence(
             &mut shard.delta,
             (&self.mesh, &level),
             at,
             (bits, cause, Kind::Another),
-            (most, Chance::of(absence.broken.as_ref())),
+            (most, reach, Chance::of(absence.broken.as_ref())),
         );
         if let Some(address) = from {
             source.attribute(address, at, bits);

@@ -99,7 +99,7 @@ impl Source {
         (mesh, standings): (&Mesh, &Standings),
         case: &Case<'_>,
         (bits, leading, kind): (f64, Option<Question>, Kind),
-        most: Level,
+        (most, reach): (Level, Level),
     ) -> Option<Reached> {
         let now = case.seen.exposure.now;
         let key = (case.ids.shard, case.ids.source);
@@ -107,7 +107,7 @@ impl Source {
         let cause = OddIn { question, destination: case.ids.destination };
         let level = || standings.level(&key);
         let chance = Chance::of(case.broken.as_ref());
-        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause, kind), (most, chance));
+        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause, kind), (most, reach, chance));
         self.attribute(case.ids.address, now, bits);
         if bits > TELLING_BITS {
             let odd = Odd {
@@ -128,6 +128,8 @@ impl Source {
         reached(mesh.thresholds(), reading, if only_more { Level::Restricted } else { most }, 1.0)
     }
 
+    /// Adds bits to the evidence, which may lead to `most` now and, for all that is known of where it comes from, as far as
+    /// `reach` in time.
     #[inline]
     pub(crate) fn add_evidence(
         &mut self,
@@ -135,7 +137,7 @@ impl Source {
         (mesh, level): (&Mesh, &impl Fn() -> Level),
         now: Timestamp,
         (bits, cause, kind): (f64, OddIn, Kind),
-        (most, chance): (Level, Chance),
+        (most, reach, chance): (Level, Level, Chance),
     ) -> Option<Reading> {
         let claimed_only = most <= Level::Watched;
         let evidence: &mut Evidence = match (claimed_only, &mut self.claimed) {
@@ -155,7 +157,7 @@ impl Source {
         if news == News::Moved {
             evidence.follow(now, reading, &mut |pace, climb| {
                 if chance == Chance::Possible {
-                    delta.climb(pace, climb);
+                    delta.climb(pace, climb, reach);
                 }
             });
             *evidence.shown_bits() = mesh.most_shown_bits(reading.fast, reading.slow);

@@ -21,7 +21,10 @@ mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use qualm_model::event::Positions;
+use qualm_model::{
+    event::Positions,
+    evidence::{Climb, Pace},
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -119,6 +122,8 @@ struct Rest<D> {
     touched: Vec<(u32, Link)>,
     unresolved: Vec<u32>,
     next_name: u32,
+    /// Of the delta, the climbs of evidence that may lead beyond *watched*; version 3 had none apart.
+    acting: Vec<(Pace, Climb)>,
 }
 
 enum Put {
@@ -185,6 +190,7 @@ impl Scorer {
             Put::Meta("covered", bytes(&covered)),
             Put::Meta("inputs", bytes(&covered.inputs)),
             Put::Meta("intake", bytes(&covered.intake)),
+            Put::Meta("acting", bytes(self.mesh.acting())),
             Put::Meta("budget", bytes(&self.config.budget)),
             Put::Meta("orders", bytes(&self.orders)),
             Put::Meta("incidents", bytes(&self.incidents)),
@@ -270,6 +276,7 @@ fn begin_shard(index: u8, shard: &mut Shard, puts: &mut Vec<Put>) {
         touched: shard.touched.iter().filter_map(|id| Some((*id, shard.links.get(id)?.clone()))).collect(),
         unresolved: shard.unresolved.clone(),
         next_name: shard.names.next_id(),
+        acting: shard.delta.acting.clone(),
     };
     puts.push(Put::Rest(index, bytes(&rest)));
     if std::mem::take(&mut changed.forgotten) {

@@ -208,18 +208,18 @@ impl Place<'_> {
         weight
     }
 
-    /// Adds the bits of a case to the evidence against its source. Returns the level that it reaches, where that has
-    /// moved.
+    /// Adds the bits of a case to the evidence against its source; `may` is how far they may lead now, and how far by where
+    /// they come from. Returns the level that it reaches, where that has moved.
     #[inline]
     pub(crate) fn weigh(
         &mut self,
         known: (&Mesh, &Standings),
         case: &Case<'_>,
         told: (f64, Option<Question>),
-        most: Level,
+        may: (Level, Level),
     ) -> Option<Reached> {
         let kind = self.kind(told.1, case.seen.exposure.now);
-        self.source.weigh(self.delta, known, case, (told.0, told.1, kind), most)
+        self.source.weigh(self.delta, known, case, (told.0, told.1, kind), may)
     }
 
     /// What kind of oddness an event shows whose strongest answer is to `leading`.

@@ -429,6 +429,8 @@ fn restore(
     if let Some(workloads) = meta.get("workloads")? {
         scorer.workloads = parse(workloads.value())?;
     }
+    let acting = meta.get("acting")?.map(|acting| parse(acting.value())).transpose()?;
+    scorer.mesh.restore_acting(acting);
     // Only where it is another one: reading the curves out of turn is itself a change.
     if let Some(budget) = meta.get("budget")?
         && parse::<Budget>(budget.value())? != scorer.config.budget
@@ -462,7 +464,11 @@ fn restore(
     }
     for entry in read.open_table(RESTS)?.iter()? {
         let (key, value) = entry?;
-        let rest: Rest<Delta> = parse(value.value())?;
+        let mut rest: Rest<Delta> = match version {
+            ..4 => parse(&[value.value(), &[0]].concat())?,
+            _ => parse(value.value())?,
+        };
+        rest.delta.acting = std::mem::take(&mut rest.acting);
         let index = key.value();
         let (mesh, shards) = (&scorer.mesh, &mut scorer.shards);
         let shard = shards.get_mut(usize::from(index)).ok_or("a shard that does not exist")?;
