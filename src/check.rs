@@ -111,7 +111,26 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
     ports::check(config, running, now, found);
     enforcement(config, found);
     hooks::check(config, found);
+    peers(config, found);
     state::check(config, hash, running, found);
+}
+
+/// Who is held against whom.
+fn peers(config: &Config, found: &mut Findings) {
+    match config.peers.read() {
+        Ok(None) => found.ok("peers", "are fitted in the background, every day of event time"),
+        Ok(Some(model)) => found.ok(
+            "peers",
+            format!(
+                "{}: {} groups, fitted to {} windows of {} identities",
+                config.peers.model.display(),
+                model.peers.groups.len().saturating_sub(1),
+                model.windows,
+                model.identities
+            ),
+        ),
+        Err(error) => found.fail("peers", error.to_string()),
+    }
 }
 
 /// What may be done, and to whom never.

@@ -22,6 +22,7 @@ use qualm_model::{event::Filter, level::Level, time::Span};
 use qualm_scorer::{
     config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
     notify::AlertsConfig,
+    peers::{Model, ModelError},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -47,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) enforce: EnforceConfig,
     pub(crate) hook: Vec<HookConfig>,
     pub(crate) memory: MemoryConfig,
+    pub(crate) peers: PeersConfig,
     pub(crate) state: StateConfig,
     pub(crate) alerts: AlertsConfig,
     pub(crate) signals: SignalsConfig,
@@ -79,6 +81,21 @@ impl Default for HistoryConfig {
             files: Vec::new(),
             format: Format::Auto,
         }
+    }
+}
+
+/// `[peers]`: what an identity's ten minutes are held against beside its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PeersConfig {
+    /// A model file of `lab fit`; where it is empty, peers are fitted in the background.
+    pub(crate) model: PathBuf,
+}
+
+impl PeersConfig {
+    /// The model file, read and checked, where there is one.
+    pub(crate) fn read(&self) -> Result<Option<Model>, ModelError> {
+        (!self.model.as_os_str().is_empty()).then(|| Model::read(&self.model)).transpose()
     }
 }
 

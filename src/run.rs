@@ -72,7 +72,7 @@ use self::{
     understood::NothingUnderstood,
 };
 use crate::{
-    cli::RunArgs,
+    cli::StartArgs,
     clock,
     config::Config,
     listen::{
@@ -127,10 +127,13 @@ pub(crate) struct Setup {
 }
 
 /// `qualm run`.
-pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let (config, hash) = Config::read(&args.config)?;
+pub(crate) fn run(args: &StartArgs) -> anyhow::Result<ExitCode> {
+    let (mut config, hash) = Config::read(&args.run.config)?;
+    if let Some(model) = &args.model {
+        config.peers.model.clone_from(model);
+    }
     config.log.init()?;
-    let setup = Setup { config, file: Some(args.config.clone()), hash, clock: clock::system(), notices: None };
+    let setup = Setup { config, file: Some(args.run.config.clone()), hash, clock: clock::system(), notices: None };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);

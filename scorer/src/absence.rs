@@ -27,8 +27,8 @@ use crate::{
 /// Where more than this share of those who should have called were silent, the telemetry is what is missing.
 const SILENT_SHARE: f64 = 0.2;
 
-/// Something that did not happen.
-struct Absence<'a> {
+/// Something that did not happen, or that is seen only when a window has ended.
+pub(crate) struct Absence<'a> {
     question: Question,
     deviation: Deviation,
     /// Address of the caller that it is about.
@@ -39,6 +39,13 @@ struct Absence<'a> {
     most: Level,
     /// That a credential does not add up.
     broken: Option<Broken>,
+}
+
+impl Absence<'_> {
+    /// Of the identity as a whole.
+    pub(crate) fn of(question: Question, deviation: Deviation, most: Level) -> Self {
+        Self { question, deviation, from: None, to: None, most, broken: None }
+    }
 }
 
 impl Scorer {
@@ -83,14 +90,7 @@ impl Scorer {
         // By name, since the order of a map is nobody's business.
         asked.sort_by(|a, b| self.identity_of(a.0).cmp(self.identity_of(b.0)));
         for (key, deviation) in asked {
-            let absence = Absence {
-                question: Question::Silence,
-                deviation,
-                from: None,
-                to: None,
-                most: Level::Watched,
-                broken: None,
-            };
+            let absence = Absence::of(Question::Silence, deviation, Level::Watched);
             self.weigh_absence(key, &absence, end, wall, verdicts);
         }
     }
@@ -149,7 +149,7 @@ impl Scorer {
         }
     }
 
-    fn weigh_absence(
+    pub(crate) fn weigh_absence(
         &mut self,
         key: SourceKey,
         absence: &Absence<'_>,

@@ -21,7 +21,7 @@ use qualm_model::{
     detector::{Observation, Question, Rhythm},
     evidence::{EpisodeCurve, Pace, QUESTIONS, Rates},
     level::Level,
-    stats::{Calibration, ETable, Exposure, log2},
+    stats::{Bins, Calibration, ETable, Exposure, log2},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -174,6 +174,18 @@ impl Mesh {
         {
             *birth = *birth + gap;
         }
+    }
+
+    /// Begins the histogram of a question with what a model file has of it, where it has none of its own.
+    pub(crate) fn take_prior(&mut self, question: Question, prior: &[(u16, u32)]) {
+        let calibration = &mut self.calibrations[question as usize];
+        if calibration.total() > 0.0 {
+            return;
+        }
+        for &(bin, count) in prior.iter().filter(|(bin, _)| usize::from(*bin) < Bins::COUNT) {
+            calibration.add_to_bin(usize::from(bin), f64::from(count));
+        }
+        self.tables[question as usize] = calibration.fit();
     }
 
     /// Makes place for questions that a release before did not ask.

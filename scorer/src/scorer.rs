@@ -23,6 +23,7 @@ use crate::{
     mesh::{DESTINATION_BYTES, Mesh},
     operator::{announced::Announcements, orders::Orders},
     order::Order,
+    peers::PeerGroups,
     shard::{SHARDS, Shard},
     snapshot::{Changes, Reach},
     standings::Standings,
@@ -139,7 +140,18 @@ pub struct Scorer {
     pub(crate) knowns: Knowns,
     /// Hash of the configuration in force, for what decisions are replayed from.
     pub(crate) config_hash: String,
+    /// Who behaves like whom.
+    pub(crate) peers: PeerGroups,
     door: Door,
+}
+
+/// What a source does for the first time in a window of ten minutes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FirstInWindow {
+    /// Calls this destination.
+    pub(crate) peer: bool,
+    /// Uses this operation there.
+    pub(crate) operation: bool,
 }
 
 /// One event with all that is needed to judge it, within its shard.
@@ -155,6 +167,8 @@ pub(crate) struct Case<'a> {
     pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
     pub(crate) edge_is_excused: bool,
+    /// What its source does for the first time in this window.
+    pub(crate) in_window: FirstInWindow,
     /// What of its credential does not add up.
     pub(crate) broken: Option<Broken>,
 }
@@ -198,6 +212,7 @@ impl Scorer {
             workloads: Workloads::default(),
             knowns: Knowns::default(),
             config_hash: String::new(),
+            peers: PeerGroups::default(),
             door: Door::default(),
         }
     }
@@ -465,6 +480,7 @@ impl Scorer {
         let ten_minutes_ended = windows(self.mesh.closed()) < windows(watermark);
         if ten_minutes_ended {
             self.look_for_silence(wall, verdicts);
+            self.look_at_windows(wall, verdicts);
         }
         for shard in &mut self.shards {
             shard.gather_destinations();

@@ -45,7 +45,8 @@ use crate::{
 
 /// Version of the snapshot's form. Every release reads that of the release before: edges of version 1 have no rhythm,
 /// its mesh asks fewer questions, and its estate knows nothing of credentials. In version 2 nobody knows which events
-/// carried the evidence, nor of incidents; in version 3 not how much of it is of another kind than more of the same.
+/// carried the evidence, nor of incidents; in version 3 not how much of it is of another kind than more of the same, and
+/// sources have no windows.
 pub const VERSION: u32 = 4;
 
 /// A snapshot that cannot be used; names the file and the way on.
@@ -209,6 +210,10 @@ impl Scorer {
         // Nor does this where no reporter names its pod.
         if std::mem::take(&mut self.workloads.is_changed) || reach == Reach::Base {
             puts.push(Put::Meta("workloads", bytes(&self.workloads)));
+        }
+        // And this only when a fit is begun or applied.
+        if std::mem::take(&mut self.peers.is_changed) || reach == Reach::Base {
+            puts.push(Put::Meta("peers", bytes(&self.peers)));
         }
         self.collecting = Some(Changes { puts, reach, covered, first: None });
     }

@@ -207,6 +207,7 @@ impl Pipeline {
             version: env!("CARGO_PKG_VERSION"),
             sinks: &self.setup.config.alerts.sinks(),
         });
+        self.journal_peers();
         // What stood when the last run ended stands from the first moment of this one, as far as it may.
         self.verdicts = std::mem::take(&mut self.state.restricted);
         self.act(None);
@@ -300,6 +301,7 @@ impl Pipeline {
             if matches!(observed, Observed::OwnAction) {
                 self.metrics.own_actions.inc();
             }
+            self.journal_peers();
             if !self.verdicts.is_empty() {
                 self.act(Some(read));
             }

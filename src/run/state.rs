@@ -59,6 +59,7 @@ impl State {
 
 /// Opens the state directory.
 pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Result<State> {
+    let model = config.peers.read()?;
     let directory = &config.state.directory;
     fs::create_dir_all(directory).with_context(|| format!("[state] directory {}", directory.display()))?;
     let (snapshots, loaded) = Snapshots::open(directory, config.scorer())?;
@@ -76,6 +77,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     scorer.name_sources(config.source_names());
     scorer.filter_sources(config.filters());
     scorer.wait_for_sources(config.latenesses());
+    scorer.take_model(model.as_ref());
     let journal_directory = directory.join("journal");
     let key = SigningKey::open(&config.state.journal_key())?;
     let public = key.public();

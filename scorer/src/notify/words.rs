@@ -99,6 +99,11 @@ fn words(
             "logged in to {whom} from elsewhere after {}",
             if observed.is_finite() { counted(observed, "failed login") } else { "failed logins".to_owned() }
         )),
+        Question::UnlikePeers => unusual(format!(
+            "did in ten minutes what lies {} times as far from its usual ten minutes as those of its peers do, calls, peers, \
+             operations, failures, sizes and lengths taken together",
+            number(observed)
+        )),
         Question::Unwitnessed => {
             (format!("made {} to {whom} that only one of the two proxies reported", counted(observed, "call")), usual)
         }

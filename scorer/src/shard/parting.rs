@@ -87,6 +87,8 @@ impl Source {
             baseline: self.baseline.part(*rates),
             instances: split.own.iter().map(|&place| self.instances[place].clone()).collect(),
             last: now,
+            // All of them together are nobody's window.
+            unlike: None,
             round: Default::default(),
             ..self.clone()
         };

@@ -372,9 +372,10 @@ pub(super) fn edge_of(bytes: &[u8], version: u32) -> Result<Edge, AnyError> {
     }
 }
 
-/// A source as a release of this version wrote it.
+/// A source as a release of this version wrote it. What came later stands at its end, and is absent.
 pub(super) fn source_of(bytes: &[u8], version: u32) -> Result<Source, AnyError> {
-    let none = self::bytes(&Other::default());
+    // Neither how much is of another kind, nor windows.
+    let none = [self::bytes(&Other::default()), vec![0]].concat();
     let mut source: Source = match version {
         ..3 => parse(&[bytes, &[0], &none].concat())?,
         3 => parse(&[bytes, &none].concat())?,
@@ -431,6 +432,9 @@ fn restore(
     }
     let acting = meta.get("acting")?.map(|acting| parse(acting.value())).transpose()?;
     scorer.mesh.restore_acting(acting);
+    if let Some(peers) = meta.get("peers")? {
+        scorer.peers = parse(peers.value())?;
+    }
     // Only where it is another one: reading the curves out of turn is itself a change.
     if let Some(budget) = meta.get("budget")?
         && parse::<Budget>(budget.value())? != scorer.config.budget

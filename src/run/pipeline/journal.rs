@@ -8,6 +8,7 @@ use qualm_scorer::{
     containment::Timeline,
     journal::{Kind, Seq},
     operator::Instruction,
+    peers::Applied,
     table::EnforcementReport,
     verdict::Verdict,
 };
@@ -41,6 +42,10 @@ pub(super) enum Command<'a> {
     },
     Pods {
         pods: &'a [Tenancy],
+    },
+    /// A fit of peers, in the background or of a model file, judges from its event time on.
+    Peers {
+        peers: &'a Applied,
     },
     /// Somebody has had something done by hand.
     Operator {
@@ -141,6 +146,13 @@ impl Pipeline {
     /// Journals what a hook has done.
     pub(super) fn hear_of_hook(&mut self, told: &Told) {
         self.journal_command(&Command::Hook { hook: told });
+    }
+
+    /// Journals a fit of peers that judges from now on: before what it leads to.
+    pub(super) fn journal_peers(&mut self) {
+        if let Some(peers) = self.state.scorer.applied_peers() {
+            self.journal_command(&Command::Peers { peers: &peers });
+        }
     }
 
     pub(super) fn journal_reports(&mut self) {
