@@ -160,6 +160,7 @@ impl Scorer {
         let Absence { question, deviation, most, .. } = *absence;
         let mut values = EValues::default();
         values.set(question, self.mesh.e(question, deviation.x));
+        values.take_back(self.left_aside);
         let shard = &mut self.shards[usize::from(key.0)];
         if !question.is_invariant() {
             shard.delta.sample(question, deviation.x);
