@@ -111,7 +111,8 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
     ports::check(config, running, now, found);
     enforcement(config, found);
     hooks::check(config, found);
-    state::check(config, hash, running, found);
+    let clustered = state::check(config, hash, running, found);
+    inputs::clusters(config, &clustered, found);
 }
 
 /// What may be done, and to whom never.

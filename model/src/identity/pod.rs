@@ -104,7 +104,7 @@ mod tests {
             ("productpage-v1-87d54dd59-fn6vw", "productpage-v1"),
             ("linkerd-destination-7d6c6c7775-49tpt", "linkerd-destination"),
             ("search-ddcbbbdcf-gsl6s", "search"),
-            ("cart-mysqlrw-gsl6s", "cart-mysqlrw"),
+            ("cart-grpctls-gsl6s", "cart-grpctls"),
             ("node-exporter-qx7lz", "node-exporter"),
             ("postgres-0", "postgres"),
             ("kafka-12", "kafka"),

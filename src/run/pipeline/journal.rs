@@ -42,6 +42,10 @@ pub(super) enum Command<'a> {
     Pods {
         pods: &'a [Tenancy],
     },
+    /// Partitions that are held up now, of all clusters: from here on, and for ten minutes after, nobody's silence is asked.
+    HeldUp {
+        partitions: u64,
+    },
     /// Somebody has had something done by hand.
     Operator {
         instruction: &'a Instruction,
