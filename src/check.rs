@@ -112,7 +112,8 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
     enforcement(config, found);
     hooks::check(config, found);
     peers(config, found);
-    state::check(config, hash, running, found);
+    let clustered = state::check(config, hash, running, found);
+    inputs::clusters(config, &clustered, found);
 }
 
 /// Who is held against whom.

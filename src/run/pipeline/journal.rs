@@ -47,6 +47,10 @@ pub(super) enum Command<'a> {
     Peers {
         peers: &'a Applied,
     },
+    /// Partitions that are held up now, of all clusters: from here on, and for ten minutes after, nobody's silence is asked.
+    HeldUp {
+        partitions: u64,
+    },
     /// Somebody has had something done by hand.
     Operator {
         instruction: &'a Instruction,
