@@ -163,8 +163,15 @@ impl Config {
                     .to_owned(),
             );
         }
-        if !(self.enforce.max_share > 0.0 && self.enforce.max_share <= 1.0) {
-            return Err("[enforce] max_share: must be above 0 and at most 1 (a share of all identities)".to_owned());
+        let shares = [
+            ("max_share", self.enforce.max_share, "all identities"),
+            ("max_replica_share", self.enforce.max_replica_share, "the healthy replicas of a service"),
+            ("max_traffic_share", self.enforce.max_traffic_share, "the mesh's usual calls"),
+        ];
+        for (key, share, of) in shares {
+            if !(share > 0.0 && share <= 1.0) {
+                return Err(format!("[enforce] {key}: must be above 0 and at most 1 (a share of {of})"));
+            }
         }
         if self.memory.baselines_mib < 16 {
             return Err("[memory] baselines_mib: at least 16 are needed".to_owned());

@@ -353,6 +353,8 @@ pub(crate) mod tests {
             historic: false,
             enforce: true,
             held: None,
+            held_by: None,
+            dependants: None,
             instances: Vec::new(),
             co_owners: Vec::new(),
             reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },

@@ -18,9 +18,10 @@ use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
     estate::{Broken, Estate, Part, Report, Tenancies},
+    guard::HeldBy,
     incidents::Incidents,
     limiting::Knowns,
-    mesh::{DESTINATION_BYTES, Mesh},
+    mesh::{DESTINATION_BYTES, Mesh, SourceKey},
     operator::{announced::Announcements, orders::Orders},
     order::Order,
     shard::{SHARDS, Shard},
@@ -115,6 +116,10 @@ pub struct Scorer {
     pub(crate) standings: Standings,
     /// Deployments that were announced.
     pub(crate) announced: Announcements,
+    /// What a bound holds back, and which.
+    pub(crate) waiting: BTreeMap<SourceKey, HeldBy>,
+    /// When that was weighed again last, wall time.
+    pub(crate) weighed: Option<Timestamp>,
     /// Which episodes are one.
     pub(crate) incidents: Incidents,
     /// What operators have set, held and paused.
@@ -184,6 +189,8 @@ impl Scorer {
             watermark: Watermark::default(),
             standings: Standings::default(),
             announced: Announcements::default(),
+            waiting: BTreeMap::new(),
+            weighed: None,
             incidents: Incidents::default(),
             orders: Orders::default(),
             used: 0,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use qualm_model::{identity::SpiffeId, level::Level, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::known::short_name;
 pub use self::known::{Known, Operations, Reachable};
 use crate::workloads;
 

@@ -190,6 +190,7 @@ fn step(verdict: &Verdict) -> Step {
         Cause::Lifted => "lifted",
         Cause::Shared => "shared",
         Cause::Held => "held",
+        Cause::Freed => "freed",
     };
     let told = verdict.reasons.iter().map(in_words);
     Step {
