@@ -21,6 +21,7 @@ use qualm_ingest::{
 use qualm_model::{event::Filter, level::Level, time::Span};
 use qualm_scorer::{
     config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
+    enforce::istio::IstioConfig,
     notify::AlertsConfig,
 };
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,7 @@ pub(crate) struct Config {
     pub(crate) budget: Budget,
     pub(crate) lease: Leases,
     pub(crate) enforce: EnforceConfig,
+    pub(crate) istio: Vec<IstioConfig>,
     pub(crate) hook: Vec<HookConfig>,
     pub(crate) memory: MemoryConfig,
     pub(crate) state: StateConfig,
@@ -247,7 +249,14 @@ impl Config {
                 (file.max_level, file.filter, file.lateness_s) = (new.max_level, new.filter, new.lateness_s);
             }
         }
-        Self { kafka, file, kubernetes: running.kubernetes.clone(), hook: running.hook.clone(), ..self }
+        Self {
+            kafka,
+            file,
+            kubernetes: running.kubernetes.clone(),
+            istio: running.istio.clone(),
+            hook: running.hook.clone(),
+            ..self
+        }
     }
 }
 

@@ -151,7 +151,8 @@ impl Policy {
             return None;
         }
         if self.is_blind {
-            let why = "records are missing from the last ten minutes: throttled until nothing has been lost for so long";
+            let why =
+                "records are missing from the last ten minutes: throttled until nothing has been lost for so long";
             return held(HeldBy::Gap, why.to_owned());
         }
         if let Some((denied, most)) = self.reach.filter(|(denied, most)| denied >= most) {
@@ -359,10 +360,12 @@ impl Scorer {
 
 /// How many instances of the last day were heard beside another one for long enough to be its sibling.
 fn side_by_side(source: &Source, now: Timestamp) -> usize {
-    let recent: Vec<&Instance> =
-        source.instances.iter().filter(|instance| now - instance.last <= Span::DAY).collect();
+    let recent: Vec<&Instance> = source.instances.iter().filter(|instance| now - instance.last <= Span::DAY).collect();
     let beside = |one: &Instance, other: &Instance| {
         one.address != other.address && one.last.min(other.last) - one.first.max(other.first) >= SIDE_BY_SIDE
     };
     recent.iter().filter(|one| recent.iter().any(|other| beside(one, other))).count()
 }
+
+#[cfg(test)]
+mod tests;

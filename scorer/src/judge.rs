@@ -372,8 +372,7 @@ impl Scorer {
     /// for one subject, the one that acts, and of two the higher, is in the table. While all is paused nothing acts.
     pub fn entries(&self) -> Vec<TrustEntry> {
         let standings = self.standings.iter();
-        let mut entries: Vec<_> =
-            standings.filter_map(|(key, standing)| self.entry_of(*key, standing)).collect();
+        let mut entries: Vec<_> = standings.filter_map(|(key, standing)| self.entry_of(*key, standing)).collect();
         entries.iter_mut().for_each(|entry| entry.co_owners = self.co_owners(&entry.subject));
         // A person may mean all who share a principal.
         entries.extend(self.orders.iter().map(Order::entry));

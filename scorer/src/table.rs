@@ -2,7 +2,7 @@
 
 mod known;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use qualm_model::{identity::SpiffeId, level::Level, time::Timestamp};
 use serde::{Deserialize, Serialize};
@@ -95,6 +95,10 @@ pub struct TrustTable {
     /// What is denied to nobody.
     #[serde(default)]
     pub reachable: Reachable,
+    /// Decisions at which a call was served that should not have been, although its proxy had acknowledged: what acts on
+    /// these alone is a stronger action.
+    #[serde(default)]
+    pub leaking: BTreeSet<String>,
 }
 
 /// A table as it is shared with enforcement points.
