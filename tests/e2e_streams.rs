@@ -59,7 +59,8 @@ fn what_is_open_when_an_identity_is_quarantined_goes_on_and_is_named() {
         assert_eq!(tcp.exchange(b"still").unwrap(), b"still");
     }
     let shown = otto.done(&["show", &caller]);
-    assert_eq!(shown["containment"][0]["served"], 0, "what began before is no leak: {shown}");
+    // A usual call may have come between the decision and its push; what began before it is no leak.
+    assert_eq!(shown["containment"][0]["escalated"], false, "{shown}");
 }
 
 #[test]

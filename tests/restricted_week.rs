@@ -65,6 +65,7 @@ fn learn(seed: u64) -> Learned {
         access.push_inbound(&call, &mut line);
         if call.report() >= until {
             week.extend_from_slice(&line);
+            week.push(b'\n');
             continue;
         }
         for line in line.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()) {

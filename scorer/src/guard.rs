@@ -327,13 +327,24 @@ impl Scorer {
                 && !standing.historic
                 && self.is_enforceable(&standing.subject)
                 && standing.supported(self.mesh.thresholds(), reading) == standing.level;
-            if !stands || self.held(standing, (now, wall)).is_some() {
+            if !stands {
                 continue;
             }
-            let freed = Standing { held: false, ..standing.clone() };
-            self.waiting.remove(&key);
-            verdicts.extend(self.mandated(key, &freed, (Cause::Freed, None), wall));
-            self.standings.insert(key, freed);
+            let (held, standing) = (self.held(standing, (now, wall)), standing.clone());
+            match held {
+                None => {
+                    let freed = Standing { held: false, ..standing };
+                    self.waiting.remove(&key);
+                    verdicts.extend(self.mandated(key, &freed, (Cause::Freed, None), wall));
+                    self.standings.insert(key, freed);
+                }
+                // Another bound may allow more: with a sibling back all of a service is *restricted*.
+                Some(other) if other.by.instead().is_some() && self.waiting.get(&key) != Some(&other.by) => {
+                    self.note_held(key, Some(other.by));
+                    verdicts.extend(self.mandated(key, &standing, (Cause::Held, Some(other)), wall));
+                }
+                Some(_) => {}
+            }
         }
     }
 
