@@ -144,8 +144,11 @@ fn enforcement(config: &Config, found: &mut Findings) {
         Mode::Enforce => found.ok(
             "enforce",
             format!(
-                "mode enforce: levels act, on at most {:.1} % of all identities at once",
-                enforce.max_share * 100.0
+                "mode enforce: levels act, on at most {:.1} % of all identities, {:.0} % of the mesh's usual calls and \
+                 {:.0} % of a service's replicas at once",
+                enforce.max_share * 100.0,
+                enforce.max_traffic_share * 100.0,
+                enforce.max_replica_share * 100.0
             ),
         ),
     }

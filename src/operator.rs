@@ -18,6 +18,7 @@ pub(crate) mod wire;
 use qualm_model::level::Level;
 use qualm_scorer::{
     config::Mode,
+    containment::Timeline,
     journal::Seq,
     operator::{
         Ask, Refusal,
@@ -84,6 +85,7 @@ pub(crate) struct Table {
 pub(crate) struct Portrait {
     pub(crate) shown: Shown,
     pub(crate) decisions: Vec<Verdict>,
+    pub(crate) contained: Vec<Timeline>,
     pub(crate) in_force: InForce,
 }
 

@@ -51,6 +51,7 @@ use qualm_model::time::{Clock, Span};
 use qualm_scorer::{
     enforce::{
         Enforcer,
+        istio::{Istio, IstioMetrics},
         metrics::EnforcementMetrics,
         nodes::NodeLimits,
         trust_stream::{TrustStream, record::Coverage},
@@ -184,6 +185,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let (table, tables) = watch::channel::<SharedTable>(state.table(state.last_seq, &setup.hash).into());
     let (reports, report) = mpsc::channel(REPORTS);
     let (caller, calls) = mpsc::channel(CALLS);
+    twins(&setup, &registry, &tables, &reports).await?;
     let (coverage, covered) = watch::channel(Coverage::default());
     let hooks = Wired::start(config, &state, &setup.clock, &registry, tables.clone())?;
     let edge = Edge {
@@ -229,6 +231,27 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         true => error,
         false => error.context(WhileRunning),
     })
+}
+
+/// Starts what writes twins of quarantines into Istio's configuration.
+async fn twins(
+    setup: &Setup,
+    registry: &Registry,
+    tables: &watch::Receiver<SharedTable>,
+    reports: &mpsc::Sender<EnforcementReport>,
+) -> anyhow::Result<()> {
+    let Config { istio, kubernetes, .. } = &setup.config;
+    if istio.is_empty() {
+        return Ok(());
+    }
+    let metrics = IstioMetrics::register(registry)?;
+    for section in istio {
+        let api = kubernetes.iter().find(|of| of.cluster == section.cluster).context("it was checked")?;
+        let client = api.client().await?;
+        let twins = Istio::new(client, section.clone(), setup.clock.clone(), metrics.clone());
+        tokio::spawn(twins.run(tables.clone(), reports.clone()));
+    }
+    Ok(())
 }
 
 /// What the gRPC port is wired to.
@@ -279,6 +302,7 @@ impl Edge<'_> {
             .add_service(InterceptedService::new(otlp, gate(Role::Reporter)))
             .add_service(InterceptedService::new(xds.extension_config(), gate(Role::EnforcementPoint)))
             .add_service(InterceptedService::new(xds.aggregated(), gate(Role::EnforcementPoint)))
+            .add_service(InterceptedService::new(xds.authorization(), gate(Role::EnforcementPoint)))
             .add_service(InterceptedService::new(stream.service(), gate(Role::Subscriber)))
             // It knows by itself who may do what, since refusals are journalled.
             .add_service(operator);

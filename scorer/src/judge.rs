@@ -15,7 +15,7 @@ use crate::{
     carriers::Odd,
     config::ScorerConfig,
     estate::{Broken, Weight},
-    grounds::{Of, Step, Weighed, withheld},
+    grounds::{Of, Step, Weighed},
     mesh::{Delta, Mesh, SourceKey},
     operator::orders::Order,
     papers::Invariant,
@@ -257,6 +257,7 @@ impl Scorer {
         self.tell_more(key, now, &mut verdict);
         let standing = Standing::after(&verdict, ordinal)?;
         self.standings.insert(key, standing);
+        self.note_held(key, verdict.held_by);
         Some(verdict)
     }
 
@@ -267,6 +268,9 @@ impl Scorer {
         let Some(source) = shard.sources.get(&key.1) else { return };
         verdict.carried_by = source.carriers.as_ref().map(|of| of.told(&shard.names, &self.inputs)).unwrap_or_default();
         verdict.announced = self.announced.of(source, now).cloned();
+        if verdict.level.limits() && !verdict.historic {
+            verdict.dependants = Some(self.dependants(&verdict.subject, now));
+        }
         let begins = verdict.previous == Level::Trusted && !verdict.historic;
         verdict.incident = begins.then(|| self.incidents.join(&verdict.subject, now, &verdict.reasons));
     }
@@ -280,14 +284,6 @@ impl Scorer {
             .collect();
         instances.sort_unstable();
         instances
-    }
-
-    /// Why an entry is to be a shadow although the mode says enforce.
-    pub(crate) fn held(&self, source: &Source, level: Level, (now, wall): (Timestamp, Timestamp)) -> Option<String> {
-        let enforce = &self.config.enforce;
-        let reach = || Some((self.denied().len(), self.most_denied(now)));
-        let crowd = self.crowd_with(&source.principal, (now, wall));
-        withheld(level, enforce.mode, (enforce.protects(&source.principal), crowd), reach)
     }
 
     /// How many identities may be denied at once.
@@ -309,6 +305,7 @@ impl Scorer {
         }
         self.end_orders(wall, verdicts);
         self.hold_many(wall, verdicts);
+        self.weigh_held(wall, verdicts);
     }
 
     /// Ends in event time what was decided on history.
@@ -338,6 +335,7 @@ impl Scorer {
             let (decision, held) = (verdict.decision.clone(), verdict.held.is_some());
             self.standings.insert(key, Standing { level, decision, ordinal, held, expires, ..standing });
         }
+        self.note_held(key, verdict.held_by);
         Some(verdict)
     }
 
@@ -373,6 +371,7 @@ impl Scorer {
             Some(standing) => self.standings.insert(key, standing),
             None => self.standings.remove(&key),
         };
+        self.note_held(key, verdict.held_by);
     }
 
     /// When what led to each decision began, event time.
@@ -384,7 +383,8 @@ impl Scorer {
     /// Every line of the trust table that stands now, ordered by subject. Where evidence and an operator have a line each
     /// for one subject, the one that acts, and of two the higher, is in the table. While all is paused nothing acts.
     pub fn entries(&self) -> Vec<TrustEntry> {
-        let mut entries: Vec<_> = self.standings.values().filter_map(Standing::entry).collect();
+        let standings = self.standings.iter();
+        let mut entries: Vec<_> = standings.filter_map(|(key, standing)| self.entry_of(*key, standing)).collect();
         entries.iter_mut().for_each(|entry| entry.co_owners = self.co_owners(&entry.subject));
         // A person may mean all who share a principal.
         entries.extend(self.orders.iter().map(Order::entry));

@@ -33,6 +33,7 @@ mod estate;
 pub mod familiar;
 mod forgotten;
 pub mod grounds;
+pub mod guard;
 pub mod incidents;
 pub mod journal;
 mod judge;

@@ -18,9 +18,10 @@ use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
     estate::{Broken, Estate, Part, Report, Tenancies},
+    guard::HeldBy,
     incidents::Incidents,
     limiting::Knowns,
-    mesh::{DESTINATION_BYTES, Mesh},
+    mesh::{DESTINATION_BYTES, Mesh, SourceKey},
     operator::{announced::Announcements, orders::Orders},
     order::Order,
     peers::PeerGroups,
@@ -39,8 +40,8 @@ pub use crate::{
 /// An edge whose destination's proxy reported within this time is judged by those reports alone.
 const DESTINATION_REPORTS: Span = Span(10 * Span::MINUTE.0);
 
-/// What Envoy says of a call that was one too many.
-const RATE_LIMITED: &str = "local_rate_limited";
+/// What Envoy says of a call that was one too many, and of one that was refused because somebody was asked.
+const OUR_REFUSALS: [&str; 2] = ["local_rate_limited", "ext_authz_denied"];
 
 /// What became of one event.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -116,6 +117,10 @@ pub struct Scorer {
     pub(crate) standings: Standings,
     /// Deployments that were announced.
     pub(crate) announced: Announcements,
+    /// What a bound holds back, and which.
+    pub(crate) waiting: BTreeMap<SourceKey, HeldBy>,
+    /// When that was weighed again last, wall time.
+    pub(crate) weighed: Option<Timestamp>,
     /// Which episodes are one.
     pub(crate) incidents: Incidents,
     /// What operators have set, held and paused.
@@ -198,6 +203,8 @@ impl Scorer {
             watermark: Watermark::default(),
             standings: Standings::default(),
             announced: Announcements::default(),
+            waiting: BTreeMap::new(),
+            weighed: None,
             incidents: Incidents::default(),
             orders: Orders::default(),
             used: 0,
@@ -362,8 +369,8 @@ impl Scorer {
         let from = self.workloads.caller(event, &resolved, &self.tenancies);
         let ids = self.door.ids(event, &resolved, from.workload.as_deref(), &mut self.shards);
         let Some(ids) = ids else { return Observed::NoSource };
-        // Not every form of a log names the decision behind the refusal of one call too many.
-        if event.denial_reason() == RATE_LIMITED && self.is_throttled((ids.shard, ids.source)) {
+        // Not every form of a log names the decision behind such a refusal.
+        if OUR_REFUSALS.contains(&event.denial_reason()) && self.is_throttled((ids.shard, ids.source)) {
             self.tell_time(event, wall, verdicts);
             self.tally.own_actions += 1;
             return Observed::OwnAction;

@@ -195,6 +195,7 @@ impl Scorer {
             Put::Meta("budget", bytes(&self.config.budget)),
             Put::Meta("orders", bytes(&self.orders)),
             Put::Meta("incidents", bytes(&self.incidents)),
+            Put::Meta("waiting", bytes(&self.waiting)),
             Put::Meta("announced", bytes(&self.announced)),
             Put::Estate(Box::new(self.estate.clone())),
             Put::Order(bytes(&self.order.take())),

@@ -6,13 +6,14 @@ use qualm_model::{
 };
 use qualm_proto::{
     operator::v1::{
-        Announcement, Denied, Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride, Pause, Peer,
-        Receipt, RehearseResponse, ShowResponse, Step,
+        Announcement, Containment, Denied, Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride,
+        Pause, Peer, Receipt, RehearseResponse, ShowResponse, Step,
     },
     trust::v1::{Level as WireLevel, Mode as WireMode},
 };
 use qualm_scorer::{
     config::Mode,
+    containment::Timeline,
     operator::{
         Override,
         announced::Announcement as Announced,
@@ -136,6 +137,32 @@ pub(super) fn portrait(of: &Portrait) -> ShowResponse {
         peers_left_out: u32::try_from(shown.peers_left_out).unwrap_or(u32::MAX),
         protected: shown.is_protected,
         enforcement: Some(enforcement(&of.in_force)),
+        containment: of.contained.iter().map(containment).collect(),
+    }
+}
+
+/// How far a decision has come.
+fn containment(of: &Timeline) -> Containment {
+    let proxies = of.nodes.iter().map(|(state, count)| (state.as_str().to_owned(), *count)).collect();
+    Containment {
+        decision_id: of.decision.clone(),
+        instance: of.instance.clone().unwrap_or_default(),
+        level: wire_level(of.level).into(),
+        state: of.state.as_str().to_owned(),
+        proxies,
+        not_contained_at: of.worst.clone(),
+        event: of.event.map(time),
+        crossed: Some(time(of.crossed)),
+        pushed: Some(time(of.pushed)),
+        first_acknowledged: of.first_acknowledged.map(time),
+        last_acknowledged: of.last_acknowledged.map(time),
+        first_denied: of.first_denied.map(time),
+        last_served: of.last_served.map(time),
+        contained: of.contained.map(time),
+        denied: of.denied,
+        served: of.served,
+        escalated: of.escalated,
+        not_cut: of.not_cut.clone(),
     }
 }
 
@@ -190,6 +217,7 @@ fn step(verdict: &Verdict) -> Step {
         Cause::Lifted => "lifted",
         Cause::Shared => "shared",
         Cause::Held => "held",
+        Cause::Freed => "freed",
     };
     let told = verdict.reasons.iter().map(in_words);
     Step {

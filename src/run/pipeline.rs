@@ -27,7 +27,8 @@ use prometheus::Registry;
 use qualm_ingest::source::{Batch, Incoming, SourceError};
 use qualm_model::{event::Positions, time::Span};
 use qualm_scorer::{
-    enforce::trust_stream::record::Coverage, scorer::Observed, table::EnforcementReport, verdict::Verdict,
+    containment::Moment, enforce::trust_stream::record::Coverage, scorer::Observed, table::EnforcementReport,
+    verdict::Verdict,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -181,7 +182,7 @@ impl Pipeline {
             waiting: None,
             proxies: Proxies::default(),
             connections: Connections::new(Instant::now()),
-            containment: Watch::start(wires.registry)?,
+            containment: Watch::start(wires.registry, std::mem::take(&mut state.contained))?,
             releasing: None,
             next_release: Instant::now(),
             laggards: Laggards::default(),
@@ -349,7 +350,11 @@ impl Pipeline {
         }
         self.journal_again();
         let news = self.containment.tick(wall);
+        let is_escalated = news.iter().any(|timeline| timeline.moment == Moment::Leaking);
         self.tell_containment(news);
+        if is_escalated {
+            self.publish(Vec::new(), None);
+        }
         self.alerts.collect(wall);
         self.journal_reports();
         self.bound_journal();

@@ -402,6 +402,8 @@ impl Scorer {
             historic: false,
             enforce: false,
             held: None,
+            held_by: None,
+            dependants: None,
             instances: Vec::new(),
             co_owners: self.co_owners(subject),
             reasons: Vec::new(),

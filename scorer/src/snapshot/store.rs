@@ -421,6 +421,9 @@ fn restore(
     if let Some(incidents) = meta.get("incidents")? {
         scorer.incidents = parse(incidents.value())?;
     }
+    if let Some(waiting) = meta.get("waiting")? {
+        scorer.waiting = parse(waiting.value())?;
+    }
     if let Some(announced) = meta.get("announced")? {
         scorer.announced = parse(announced.value())?;
     }

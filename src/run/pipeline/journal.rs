@@ -186,7 +186,8 @@ impl Pipeline {
     /// Journals again what of the journal is needed; the last record.
     pub(super) fn journal_checkpoint(&mut self) -> Option<Seq> {
         let sinks = self.setup.config.alerts.sinks();
-        let beside = (self.alerts.owed(), self.state.scorer.kept_orders());
+        let contained = self.containment.kept(self.setup.clock.now());
+        let beside = (self.alerts.owed(), self.state.scorer.kept_orders(), contained);
         let records = records(&self.setup.hash, &sinks, &self.state.decisions, beside);
         tracing::info!(
             records = records.len(),

@@ -155,7 +155,8 @@ impl Pipeline {
             }
         };
         let decisions = self.state.decisions.of(&shown.identity).iter().map(|(_, verdict)| verdict.clone()).collect();
-        Ok(Portrait { shown, decisions, in_force: self.in_force() })
+        let contained = self.containment.about(&shown.identity, wall);
+        Ok(Portrait { shown, decisions, contained, in_force: self.in_force() })
     }
 
     fn rehearsal(&self, part: &str, instance: Option<&str>, level: Level) -> Result<Rehearsal, NotOne> {
