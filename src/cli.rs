@@ -13,6 +13,7 @@ use crate::{
         AnnounceArgs, EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs,
         ShowArgs,
     },
+    policy::PolicyCommand,
     replay::ReplayArgs,
     wire::{Namespace, Target},
 };
@@ -27,7 +28,7 @@ pub(crate) struct Cli {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 it failed while running; 2 the command line, the configuration or an \
-input is wrong (the message says which and what to do); 3 `check` found something to mend, or `journal verify` a damage.\n\nFirst steps: `qualm \
+input is wrong (the message says which and what to do); 3 `check` found something to mend, `journal verify` a damage, or `policy test` a case that fails.\n\nFirst steps: `qualm \
 demo` shows the main job on this machine alone; `qualm check --config qualm.toml` tells what is wrong with a setup; \
 `qualm backtest LOG --out DIR` shows what would have been flagged.";
 
@@ -88,6 +89,9 @@ pub(crate) enum Command {
     Reject(EffectArgs),
     /// Take back now what a hook has done; the same decision does not do it again.
     Undo(EffectArgs),
+    /// The response policy: which order triggers which hooks.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Verify or export the journal of a running or stopped instance.
     #[command(subcommand)]
     Journal(JournalCommand),

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use qualm_hooks::config::HookConfig;
+use qualm_hooks::{config::HookConfig, policy::ResponseConfig};
 use qualm_ingest::{
     config::{FileConfig, KafkaConfig},
     kubernetes::KubernetesConfig,
@@ -49,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) enforce: EnforceConfig,
     pub(crate) istio: Vec<IstioConfig>,
     pub(crate) hook: Vec<HookConfig>,
+    pub(crate) response: ResponseConfig,
     pub(crate) memory: MemoryConfig,
     pub(crate) peers: PeersConfig,
     pub(crate) state: StateConfig,
@@ -205,6 +206,7 @@ impl Config {
         }
         inputs::check(self)?;
         self.signals.check()?;
+        self.response.check()?;
         qualm_hooks::config::check(&self.hook).map_err(|error| error.to_string())?;
         self.alerts.validate().map_err(|error| error.to_string())
     }

@@ -17,6 +17,7 @@ mod look;
 mod observability;
 mod operate;
 mod operator;
+mod policy;
 mod reload;
 mod replay;
 mod run;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Command::Approve(args) => operate::hooks::say(&args, Word::Approve),
         Command::Reject(args) => operate::hooks::say(&args, Word::Reject),
         Command::Undo(args) => operate::hooks::say(&args, Word::Undo),
+        Command::Policy(command) => policy::run(&command),
         Command::Journal(command) => journal::run(&command),
         Command::Replay(args) => replay::run(&args),
     };

@@ -20,7 +20,8 @@ use crate::{
     metrics::HookMetrics,
     order::Order,
     outbox::{Outbox, OutboxError},
-    policy::{HookFact, Policy},
+    policy::{HookFact, ResponseConfig},
+    ruling::{PolicyTold, Ruling},
     worker,
 };
 
@@ -38,6 +39,9 @@ pub enum InvalidEngine {
     /// The outbox.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
+    /// The response policy, and there is none from before.
+    #[error("[response] {0}; `qualm policy test` tries it")]
+    Policy(String),
     /// No thread.
     #[error("hooks: no thread: {0}; raise the limit on threads")]
     Thread(#[from] std::io::Error),
@@ -61,6 +65,7 @@ enum Message {
     Wake,
     Word { verb: Verb, id: String, by: String, why: String, answer: Answer },
     Done(Box<Job>, Outcome),
+    Policy(ResponseConfig),
     Stop,
 }
 
@@ -95,6 +100,8 @@ pub struct Setting {
     pub jitter: Box<dyn FnMut() -> f64 + Send>,
     /// Hears of everything that happens, on the engine's thread; may block it.
     pub told: Box<dyn FnMut(Told) + Send>,
+    /// Hears what becomes of the response policy, on the same thread.
+    pub policy_told: Box<dyn FnMut(PolicyTold) + Send>,
     /// What is counted.
     pub metrics: HookMetrics,
 }
@@ -106,7 +113,7 @@ impl Hooks {
     /// A hook's configuration, the outbox or the system does not allow it.
     pub fn start(
         configs: &[HookConfig],
-        policy: Policy,
+        response: &ResponseConfig,
         directory: &Path,
         setting: Setting,
     ) -> Result<Self, InvalidEngine> {
@@ -123,19 +130,22 @@ impl Hooks {
             };
             workers.insert(config.name.clone(), worker::start(&config.name, hook, setting.clock.clone(), done)?);
         }
-        let facts = configs.iter().filter_map(|config| Some(HookFact::of(config, rules.get(&config.name)?))).collect();
+        let of = |config: &HookConfig| Some(HookFact::of(config, rules.get(&config.name)?));
+        let facts: Vec<HookFact> = configs.iter().filter_map(of).collect();
+        let ruling = Ruling::start(response, directory.to_owned(), &facts).map_err(InvalidEngine::Policy)?;
         let (orders, view) = (Arc::<Mutex<_>>::default(), Arc::<Mutex<View>>::default());
         let mut engine = Engine {
             ledger: Ledger::new(rules, kept, setting.jitter),
             outbox,
             workers,
             facts,
-            policy,
+            ruling,
             standing: Vec::new(),
             orders: Arc::clone(&orders),
             view: Arc::clone(&view),
             clock: setting.clock,
             told: setting.told,
+            policy_told: setting.policy_told,
             metrics: setting.metrics,
         };
         engine.show();
@@ -147,6 +157,12 @@ impl Hooks {
     pub fn orders(&self, standing: Vec<Order>) {
         *self.orders.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing);
         let _ = self.sender.send(Message::Wake);
+    }
+
+    /// Has the response policy read again. One that is broken, or cannot say something of everything that stands, is
+    /// refused, and the one of before goes on.
+    pub fn policy(&self, response: &ResponseConfig) {
+        let _ = self.sender.send(Message::Policy(response.clone()));
     }
 
     /// Says a person's word; `answer` hears what became of it.
@@ -181,12 +197,13 @@ struct Engine {
     outbox: Outbox,
     workers: BTreeMap<String, SyncSender<Job>>,
     facts: Vec<HookFact>,
-    policy: Policy,
+    ruling: Ruling,
     standing: Vec<Order>,
     orders: Arc<Mutex<Option<Vec<Order>>>>,
     view: Arc<Mutex<View>>,
     clock: Clock,
     told: Box<dyn FnMut(Told) + Send>,
+    policy_told: Box<dyn FnMut(PolicyTold) + Send>,
     metrics: HookMetrics,
 }
 
@@ -196,10 +213,15 @@ impl Engine {
         // Before it was told the first time nothing is known to have ended.
         let mut known = false;
         loop {
+            let mut is_due = false;
             let now = self.clock.now();
             let pause = self.ledger.next().map_or(AT_LEAST, |next| until(next, now)).min(AT_LEAST);
             match messages.recv_timeout(pause) {
                 Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Message::Policy(response)) => {
+                    self.ruling.reload(&response, &self.standing, &self.facts);
+                    is_due = known;
+                }
                 Ok(message) => self.take(message),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -207,6 +229,9 @@ impl Engine {
             if let Some(standing) = standing {
                 self.standing = standing;
                 known = true;
+                is_due = true;
+            }
+            if is_due {
                 self.decide();
             }
             if known {
@@ -225,7 +250,7 @@ impl Engine {
     fn take(&mut self, message: Message) {
         let now = self.clock.now();
         match message {
-            Message::Wake | Message::Stop => {}
+            Message::Wake | Message::Stop | Message::Policy(_) => {}
             Message::Done(job, outcome) => self.ledger.outcome(&job, outcome, now),
             Message::Word { verb, id, by, why, answer } => {
                 let word = Word { by, why, at: now };
@@ -240,7 +265,7 @@ impl Engine {
 
     /// Asks the policy about everything that stands.
     fn decide(&mut self) {
-        let wanted = self.standing.iter().flat_map(|order| self.policy.decide(order, &self.facts)).collect();
+        let wanted = self.ruling.decide(&self.standing, &self.facts, self.ledger.effects());
         self.ledger.want(wanted, self.clock.now());
     }
 
@@ -249,13 +274,14 @@ impl Engine {
             self.metrics.told(&told);
             (self.told)(told);
         }
-        self.metrics.show(self.ledger.effects());
+        self.ruling.told().into_iter().for_each(&mut self.policy_told);
+        self.metrics.show(self.ledger.effects(), self.ruling.is_troubled());
         let view = View { effects: self.ledger.effects().cloned().collect(), notes: self.notes() };
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
     fn notes(&self) -> Vec<String> {
-        let mut notes: Vec<String> = Vec::new();
+        let mut notes: Vec<String> = self.ruling.notes().collect();
         notes.extend(self.ledger.disk().map(|disk| format!("{disk}; hooks do nothing until then")));
         if self.ledger.beyond() > 0 {
             notes.push(format!("{} effects of hooks had no room and were not begun", self.ledger.beyond()));

@@ -31,7 +31,7 @@ use crate::{
 /// Effects that are not over, of all hooks; what is beyond is told and not begun.
 const MOST: usize = 20_000;
 /// An order that was not told again is over so long after its lease: the loop renews leases right after their end.
-const GRACE: Span = Span::seconds(30);
+pub(crate) const GRACE: Span = Span::seconds(30);
 
 /// What holds for a hook.
 #[derive(Debug, Clone)]
@@ -171,7 +171,7 @@ impl Ledger {
     }
 
     /// All effects.
-    pub fn effects(&self) -> impl Iterator<Item = &Stored> {
+    pub fn effects(&self) -> impl Iterator<Item = &Stored> + Clone {
         self.effects.values()
     }
 
@@ -199,11 +199,16 @@ impl Ledger {
     pub fn want(&mut self, wanted: Vec<Wanted>, now: Timestamp) {
         let mut keys = BTreeSet::new();
         for wanted in wanted {
-            let until = (wanted.order.expires + GRACE).min(wanted.until.unwrap_or(Timestamp(i64::MAX)));
+            let stands_until = wanted.order.expires + GRACE;
+            let until = stands_until.min(wanted.until.unwrap_or(Timestamp(i64::MAX)));
+            let key = Key { hook: wanted.hook.clone(), subject: wanted.order.subject.clone() };
             if until <= now || !self.rules.contains_key(&wanted.hook) {
+                // What has ended by the policy's lease is remembered for as long as the order stands: it has been done.
+                if stands_until > now && self.effects.get(&key).is_some_and(|effect| effect.state.is_ended()) {
+                    keys.insert(key);
+                }
                 continue;
             }
-            let key = Key { hook: wanted.hook.clone(), subject: wanted.order.subject.clone() };
             keys.insert(key.clone());
             match self.effects.get_mut(&key) {
                 Some(effect) if !effect.state.is_ended() => {

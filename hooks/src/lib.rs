@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - [`order`]: who stands at which level and why
-//! - [`policy`]: which order has which effects, who must approve, for how long
+//! - [`policy`]: which order has which effects, who must approve, for how long; [`ruling`]: what becomes of one that fails
 //! - [`effect`], [`outbox`]: one hook's effect on one subject, and where it is kept
 //! - [`ledger`]: what is wanted, was done, and is next; it does nothing itself
 //! - [`engine`], `worker`: the threads that do
@@ -23,5 +23,6 @@ pub mod metrics;
 pub mod order;
 pub mod outbox;
 pub mod policy;
+pub mod ruling;
 pub mod template;
 mod worker;

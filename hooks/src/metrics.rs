@@ -16,6 +16,7 @@ pub struct HookMetrics {
     effects: IntGaugeVec,
     took: HistogramVec,
     troubled: IntGauge,
+    policy: IntGauge,
 }
 
 impl HookMetrics {
@@ -38,11 +39,15 @@ impl HookMetrics {
             &["hook"],
         )?;
         let troubled = IntGauge::new("qualm_hook_effects_failing", "Effects of hooks whose last try has failed.")?;
+        let help =
+            "1 while the response policy is refused (the last good one goes on) or fails (what stands keeps standing).";
+        let policy = IntGauge::new("qualm_response_policy_failing", help)?;
         registry.register(Box::new(steps.clone()))?;
         registry.register(Box::new(effects.clone()))?;
         registry.register(Box::new(took.clone()))?;
         registry.register(Box::new(troubled.clone()))?;
-        Ok(Self { steps, effects, took, troubled })
+        registry.register(Box::new(policy.clone()))?;
+        Ok(Self { steps, effects, took, troubled, policy })
     }
 
     /// Counts something that has happened.
@@ -53,8 +58,8 @@ impl HookMetrics {
         }
     }
 
-    /// Shows where effects are.
-    pub fn show<'a>(&self, effects: impl Iterator<Item = &'a Stored>) {
+    /// Shows where effects are, and whether something is wrong with the policy.
+    pub fn show<'a>(&self, effects: impl Iterator<Item = &'a Stored>, policy_is_troubled: bool) {
         let (mut counts, mut troubled) = (BTreeMap::new(), 0);
         for effect in effects.filter(|effect| !effect.state.is_ended()) {
             *counts.entry((effect.key.hook.as_str(), effect.state.as_str())).or_insert(0) += 1;
@@ -65,5 +70,6 @@ impl HookMetrics {
             self.effects.with_label_values(&[hook, state]).set(count);
         }
         self.troubled.set(troubled);
+        self.policy.set(i64::from(policy_is_troubled));
     }
 }

@@ -55,12 +55,28 @@ pub struct Order {
     pub evidence_bits: f64,
     /// The operator behind it, where it was one.
     pub by: Option<String>,
+    /// What vouches for it: `verified` (certificates at the called's proxy), `claimed` (records that may lead to
+    /// *watched* only), `operator`; `None` where that is not known any more.
+    #[serde(default)]
+    pub provenance: Option<String>,
+    /// The questions that carried it, strongest first.
+    #[serde(default)]
+    pub evidence: Vec<Sign>,
     /// Why, strongest first, in words.
     pub reasons: Vec<String>,
     /// Live instances of the identity, by address.
     pub instances: Vec<String>,
     /// The workloads that share the principal, where several do.
     pub co_owners: Vec<String>,
+}
+
+/// One question's answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sign {
+    /// The question, as `new-peer`.
+    pub question: String,
+    /// `log2` of its e-value.
+    pub bits: f64,
 }
 
 #[cfg(test)]
@@ -77,6 +93,8 @@ pub(crate) mod tests {
             expires: Timestamp::from_seconds(3700),
             evidence_bits: 31.5,
             by: None,
+            provenance: Some("verified".to_owned()),
+            evidence: vec![Sign { question: "new-peer".to_owned(), bits: 12.0 }],
             reasons: vec!["calls whom it never called".to_owned()],
             instances: vec!["10.0.0.7".to_owned()],
             co_owners: Vec::new(),

@@ -183,6 +183,16 @@ impl Verdict {
         !self.co_owners.is_empty() && self.subject.instance.is_none()
     }
 
+    /// What vouches for it: `operator`, `verified` (certificates at the called's proxy, or both reports), `claimed`
+    /// (records that may lead to *watched* only); `None` for what moves no clock.
+    pub fn provenance(&self) -> Option<&'static str> {
+        if self.order.is_some() {
+            return Some("operator");
+        }
+        let is_claimed = self.grounds.as_ref()?.inputs.is_claimed()?;
+        Some(if is_claimed { "claimed" } else { "verified" })
+    }
+
     /// The line of the trust table that this verdict asks for; `None` where nothing is to stand.
     pub fn entry(&self) -> Option<TrustEntry> {
         if self.level == Level::Trusted || self.historic {

@@ -11,8 +11,9 @@ use qualm_hooks::{
     engine::{Hooks, Setting},
     ledger::Told,
     metrics::HookMetrics,
-    order::{Order, Subject},
-    policy::Policy,
+    order::{Order, Sign, Subject},
+    policy::ResponseConfig,
+    ruling::PolicyTold,
 };
 use qualm_model::time::Clock;
 use qualm_scorer::{
@@ -33,6 +34,8 @@ const GROUNDS: usize = 4096;
 #[derive(Debug, Clone, Default)]
 struct Ground {
     by: Option<String>,
+    provenance: Option<String>,
+    evidence: Vec<Sign>,
     reasons: Vec<String>,
     instances: Vec<String>,
 }
@@ -57,7 +60,17 @@ impl Grounds {
             reasons.insert(0, order.why.clone());
         }
         let by = verdict.order.as_ref().map(|order| order.by.clone());
-        let ground = Ground { by, reasons, instances: verdict.instances.clone() };
+        let provenance = verdict.provenance().map(str::to_owned);
+        let evidence = verdict
+            .reasons
+            .iter()
+            .map(|reason| Sign { question: reason.detector.name().to_owned(), bits: reason.bits })
+            .collect();
+        let mut ground = Ground { by, provenance, evidence, reasons, instances: verdict.instances.clone() };
+        // A renewal has no reasons of its own: those of the decision that it renews hold.
+        if let Some(before) = known.of.get(&verdict.decision).filter(|_| ground.reasons.is_empty()) {
+            ground = Ground { instances: ground.instances, ..before.clone() };
+        }
         if known.of.insert(verdict.decision.clone(), ground).is_none() {
             known.oldest_first.push_back(verdict.decision.clone());
         }
@@ -86,11 +99,22 @@ impl Grounds {
             expires: entry.expires,
             evidence_bits: entry.evidence_bits,
             by: ground.by,
+            provenance: ground.provenance,
+            evidence: ground.evidence,
             reasons,
             instances: ground.instances,
             co_owners: entry.co_owners.clone(),
         }
     }
+}
+
+/// What the hooks' thread tells the loop.
+#[derive(Debug)]
+pub(crate) enum Heard {
+    /// A hook has done something, or could not.
+    Hook(Told),
+    /// The response policy rules, was refused or fails.
+    Policy(PolicyTold),
 }
 
 /// The hooks of a run.
@@ -99,7 +123,7 @@ pub(crate) struct Wired {
     /// `None` where none is configured and nothing is left to undo.
     pub(crate) hooks: Option<Hooks>,
     pub(crate) grounds: Grounds,
-    told: Option<mpsc::Receiver<Told>>,
+    told: Option<mpsc::Receiver<Heard>>,
 }
 
 impl Wired {
@@ -118,6 +142,7 @@ impl Wired {
         let grounds = Grounds::default();
         state.decisions.iter().for_each(|(_, verdict)| grounds.note(verdict));
         let (sender, told) = mpsc::channel(TOLD);
+        let (news, policy_news) = (sender.clone(), sender);
         let tell = move |told: Told| {
             tracing::info!(
                 hook = told.hook,
@@ -130,15 +155,18 @@ impl Wired {
                 "hook"
             );
             // The loop may have stopped.
-            let _ = sender.blocking_send(told);
+            let _ = news.blocking_send(Heard::Hook(told));
         };
         let setting = Setting {
             clock: clock.clone(),
             jitter: Box::new(chance),
             told: Box::new(tell),
+            policy_told: Box::new(move |told| {
+                let _ = policy_news.blocking_send(Heard::Policy(told));
+            }),
             metrics: HookMetrics::register(registry)?,
         };
-        let hooks = Hooks::start(&config.hook, Policy::BuiltIn, &config.state.directory, setting)?;
+        let hooks = Hooks::start(&config.hook, &config.response, &config.state.directory, setting)?;
         let (handle, of) = (hooks.clone(), grounds.clone());
         tokio::spawn(async move {
             loop {
@@ -155,13 +183,18 @@ impl Wired {
     }
 
     /// What hooks have done next.
-    pub(crate) async fn told(&mut self) -> Told {
+    pub(crate) async fn told(&mut self) -> Heard {
         if let Some(told) = &mut self.told
             && let Some(told) = told.recv().await
         {
             return told;
         }
         std::future::pending().await
+    }
+
+    /// Has the response policy read again.
+    pub(crate) fn follow(&self, response: &ResponseConfig) {
+        self.hooks.iter().for_each(|hooks| hooks.policy(response));
     }
 
     /// Ends the threads. What is under way is looked at again at the next start.

@@ -376,6 +376,7 @@ impl Pipeline {
                 self.state.scorer.filter_sources(self.setup.config.filters());
                 self.state.scorer.wait_for_sources(self.setup.config.latenesses());
                 self.setup.hash = hash;
+                self.hooks.follow(&self.setup.config.response);
                 let changed = self.verdicts.len();
                 // What stands may do something else from now on, and that is on disk before anybody acts on it.
                 if changed > 0 {
@@ -386,7 +387,7 @@ impl Pipeline {
                 tracing::info!(
                     config = self.setup.hash,
                     changed,
-                    "reloaded: budgets, leases, enforcement, memory; inputs and ports at the next start"
+                    "reloaded: budgets, leases, enforcement, response policy, memory; inputs and ports at the next start"
                 );
             }
             Err(error) => tracing::error!(%error, "the new configuration is refused; the old one stands"),

@@ -15,7 +15,7 @@ use qualm_hooks::{
     ledger::Told,
     metrics::HookMetrics,
     order::Order,
-    policy::Policy,
+    policy::ResponseConfig,
 };
 use qualm_model::time::Clock;
 
@@ -42,10 +42,12 @@ impl Running {
                 let hears = Arc::clone(&hears);
                 Box::new(move |told| hears.lock().unwrap().push(told))
             },
+            policy_told: Box::new(|_| {}),
             metrics: HookMetrics::register(&Registry::new()).unwrap(),
         };
         // One that was stopped or killed lets go of its file a little later.
-        let hooks = until("the outbox is free", || Hooks::start(hooks, Policy::BuiltIn, folder, setting()).ok());
+        let hooks =
+            until("the outbox is free", || Hooks::start(hooks, &ResponseConfig::default(), folder, setting()).ok());
         Self { hooks, told }
     }
 

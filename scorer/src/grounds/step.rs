@@ -88,6 +88,14 @@ impl Grounds {
         Reading { fast: own.fast.max(claimed.fast), slow: own.slow.max(claimed.slow) }
     }
 
+    /// Whether records carried it that may lead to *watched* only; `None` where no event did.
+    pub(crate) fn is_claimed(&self) -> Option<bool> {
+        match &self.step {
+            Step::Reached(weighed) => Some(weighed.most <= Level::Watched),
+            Step::LeaseEnded | Step::Mandate { .. } => None,
+        }
+    }
+
     fn is_historic(&self) -> bool {
         self.wall - self.now > self.policy.max_age
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use qualm_hooks::ledger::Told;
+use qualm_hooks::{ledger::Told, ruling::PolicyTold};
 use qualm_model::identity::Tenancy;
 use qualm_scorer::{
     containment::Timeline,
@@ -15,7 +15,7 @@ use qualm_scorer::{
 use serde::Serialize;
 
 use super::Pipeline;
-use crate::run::{checkpoint::records, connections::Noted, publish::Owed};
+use crate::run::{checkpoint::records, connections::Noted, hooks::Heard, publish::Owed};
 
 /// The journal's oldest files are not looked at more often.
 const RELEASE_EVERY: Duration = Duration::from_secs(60);
@@ -75,6 +75,10 @@ pub(super) enum Command<'a> {
     /// A hook has done something, or could not.
     Hook {
         hook: &'a Told,
+    },
+    /// The response policy rules from now on, was refused, or fails.
+    Policy {
+        policy: &'a PolicyTold,
     },
     /// Somebody has approved, rejected or taken back an effect of a hook.
     HookWord {
@@ -147,9 +151,12 @@ impl Pipeline {
         }
     }
 
-    /// Journals what a hook has done.
-    pub(super) fn hear_of_hook(&mut self, told: &Told) {
-        self.journal_command(&Command::Hook { hook: told });
+    /// Journals what a hook has done, or what has become of the policy.
+    pub(super) fn hear_of_hook(&mut self, heard: &Heard) {
+        self.journal_command(&match heard {
+            Heard::Hook(hook) => Command::Hook { hook },
+            Heard::Policy(policy) => Command::Policy { policy },
+        });
     }
 
     /// Journals a fit of peers that judges from now on: before what it leads to.

@@ -1,0 +1,39 @@
+# An example: critical services are only touched with a person's word, and for half an hour at most, unless their
+# credential does not add up; a namespace that is being migrated is left alone; who came here by an operator's hand is
+# done at once; what rests on claims alone triggers nothing.
+package qualm.response
+
+import rego.v1
+
+default tier := "ordinary"
+
+tier := data.tiers[input.namespace]
+
+# A credential that was revoked, has expired or was never issued is in the wrong hands, whosever it is.
+stolen if {
+	some sign in input.evidence
+	sign.question in {"after-revocation", "after-expiry", "before-issuance", "never-issued"}
+}
+
+waits if {
+	tier == "critical"
+	input.by == null
+	not stolen
+}
+
+wanted contains hook.name if {
+	some hook in input.hooks
+	input.rank >= hook.from_rank
+	not input.namespace in data.migrating
+	not input.provenance == "claimed"
+}
+
+hooks contains {"hook": name} if {
+	some name in wanted
+	not waits
+}
+
+hooks contains {"hook": name, "approval": "the service is critical", "approvers": data.owners, "lease_s": 1800} if {
+	some name in wanted
+	waits
+}
