@@ -16,7 +16,6 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
         "peer_scan" | "slow_scan" => &[
             "spread-10m",
             "spread-1h",
-            "spread-1d",
             "new-peer",
             "failing",
             "refused",
@@ -25,16 +24,10 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
             "fan-in",
             "new-operation",
         ],
-        "operation_enumeration" => &[
-            "new-operation",
-            "failing",
-            "refused",
-            "operation-rate",
-            "rare-operation",
-            "spread-operations",
-            "lone-replica",
-        ],
-        "exfiltration" | "slow_exfiltration" => &["bigger", "oversized", "longer", "volume", "volume-1h", "volume-1d"],
+        "operation_enumeration" => {
+            &["new-operation", "failing", "refused", "operation-rate", "rare-operation", "lone-replica"]
+        }
+        "exfiltration" | "slow_exfiltration" => &["bigger", "oversized", "longer"],
         "flood" => &["rate-1m", "rate-10m", "rate-1h", "edge-rate", "operation-rate", "destination-rate"],
         "beacon" | "night_beacon" => &[
             "new-peer",
@@ -56,7 +49,6 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
             "new-operation",
             "edge-rate",
             "rhythm",
-            "new-port",
         ],
         "stolen_identity" => &[
             "new-fingerprint",
@@ -71,15 +63,9 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
         "credential_brute_force" | "password_spraying" => {
             &["failing", "refused", "login-elsewhere", "operation-rate", "edge-rate", "rate-1m"]
         }
-        "refused_burst" | "privilege_enumeration" => &[
-            "refused",
-            "new-operation",
-            "operation-rate",
-            "rare-operation",
-            "failing",
-            "spread-operations",
-            "lone-replica",
-        ],
+        "refused_burst" | "privilege_enumeration" => {
+            &["refused", "new-operation", "operation-rate", "rare-operation", "failing", "lone-replica"]
+        }
         "data_pull" => &[
             "new-peer",
             "bigger",
@@ -90,41 +76,24 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
             "spread-1h",
             "fan-in",
             "edge-rate",
-            "volume",
             "longer",
         ],
         "destruction" => &["new-operation", "operation-rate", "rare-operation", "lone-replica", "edge-rate"],
-        "slow_boil" => &["rate-1m", "rate-10m", "rate-1h", "edge-rate", "operation-rate", "drift", "rate-1d"],
-        "off_hours" => &["off-hours", "rate-1m", "rate-10m", "rate-1h", "edge-rate", "rare-source", "operation-rate"],
-        "unusual_sequence" => &["sequence", "operation-rate", "rare-operation", "edge-rate", "rate-10m"],
-        "object_enumeration" => &[
-            "operation-rate",
-            "failing",
-            "edge-rate",
-            "rate-1m",
-            "rate-10m",
-            "rate-1h",
-            "sequence",
-            "destination-rate",
-            "refused",
-        ],
-        "secrets_harvest" => &[
-            "new-operation",
-            "operation-rate",
-            "rare-operation",
-            "refused",
-            "edge-rate",
-            "spread-operations",
-            "failing",
-            "lone-replica",
-        ],
+        "slow_boil" => &["rate-1m", "rate-10m", "rate-1h", "edge-rate", "operation-rate"],
+        "off_hours" => &["rate-1m", "rate-10m", "rate-1h", "edge-rate", "rare-source", "operation-rate"],
+        "unusual_sequence" => &["operation-rate", "rare-operation", "edge-rate", "rate-10m"],
+        "object_enumeration" => {
+            &["operation-rate", "failing", "edge-rate", "rate-1m", "rate-10m", "rate-1h", "destination-rate", "refused"]
+        }
+        "secrets_harvest" => {
+            &["new-operation", "operation-rate", "rare-operation", "refused", "edge-rate", "failing", "lone-replica"]
+        }
         "role_chain" => &[
             "new-operation",
             "operation-rate",
             "rare-operation",
             "new-peer",
             "edge-rate",
-            "sequence",
             "spread-1h",
             "spread-10m",
             "lone-replica",
@@ -141,7 +110,6 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
             "rate-1h",
             "spread-10m",
             "spread-1h",
-            "sequence",
             "rare-operation",
             "lone-replica",
         ],
@@ -155,9 +123,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
             "bigger",
             "oversized",
             "rare-operation",
-            "volume",
             "lone-replica",
-            "sequence",
             "destination-rate",
         ],
         "foreign_queue" => &[

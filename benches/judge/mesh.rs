@@ -1,10 +1,6 @@
 //! What was found of a generated mesh: each attack, and whom honest identities stand in its way.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::Path,
-};
+use std::{collections::HashMap, fs, path::Path};
 
 use qualm_model::{
     detector::Question,
@@ -22,8 +18,10 @@ use crate::{
 
 /// An entry so long after the end of an attack still finds it, as in `qualm backtest`.
 const GRACE: Span = Span(5 * Span::MINUTE.0);
-/// What did not happen is found when the issuer's log, or an hour, has passed it.
-const ABSENCE: Span = Span(6 * Span::HOUR.0);
+/// What did not happen is found when the issuer's log, or the window, has passed it: counted as found, and as late.
+const ABSENCE: Span = Span(2 * Span::HOUR.0);
+/// Late, but soon enough for whoever holds the records of a quarter of an hour in hand.
+const LATE: Span = Span(15 * Span::MINUTE.0);
 const OF_ABSENCE: [Question; 4] =
     [Question::NeverIssued, Question::BeforeIssuance, Question::Unwitnessed, Question::Silence];
 /// Nodes' clocks may go ahead of the label's by so much.
@@ -89,6 +87,13 @@ impl Attack {
         self.reasons.first().is_some_and(|(reason, _)| truly(&self.label.kind).contains(reason))
     }
 
+    /// Whether the first entry into this level, or a higher one, came late: when the label had ended for five minutes, and
+    /// for fifteen.
+    pub(crate) fn is_late(&self, level: usize) -> [bool; 2] {
+        let after = self.entered[level].map(|at| at - self.label.end);
+        [GRACE, LATE].map(|grace| after.is_some_and(|after| after > grace))
+    }
+
     /// Seconds from the start to the first entry.
     pub(crate) fn delay(&self) -> Option<f64> {
         self.entered[0].map(|at| (at - self.label.start).as_seconds())
@@ -97,19 +102,26 @@ impl Attack {
 
 fn labels(path: &Path) -> Vec<Label> {
     let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| {
-        let value: Value = serde_json::from_str(line).unwrap();
-        let time = |key: &str| {
-            let time: jiff::Timestamp = value[key].as_str().unwrap().parse().unwrap();
-            Timestamp(i64::try_from(time.as_nanosecond()).unwrap())
-        };
-        Label {
-            start: time("start"),
-            end: time("end"),
-            kind: value["kind"].as_str().unwrap().to_owned(),
-            identities: value["identities"].as_array().unwrap().iter().map(|of| of.as_str().unwrap().to_owned()).collect(),
-        }
-    }).collect()
+    text.lines()
+        .map(|line| {
+            let value: Value = serde_json::from_str(line).unwrap();
+            let time = |key: &str| {
+                let time: jiff::Timestamp = value[key].as_str().unwrap().parse().unwrap();
+                Timestamp(i64::try_from(time.as_nanosecond()).unwrap())
+            };
+            Label {
+                start: time("start"),
+                end: time("end"),
+                kind: value["kind"].as_str().unwrap().to_owned(),
+                identities: value["identities"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|of| of.as_str().unwrap().to_owned())
+                    .collect(),
+            }
+        })
+        .collect()
 }
 
 /// Which labels are about whom.

@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     days: f64,
     attacks: usize,
     reached: [usize; 4],
+    /// Of those, found when the label had ended for five minutes, and for fifteen.
+    late: [[usize; 2]; 4],
     named: usize,
     passing: [usize; A_DAY.len()],
     wrongful: [usize; 4],
@@ -38,6 +40,12 @@ impl Tally {
         for level in 0..4 {
             self.reached[level] += of.reaching(level);
             self.wrongful[level] += of.wrongful(level);
+            for attack in &of.attacks {
+                self.late[level]
+                    .iter_mut()
+                    .zip(attack.is_late(level))
+                    .for_each(|(sum, late)| *sum += usize::from(late));
+            }
         }
         for (sum, a_day) in self.passing.iter_mut().zip(A_DAY) {
             *sum += of.passing(a_day);
@@ -79,7 +87,8 @@ impl Tally {
             self.wrongful[2],
             self.wrongful[3],
         );
-        text += "passing";
+        let [watched, throttled, ..] = self.late;
+        text += &format!("late, by more than 5 and 15 minutes: watched {watched:?}, throttled {throttled:?}\npassing");
         for (passing, a_day) in self.passing.iter().zip(A_DAY) {
             text += &format!(" at {a_day} a day {:.1} %,", share(*passing, self.attacks));
         }

@@ -77,7 +77,7 @@ fn words(
             (format!("made {} to {whom} in ten minutes", counted(observed, "unusually big call")), usual)
         }
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
-        Question::Silence => (format!("fell silent, with {}", counted(observed, "call")), usual),
+        Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
         Question::Rhythm if observed.is_finite() => unusual(format!(
             "called {whom}, which is new to it and hardly anybody calls, every {}",
             duration(observed * 1e6)
