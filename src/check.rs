@@ -111,7 +111,7 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
     ports::check(config, running, now, found);
     enforcement(config, found);
     hooks::check(config, found);
-    state::check(config, hash, running, found);
+    state::check(config, hash, (running, now), found);
 }
 
 /// What may be done, and to whom never.

@@ -15,12 +15,13 @@ mod effects;
 pub(crate) mod rest;
 pub(crate) mod wire;
 
-use qualm_model::level::Level;
+use qualm_model::{detector::Question, level::Level};
 use qualm_scorer::{
     config::Mode,
     journal::Seq,
     operator::{
         Ask, Refusal,
+        accepted::{Acceptance, Preview},
         announced::Announcement,
         look::{Line, Shown},
         orders::{Hold, Pause},
@@ -45,6 +46,13 @@ pub(crate) enum Call {
         instance: Option<String>,
         level: Level,
         answer: oneshot::Sender<Result<Box<Rehearsal>, NotOne>>,
+    },
+    /// What an acceptance would hide, with the decisions that it would have hidden.
+    Preview {
+        part: String,
+        question: Option<Question>,
+        object: Option<String>,
+        answer: oneshot::Sender<Result<Box<(Preview, Vec<Verdict>)>, NotOne>>,
     },
     /// Something is to be done.
     Do(Box<Request>, oneshot::Sender<Result<Done, Refusal>>),
@@ -76,6 +84,7 @@ pub(crate) struct Table {
     pub(crate) lines: Vec<Line>,
     pub(crate) holds: Vec<Hold>,
     pub(crate) announcements: Vec<Announcement>,
+    pub(crate) acceptances: Vec<Acceptance>,
     pub(crate) in_force: InForce,
 }
 
@@ -84,6 +93,7 @@ pub(crate) struct Table {
 pub(crate) struct Portrait {
     pub(crate) shown: Shown,
     pub(crate) decisions: Vec<Verdict>,
+    pub(crate) acceptances: Vec<Acceptance>,
     pub(crate) in_force: InForce,
 }
 

@@ -21,13 +21,14 @@ use crate::{
     incidents::Incidents,
     limiting::Knowns,
     mesh::{DESTINATION_BYTES, Mesh},
-    operator::{announced::Announcements, orders::Orders},
+    operator::{accepted::Acceptances, announced::Announcements, orders::Orders},
     order::Order,
     shard::{SHARDS, Shard},
     snapshot::{Changes, Reach},
     standings::Standings,
     verdict::Verdict,
     watermark::Watermark,
+    withheld::Statistics,
     workloads::Workloads,
 };
 pub use crate::{
@@ -115,6 +116,10 @@ pub struct Scorer {
     pub(crate) standings: Standings,
     /// Deployments that were announced.
     pub(crate) announced: Announcements,
+    /// What was too odd to be learned.
+    pub(crate) withheld: Statistics,
+    /// What of that was accepted.
+    pub(crate) accepted: Acceptances,
     /// Which episodes are one.
     pub(crate) incidents: Incidents,
     /// What operators have set, held and paused.
@@ -184,6 +189,8 @@ impl Scorer {
             watermark: Watermark::default(),
             standings: Standings::default(),
             announced: Announcements::default(),
+            withheld: Statistics::default(),
+            accepted: Acceptances::default(),
             incidents: Incidents::default(),
             orders: Orders::default(),
             used: 0,
@@ -472,6 +479,8 @@ impl Scorer {
         self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
         self.end_history(watermark, verdicts);
         self.announced.end(watermark);
+        self.accepted.end(watermark);
+        self.withheld.age(watermark);
         self.part_workloads(watermark, wall, verdicts);
         // They may take a quarter of the memory bound.
         let most = (self.config.memory.baselines_mib << 20) / 4 / DESTINATION_BYTES;

@@ -22,7 +22,10 @@ use serde::Deserialize;
 use crate::{
     config::Config,
     finding::Findings,
-    run::checkpoint::{Decisions, Reading},
+    run::{
+        checkpoint::{Decisions, Reading},
+        realised::Realised,
+    },
 };
 
 /// Everything that survives.
@@ -37,6 +40,8 @@ pub(crate) struct State {
     pub(crate) findings: Findings,
     /// Decisions of those who stand above *trusted*.
     pub(crate) decisions: Decisions,
+    /// Entries into levels, counted.
+    pub(crate) realised: Realised,
     /// The name of whoever runs on this directory, made with it.
     pub(crate) member: String,
     /// Whether there was a snapshot.
@@ -96,7 +101,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         tracing::warn!(covered = covered.journal, head = %opened.head.seq, "the journal has lost records that the snapshot knows of");
         covered.journal = opened.head.seq.0 + 1;
     }
-    let Replayed { outstanding, findings, decisions, taken } =
+    let Replayed { outstanding, findings, decisions, realised, taken } =
         replay(&journal_directory, config, &mut scorer, &covered)?;
     // What stood under the last configuration stands as far as this one allows it.
     scorer.name_config(hash);
@@ -115,6 +120,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         outstanding,
         findings,
         decisions,
+        realised,
         restored,
         restricted,
         last_seq: opened.head.seq.0,
@@ -128,6 +134,7 @@ struct Replayed {
     outstanding: Outstanding,
     findings: Findings,
     decisions: Decisions,
+    realised: Realised,
     /// Decisions that were taken over.
     taken: usize,
 }
@@ -142,9 +149,11 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
     for record in read_from(directory, Seq(0))? {
         let record = record?;
         let first = *first.get_or_insert(record.seq);
+        replayed.realised.known_since(record.wall);
         match record.kind {
             Kind::Decision => {
                 let verdict: Verdict = record.payload().context("a decision of the journal")?;
+                replayed.realised.note(&verdict);
                 if let Some(finding) = replayed.note(record.seq, &verdict) {
                     replayed.outstanding.raised(record.seq, finding, &owed_to);
                 }
@@ -177,7 +186,8 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
                 let read = reading.take(&record).context("a checkpoint of the journal")?;
                 let Some(checkpoint) = read else { continue };
                 owed_to = of(&sinks, &checkpoint.sinks);
-                replayed = Replayed { taken: replayed.taken, ..Replayed::default() };
+                // What it repeats was counted, or was before all that is known.
+                replayed = Replayed { taken: replayed.taken, realised: replayed.realised, ..Replayed::default() };
                 for (seq, verdict) in &checkpoint.decisions {
                     replayed.note(*seq, verdict);
                     // Some of what the snapshot does not know of is only here.
