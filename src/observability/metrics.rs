@@ -8,7 +8,7 @@ use prometheus::{
     exponential_buckets,
     proto::MetricFamily,
 };
-use qualm_model::level::Level;
+use qualm_model::{level::Level, time::Span};
 
 /// The pipeline's metrics; handles are cheap to clone and to set.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ pub(crate) struct PipelineMetrics {
     budget: GaugeVec,
     realised: GaugeVec,
     counted: GaugeVec,
-    counted_days: Gauge,
+    counted_window: Gauge,
 }
 
 impl PipelineMetrics {
@@ -223,7 +223,7 @@ impl PipelineMetrics {
                 "qualm_counted_entries_per_day",
                 "Entries into the level a day, as they were decided in the last seven days, or since anything is known.",
             )?,
-            counted_days: maker.measure("qualm_counted_days", "Days over which entries into levels were counted.")?,
+            counted_window: maker.measure("qualm_counted_window_seconds", "Time over which entries into levels were counted.")?,
         };
         for level in Level::BY_BEHAVIOUR {
             metrics.standing(level, 0);
@@ -254,10 +254,10 @@ impl PipelineMetrics {
         self.armed.with_label_values(&[arming.level.as_str()]).set(i64::from(arming.armed));
     }
 
-    /// What it has come to: entries a day over so many days.
-    pub(crate) fn counted(&self, level: Level, per_day: f64, days: f64) {
+    /// What it has come to: entries a day over so long a time.
+    pub(crate) fn counted(&self, level: Level, per_day: f64, window: Span) {
         self.counted.with_label_values(&[level.as_str()]).set(per_day);
-        self.counted_days.set(days);
+        self.counted_window.set(window.as_seconds());
     }
 
     /// What is allowed and what is measured, entries a day.

@@ -38,8 +38,8 @@ pub(crate) struct Realised {
 pub(crate) struct Counted {
     /// Entries in the window.
     pub(crate) entries: u64,
-    /// Days of it that are known.
-    pub(crate) days: f64,
+    /// How much of it is known.
+    pub(crate) window: Span,
 }
 
 impl Realised {
@@ -86,20 +86,25 @@ impl Realised {
         let oldest = (now - WINDOW).window(Span::HOUR);
         let within = self.hours.iter().filter(|of| of.hour > oldest);
         let entries = within.map(|of| u64::from(of.entries[level as usize])).sum();
-        Some(Counted { entries, days: known.as_seconds() / Span::DAY.as_seconds() })
+        Some(Counted { entries, window: known })
     }
 }
 
 impl Counted {
+    /// The time in days.
+    fn days(self) -> f64 {
+        self.window.as_seconds() / Span::DAY.as_seconds()
+    }
+
     /// Entries a day.
     pub(crate) fn per_day(self) -> f64 {
-        self.entries as f64 / self.days
+        self.entries as f64 / self.days()
     }
 
     /// The greatest number of entries that chance explains at a budget of so many a day: the 95 % quantile of the Poisson
     /// distribution of `budget × days`.
     pub(crate) fn by_chance(self, budget: f64) -> u64 {
-        let mean = budget * self.days;
+        let mean = budget * self.days();
         if mean > SUMMED {
             // 1.645 standard deviations, and half a step.
             return (mean + 1.645 * mean.sqrt() + 0.5).floor() as u64;
@@ -117,7 +122,7 @@ impl Counted {
     /// What it has come to, for people; whether it is more than the budget explains.
     pub(crate) fn told(self, level: Level, budget: f64) -> (String, bool) {
         let most = self.by_chance(budget);
-        let (entries, days, per_day) = (self.entries, self.days, self.per_day());
+        let (entries, days, per_day) = (self.entries, self.days(), self.per_day());
         let text = format!(
             "{level}: {entries} entries in the last {days:.1} days, {per_day:.2} a day; the budget is {budget:.3} a day"
         );
@@ -154,7 +159,7 @@ mod tests {
         realised.note(&entry(3, Level::Quarantined, Level::Trusted, Cause::Lease));
         realised.note(&entry(3, Level::Trusted, Level::Watched, Cause::Ordered));
         realised.note(&Verdict { historic: true, ..entry(3, Level::Trusted, Level::Watched, Cause::Evidence) });
-        let entries = Level::BY_BEHAVIOUR.map(|level| realised.of(level, at(48)).map(|of| (of.entries, of.days)));
+        let entries = Level::BY_BEHAVIOUR.map(|level| realised.of(level, at(48)).map(|of| (of.entries, of.days())));
         assert_eq!(entries, [Some((1, 2.0)); 4]);
     }
 
@@ -163,7 +168,7 @@ mod tests {
         let mut realised = Realised::default();
         realised.note(&entry(0, Level::Trusted, Level::Watched, Cause::Evidence));
         assert_eq!(realised.of(Level::Watched, at(0)), None);
-        let of = |realised: &Realised, hours| realised.of(Level::Watched, at(hours)).map(|of| (of.entries, of.days));
+        let of = |realised: &Realised, hours| realised.of(Level::Watched, at(hours)).map(|of| (of.entries, of.days()));
         assert_eq!(of(&realised, 24 * 7 - 1).map(|of| of.0), Some(1));
         assert_eq!(of(&realised, 24 * 7 + 1), Some((0, 7.0)));
         (0..10_000).for_each(|n| realised.note(&entry(n, Level::Trusted, Level::Watched, Cause::Evidence)));
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn more_entries_than_the_budget_explains_are_told() {
-        let of = |entries, days| Counted { entries, days };
+        let of = |entries, days: f64| Counted { entries, window: Span((days * Span::DAY.0 as f64) as i64) };
         assert_eq!((of(0, 7.0).by_chance(0.01), of(0, 7.0).by_chance(1.0), of(0, 7.0).by_chance(10.0)), (1, 12, 84));
         assert_eq!(of(0, 7.0).by_chance(1000.0), 7138);
         assert!(!of(84, 7.0).told(Level::Watched, 10.0).1);

@@ -98,8 +98,10 @@ fn an_edit_that_breaks_the_policy_loosens_nothing_also_over_kill_9() {
     answer(&inside, &["reload"]);
     let failing = || sample(http, "qualm_response_policy_failing");
     until_true("it is told", PATIENCE, || failing() == Some(1.0));
-    let page = estate.qualm.page("/readyz").unwrap().body;
-    assert!(page.contains("r.rego: line ") && page.contains("as it was goes on"), "{page}");
+    until_true("it is a note", PATIENCE, || {
+        let page = estate.qualm.page("/readyz").map(|page| page.body).unwrap_or_default();
+        page.contains("r.rego: line ") && page.contains("as it was goes on")
+    });
     assert!(answer(&inside, &["check"]).line("r.rego: line ").contains("the last good one"));
     // It still says what is to be done about who comes next.
     order("spiffe://mesh.test/ns/shop/sa/web");

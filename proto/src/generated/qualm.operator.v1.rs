@@ -416,7 +416,7 @@ pub struct Acceptance {
     pub since: ::core::option::Option<::prost_types::Timestamp>,
     #[prost(message, optional, tag = "7")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
-    /// What was accepted, up to `most_bits`; of each only question, object, events and most_bits are set.
+    /// What was accepted, up to how odd it was; of each only question, object, events and most_bits are set.
     #[prost(message, repeated, tag = "8")]
     pub parts: ::prost::alloc::vec::Vec<Withheld>,
     /// Events of which it has hidden something, bits of their answers that it has hidden, and the last of them.

@@ -113,7 +113,7 @@ impl Pipeline {
             let configured = self.setup.config.budget.per_day(arming.level);
             metrics.budget(arming.level, configured, self.state.scorer.realised_per_day(arming.level));
             if let Some(counted) = self.state.realised.of(arming.level, wall) {
-                metrics.counted(arming.level, counted.per_day(), counted.days);
+                metrics.counted(arming.level, counted.per_day(), counted.window);
             }
         }
         self.readiness.send_if_modified(|readiness| {
