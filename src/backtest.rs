@@ -104,10 +104,14 @@ pub(crate) fn run(args: &BacktestArgs) -> Result<ExitCode> {
 
 fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
     let began = Instant::now();
-    let (config, config_hash) = match &args.config {
+    let (mut config, config_hash) = match &args.config {
         Some(path) => Config::read(path)?,
         None => (Config::default(), config::hash("")),
     };
+    if let Some(model) = &args.model {
+        config.peers.model.clone_from(model);
+    }
+    let model = config.peers.read()?;
     let (parser, format) = parser(args)?;
     let labels = args.labels.as_deref().map(Labels::read).transpose()?;
     check_inputs(&args.inputs)?;
@@ -121,6 +125,7 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
         _ => "the inputs in their order".to_owned(),
     }]);
     scorer.leave_aside(args.without.iter().copied());
+    scorer.take_model(model.as_ref());
     let mut replay = Replay::new(scorer, labels, &args.out)?;
 
     let mut read = read(args, parser, room)?;
@@ -303,6 +308,7 @@ mod tests {
             format: None,
             mapping: Some(folder.join("mapping")),
             config: None,
+            model: None,
             labels: None,
             scores: true,
             events: false,

@@ -111,7 +111,27 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
     ports::check(config, running, now, found);
     enforcement(config, found);
     hooks::check(config, found);
-    state::check(config, hash, (running, now), found);
+    peers(config, found);
+    let clustered = state::check(config, hash, (running, now), found);
+    inputs::clusters(config, &clustered, found);
+}
+
+/// Who is held against whom.
+fn peers(config: &Config, found: &mut Findings) {
+    match config.peers.read() {
+        Ok(None) => found.ok("peers", "are fitted in the background, every day of event time"),
+        Ok(Some(model)) => found.ok(
+            "peers",
+            format!(
+                "{}: {} groups, fitted to {} windows of {} identities",
+                config.peers.model.display(),
+                model.peers.groups.len().saturating_sub(1),
+                model.windows,
+                model.identities
+            ),
+        ),
+        Err(error) => found.fail("peers", error.to_string()),
+    }
 }
 
 /// What may be done, and to whom never.
@@ -124,8 +144,11 @@ fn enforcement(config: &Config, found: &mut Findings) {
         Mode::Enforce => found.ok(
             "enforce",
             format!(
-                "mode enforce: levels act, on at most {:.1} % of all identities at once",
-                enforce.max_share * 100.0
+                "mode enforce: levels act, on at most {:.1} % of all identities, {:.0} % of the mesh's usual calls and \
+                 {:.0} % of a service's replicas at once",
+                enforce.max_share * 100.0,
+                enforce.max_traffic_share * 100.0,
+                enforce.max_replica_share * 100.0
             ),
         ),
     }

@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// Show the main job end to end: a generated mesh, an in-process Kafka, real enforcement over loopback gRPC.
     Demo(DemoArgs),
     /// Watch the configured inputs, score, and serve enforcement points.
-    Run(RunArgs),
+    Run(StartArgs),
     /// Replay logs through the same scorer and write what it would have done.
     Backtest(BacktestArgs),
     /// Generate a labelled mesh with attacks and honest changes: access logs and the issuers' logs, to files or to Kafka.
@@ -107,6 +107,16 @@ pub(crate) struct RunArgs {
     /// The configuration file.
     #[arg(long, default_value = "qualm.toml")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StartArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// A model file of `lab fit`, in place of the configuration's: who behaves like whom. Without any, peers are fitted in
+    /// the background.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -220,6 +230,10 @@ pub(crate) struct BacktestArgs {
     /// Budgets, leases and so on; defaults otherwise.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
+    /// A model file of `lab fit`, in place of the configuration's: who behaves like whom. Without any, peers are fitted in
+    /// the background.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
     /// Known attacks, JSON lines: start, end, kind, identities.
     #[arg(long)]
     pub(crate) labels: Option<PathBuf>,

@@ -21,7 +21,9 @@ use qualm_ingest::{
 use qualm_model::{event::Filter, level::Level, time::Span};
 use qualm_scorer::{
     config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
+    enforce::istio::IstioConfig,
     notify::AlertsConfig,
+    peers::{Model, ModelError},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -45,9 +47,11 @@ pub(crate) struct Config {
     pub(crate) budget: Budget,
     pub(crate) lease: Leases,
     pub(crate) enforce: EnforceConfig,
+    pub(crate) istio: Vec<IstioConfig>,
     pub(crate) hook: Vec<HookConfig>,
     pub(crate) response: ResponseConfig,
     pub(crate) memory: MemoryConfig,
+    pub(crate) peers: PeersConfig,
     pub(crate) state: StateConfig,
     pub(crate) alerts: AlertsConfig,
     pub(crate) signals: SignalsConfig,
@@ -80,6 +84,21 @@ impl Default for HistoryConfig {
             files: Vec::new(),
             format: Format::Auto,
         }
+    }
+}
+
+/// `[peers]`: what an identity's ten minutes are held against beside its own.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct PeersConfig {
+    /// A model file of `lab fit`; where it is empty, peers are fitted in the background.
+    pub(crate) model: PathBuf,
+}
+
+impl PeersConfig {
+    /// The model file, read and checked, where there is one.
+    pub(crate) fn read(&self) -> Result<Option<Model>, ModelError> {
+        (!self.model.as_os_str().is_empty()).then(|| Model::read(&self.model)).transpose()
     }
 }
 
@@ -164,8 +183,15 @@ impl Config {
                     .to_owned(),
             );
         }
-        if !(self.enforce.max_share > 0.0 && self.enforce.max_share <= 1.0) {
-            return Err("[enforce] max_share: must be above 0 and at most 1 (a share of all identities)".to_owned());
+        let shares = [
+            ("max_share", self.enforce.max_share, "all identities"),
+            ("max_replica_share", self.enforce.max_replica_share, "the healthy replicas of a service"),
+            ("max_traffic_share", self.enforce.max_traffic_share, "the mesh's usual calls"),
+        ];
+        for (key, share, of) in shares {
+            if !(share > 0.0 && share <= 1.0) {
+                return Err(format!("[enforce] {key}: must be above 0 and at most 1 (a share of {of})"));
+            }
         }
         if self.memory.baselines_mib < 16 {
             return Err("[memory] baselines_mib: at least 16 are needed".to_owned());
@@ -242,7 +268,14 @@ impl Config {
                 (file.max_level, file.filter, file.lateness_s) = (new.max_level, new.filter, new.lateness_s);
             }
         }
-        Self { kafka, file, kubernetes: running.kubernetes.clone(), hook: running.hook.clone(), ..self }
+        Self {
+            kafka,
+            file,
+            kubernetes: running.kubernetes.clone(),
+            istio: running.istio.clone(),
+            hook: running.hook.clone(),
+            ..self
+        }
     }
 }
 

@@ -23,11 +23,12 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 use qualm_scorer::{
+    guard::HeldBy,
     incidents::Incident,
     journal::{Kind, Seq, read_from},
     notify::{cause, message, plain},
     snapshot::{Glance, glance},
-    verdict::{Cause, Verdict},
+    verdict::{Cause, Dependants, Verdict},
 };
 
 use self::{by_hand::ByHand, contained::Contained, hooks::ByHooks};
@@ -229,6 +230,9 @@ fn told(episode: &[Verdict], decisions: &Decisions, now: Timestamp, instance: In
         let owners: Vec<String> = last.co_owners.iter().map(|workload| plain(workload)).collect();
         writeln!(text, "principal  {}, shared by {}", plain(&last.subject.principal), owners.join(", "))?;
     }
+    if let Some(of) = episode.iter().rev().find_map(|verdict| verdict.dependants.as_ref()) {
+        writeln!(text, "used by    {}", depending(of))?;
+    }
     writeln!(text, "decision   {} (the policy's name at the enforcement points)", last.decision)?;
     text.push_str(&contained.told(&last.decision)?);
     if let Some(incident) = episode.iter().find_map(|verdict| verdict.incident.as_ref()) {
@@ -253,6 +257,17 @@ fn told(episode: &[Verdict], decisions: &Decisions, now: Timestamp, instance: In
         writeln!(text, "  - {hint}")?;
     }
     Ok(text)
+}
+
+/// Whom it hurts where the service's calls are limited.
+fn depending(of: &Dependants) -> String {
+    if of.count == 0 {
+        return "nobody who was seen to call it within a day".to_owned();
+    }
+    let named: Vec<String> = of.names.iter().map(|name| plain(name)).collect();
+    let more = of.count.saturating_sub(named.len());
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}, which call it", named.join(", "))
 }
 
 /// Whose episodes are in the same alert, and why.
@@ -296,7 +311,10 @@ fn standing(last: &Verdict, now: Timestamp, instance: Instance) -> String {
         (_, _, Level::Watched) => "which denies nothing".to_owned(),
         (_, true, Level::Throttled) => "enforced (over TCP it is marked only)".to_owned(),
         (_, true, _) => "enforced".to_owned(),
-        (Some(held), false, _) => format!("in shadow only ({held})"),
+        (Some(held), false, _) => match last.held_by.and_then(HeldBy::instead) {
+            Some(instead) => format!("acting as {instead} ({held})"),
+            None => format!("in shadow only ({held})"),
+        },
         (None, false, _) if last.is_beyond_scope() => {
             "in shadow only (not enforceable at this scope: it would cut off all who share the principal)".to_owned()
         }
@@ -336,6 +354,9 @@ fn step(text: &mut String, verdict: &Verdict, latest: &Verdict, renewed: usize) 
         Cause::Held => {
             let why = verdict.held.as_deref().unwrap_or("too many at once");
             writeln!(text, "  {at}  {} is held back from now on: {}", verdict.level, plain(why))?;
+        }
+        Cause::Freed => {
+            writeln!(text, "  {at}  {} acts from now on: what held it back has passed", verdict.level)?;
         }
         Cause::Shared => {
             let why = "it would act on others who share the principal or have the address now";

@@ -165,6 +165,7 @@ impl Findings {
             Setting::Live if verdict.historic => Effect::Historic,
             Setting::Live if verdict.paused => Effect::Shadow,
             Setting::Live if verdict.enforce => Effect::Enforced,
+            Setting::Live if verdict.held_by.is_some_and(|by| by.instead().is_some()) => Effect::Limited,
             Setting::Live if verdict.held.is_some() => Effect::Held,
             Setting::Live => Effect::Shadow,
         }
@@ -353,6 +354,8 @@ pub(crate) mod tests {
             historic: false,
             enforce: true,
             held: None,
+            held_by: None,
+            dependants: None,
             instances: Vec::new(),
             co_owners: Vec::new(),
             reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },

@@ -18,6 +18,7 @@ pub(crate) mod wire;
 use qualm_model::{detector::Question, level::Level};
 use qualm_scorer::{
     config::Mode,
+    containment::Timeline,
     journal::Seq,
     operator::{
         Ask, Refusal,
@@ -94,6 +95,7 @@ pub(crate) struct Portrait {
     pub(crate) shown: Shown,
     pub(crate) decisions: Vec<Verdict>,
     pub(crate) acceptances: Vec<Acceptance>,
+    pub(crate) contained: Vec<Timeline>,
     pub(crate) in_force: InForce,
 }
 

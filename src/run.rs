@@ -55,6 +55,7 @@ use qualm_model::time::{Clock, Span};
 use qualm_scorer::{
     enforce::{
         Enforcer,
+        istio::{Istio, IstioMetrics},
         metrics::EnforcementMetrics,
         nodes::NodeLimits,
         trust_stream::{TrustStream, record::Coverage},
@@ -76,7 +77,7 @@ use self::{
     understood::NothingUnderstood,
 };
 use crate::{
-    cli::RunArgs,
+    cli::StartArgs,
     clock,
     config::Config,
     listen::{
@@ -131,10 +132,13 @@ pub(crate) struct Setup {
 }
 
 /// `qualm run`.
-pub(crate) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let (config, hash) = Config::read(&args.config)?;
+pub(crate) fn run(args: &StartArgs) -> anyhow::Result<ExitCode> {
+    let (mut config, hash) = Config::read(&args.run.config)?;
+    if let Some(model) = &args.model {
+        config.peers.model.clone_from(model);
+    }
     config.log.init()?;
-    let setup = Setup { config, file: Some(args.config.clone()), hash, clock: clock::system(), notices: None };
+    let setup = Setup { config, file: Some(args.run.config.clone()), hash, clock: clock::system(), notices: None };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     runtime.block_on(async {
         let (stop, stopped) = watch::channel(false);
@@ -185,6 +189,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let (table, tables) = watch::channel::<SharedTable>(state.table(state.last_seq, &setup.hash).into());
     let (reports, report) = mpsc::channel(REPORTS);
     let (caller, calls) = mpsc::channel(CALLS);
+    twins(&setup, &registry, &tables, &reports).await?;
     let (coverage, covered) = watch::channel(Coverage::default());
     let hooks = Wired::start(config, &state, &setup.clock, &registry, tables.clone())?;
     let edge = Edge {
@@ -230,6 +235,27 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
         true => error,
         false => error.context(WhileRunning),
     })
+}
+
+/// Starts what writes twins of quarantines into Istio's configuration.
+async fn twins(
+    setup: &Setup,
+    registry: &Registry,
+    tables: &watch::Receiver<SharedTable>,
+    reports: &mpsc::Sender<EnforcementReport>,
+) -> anyhow::Result<()> {
+    let Config { istio, kubernetes, .. } = &setup.config;
+    if istio.is_empty() {
+        return Ok(());
+    }
+    let metrics = IstioMetrics::register(registry)?;
+    for section in istio {
+        let api = kubernetes.iter().find(|of| of.cluster == section.cluster).context("it was checked")?;
+        let client = api.client().await?;
+        let twins = Istio::new(client, section.clone(), setup.clock.clone(), metrics.clone());
+        tokio::spawn(twins.run(tables.clone(), reports.clone()));
+    }
+    Ok(())
 }
 
 /// What the gRPC port is wired to.
@@ -280,6 +306,7 @@ impl Edge<'_> {
             .add_service(InterceptedService::new(otlp, gate(Role::Reporter)))
             .add_service(InterceptedService::new(xds.extension_config(), gate(Role::EnforcementPoint)))
             .add_service(InterceptedService::new(xds.aggregated(), gate(Role::EnforcementPoint)))
+            .add_service(InterceptedService::new(xds.authorization(), gate(Role::EnforcementPoint)))
             .add_service(InterceptedService::new(stream.service(), gate(Role::Subscriber)))
             // It knows by itself who may do what, since refusals are journalled.
             .add_service(operator);

@@ -85,8 +85,26 @@ fn a_denial_is_contained_once_telemetry_shows_it_and_one_proxy_that_serves_on_is
     });
     assert!(explained(&mesh).contains(&format!("not contained at {node}")));
 
-    // Lifted: nothing is to be contained any more.
+    // Whoever asks the running instance is told the same, and so is who asks the next one.
     let otto = Person::new(&mesh.authority, "otto", mesh.qualm.folder());
+    let shown = |what: &str| {
+        let shown = otto.done(&["show", &caller]);
+        let of = shown["containment"].as_array().and_then(|of| of.first()).cloned().unwrap_or_default();
+        assert_eq!((&of["decision"], &of["escalated"]), (&decision.as_str().into(), &true.into()), "{what}: {shown}");
+        of
+    };
+    let before = shown("before");
+    assert_eq!((&before["state"], &before["not_contained_at"][0]), (&"leaking".into(), &node.as_str().into()));
+    let mut mesh = mesh;
+    mesh.qualm.kill();
+    mesh.qualm.start_again();
+    let after = shown("after a restart");
+    for key in ["event", "crossed", "pushed", "first_denied", "contained"] {
+        assert_eq!(after[key], before[key], "{key}");
+    }
+    assert!(after["denied"].as_u64() >= Some(1) && after["served"].as_u64() >= leaking["served"].as_u64(), "{after}");
+
+    // Lifted: nothing is to be contained any more.
     otto.done(&["lift", &caller, "--reason", "the drill is over", "--hold", "10m"]);
     until("its end is told", PATIENCE, || told(&mesh, &caller, &decision, "ended"));
     until_true("nothing is open", PATIENCE, || mesh.qualm.metric("qualm_not_contained") == Some(0.0));

@@ -56,7 +56,7 @@ impl Mesh {
         self.version += 1;
         let reachable =
             Reachable { destinations: vec![spiffe_id("spire", "agent")], paths: vec!["/healthz".to_owned()] };
-        let table = TrustTable { version: self.version, entries, model_version: String::new(), reachable };
+        let table = TrustTable { version: self.version, entries, reachable, ..TrustTable::default() };
         self.discovery.set_table(table);
         for envoy in [&self.orders, &self.mail] {
             self.discovery.acknowledged(&envoy.sidecar().node, self.version);

@@ -126,6 +126,13 @@ fn a_registry_that_is_killed_costs_no_record_and_holds_up_nothing_but_what_needs
     produce(&kafka, 1, &json);
     until_true("the other partition goes on", PATIENCE, || count(&qualm, &events) == 1200);
     assert!(check(qualm.folder()).contains("[kafka.registry]"), "check says that it does not answer");
+    // Who writes to the partition that waits seems silent, and is not.
+    let held_up = "qualm_kafka_partitions_held_up";
+    until_true("what lags is seen", PATIENCE, || count(&qualm, held_up) == 1);
+    let told = check(qualm.folder());
+    let note =
+        "1 partition has records of which none was read for 20 s or more; until ten minutes after they are, nobody's";
+    assert!(told.contains(note), "{told}");
 
     // Also whoever starts while it is away loses nothing.
     qualm.wait_until_next_snapshot();
@@ -138,6 +145,7 @@ fn a_registry_that_is_killed_costs_no_record_and_holds_up_nothing_but_what_needs
     assert_eq!(register(&registry), ids);
     registry.open();
     until_true("what has waited is read", PATIENCE, || count(&qualm, &events) == 600);
+    until_true("nothing lags any more", PATIENCE, || count(&qualm, held_up) == 0);
     let rejected = qualm.page("/metrics").unwrap().body;
     let rejected: Vec<_> = rejected.lines().filter(|line| line.starts_with("qualm_ingest_rejected_total{")).collect();
     assert_eq!(rejected, [""; 0]);

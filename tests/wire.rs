@@ -91,6 +91,38 @@ fn envoy_accepts_the_bootstrap_that_is_printed() {
     assert!(!said.contains("[warning]"), "{said}");
 }
 
+/// A bootstrap with what is printed as an option and stands in comments.
+fn with_options(text: &str) -> String {
+    let line = |line: &str| {
+        let (margin, rest) = line.split_at(line.len() - line.trim_start().len());
+        let option = rest.strip_prefix('#').filter(|_| !margin.is_empty());
+        // What is for people has a space after the mark, and no second one.
+        let option = option.filter(|option| !option.starts_with(' ') || option.starts_with("  "));
+        option.map_or_else(|| format!("{line}\n"), |option| format!("{margin}{option}\n"))
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn envoy_accepts_the_options_of_the_bootstrap_too() {
+    if !present(&[Part::Envoy]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let svid = Authority::new().write_svid(&spiffe_id("shop", "orders"), folder.path());
+    let config = folder.path().join("envoy.yaml");
+    let text = with_options(&bootstrap(&svid));
+    for option in
+        ["- name: envoy.filters.http.ext_authz", "max_stream_duration: ", "max_downstream_connection_duration: "]
+    {
+        let stands = |line: &str| line.trim_start().starts_with(option) || line.contains(option) && !line.contains('#');
+        assert!(text.lines().any(stands), "{option} is printed");
+    }
+    fs::write(&config, text).unwrap();
+    let said = validate(&config);
+    assert!(!said.contains("[warning]"), "{said}");
+}
+
 #[test]
 fn an_envoy_with_the_printed_bootstrap_reports_to_qualm_and_enforces() {
     if !present(&[Part::Envoy]) {

@@ -3,6 +3,7 @@
 mod names;
 mod operation;
 mod platform;
+mod pod;
 mod topology;
 mod users;
 

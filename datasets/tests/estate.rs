@@ -8,14 +8,17 @@ use std::{
 
 use qualm_datasets::{
     AccessLog, Attack, AttackKind, Call, Dirt, Envelope, Millis, Report, Reports, Scenario, Traffic, Zone,
-    calendar::{HOUR, MINUTE, SECOND},
+    calendar::{DAY, HOUR, MINUTE, SECOND},
     dirt::{Keep, LONGEST_DELAY, Reporters},
     envelope::Place,
     istio::{Side, Stage},
     mesh::{Kind, MeshConfig, Protocol},
 };
 use qualm_ingest::parse::{Format, Parser};
-use qualm_model::event::{EventBuilder, Outcome, Position, Reporter};
+use qualm_model::{
+    event::{EventBuilder, Outcome, Position, Reporter},
+    identity::{service_of_workload, workload_of_pod},
+};
 
 const MONDAY: Millis = Millis::from_seconds(1_767_571_200);
 
@@ -267,6 +270,68 @@ fn every_envelope_is_opened_to_the_line_that_was_put_in_and_tells_of_the_pod() {
                 assert_eq!(event.destination().cluster(), "north", "{envelope:?}");
             }
         }
+    }
+}
+
+#[test]
+fn every_pod_of_a_service_is_that_workload_by_its_name_and_no_two_have_one_name() {
+    for seed in 1..40 {
+        let config = MeshConfig { seed, services: 60, calls_per_second: 4.0 };
+        let mut scenario = Scenario::estate(config, MONDAY, 14.0).unwrap();
+        scenario.churn(2.0, MONDAY, MONDAY + 14 * DAY);
+        let mut addresses = BTreeMap::new();
+        for instance in &scenario.mesh().instances {
+            let service = scenario.mesh().service(instance.service);
+            assert_eq!(workload_of_pod(&instance.pod), service.name, "{}", instance.pod);
+            // A shell in a pod is that pod.
+            let before = addresses.insert((service.namespace, &instance.pod), instance.address);
+            assert!(before.is_none_or(|before| before == instance.address), "{} is two pods", instance.pod);
+        }
+    }
+}
+
+/// Workloads at both ends, as they are told apart: by principal and, where the pod is known, its name without the
+/// parts made up.
+fn workloads(envelope: Envelope, scenario: &Arc<Scenario>, reports: &[Report]) -> BTreeSet<(String, String)> {
+    let mesh = scenario.mesh();
+    let log = AccessLog::new(mesh);
+    let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();
+    let mut builder = EventBuilder::new();
+    for (row, report) in reports.iter().enumerate() {
+        let (mut line, mut wrapped) = (Vec::new(), Vec::new());
+        log.push_report(report, &mut line);
+        let call = &report.call;
+        let writer = if report.side == Side::Inbound { call.destination } else { call.source };
+        let place = Place { mesh, pod: Some(writer), container: "istio-proxy", cluster: None, time: call.report() };
+        envelope.push(&place, &line, &mut wrapped);
+        let position = Position { offset: row as i64, ..Position::default() };
+        parser.parse(&wrapped, position, &mut builder).unwrap();
+    }
+    let batch = builder.finish();
+    let mut found = BTreeSet::new();
+    for row in 0..batch.len() {
+        let event = batch.event(row);
+        for party in [event.source(), event.destination()] {
+            let service = service_of_workload(workload_of_pod(party.instance()), party.version());
+            if !service.is_empty() {
+                found.insert((party.principal().to_owned(), service.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn pods_that_an_envelope_names_are_one_workload_a_service() {
+    let mut scenario = Scenario::estate(config(20.0), MONDAY + 9 * HOUR, 1.0 / 24.0).unwrap();
+    scenario.churn(60.0, MONDAY + 9 * HOUR, MONDAY + 10 * HOUR);
+    let scenario = Arc::new(scenario);
+    let both = reports(&scenario, Dirt { reporters: Reporters::Both, ..Dirt::default() });
+    for envelope in [Envelope::FluentBit, Envelope::Vector, Envelope::Filebeat, Envelope::Otlp] {
+        let found = workloads(envelope, &scenario, &both);
+        let principals: BTreeSet<&String> = found.iter().map(|(principal, _)| principal).collect();
+        assert!(principals.len() >= 30, "{} principals", principals.len());
+        assert_eq!(found.len(), principals.len(), "{envelope:?}: {found:?}");
     }
 }
 

@@ -5,7 +5,8 @@
 //! - this file: what goes in and what comes out
 //! - `setting`: the key `envelope`
 //! - `opener`: the order in which envelopes are tried
-//! - `object`: one pass over a JSON record, in the words of `docker`, `fluent`, `vector`, `beats` and `otlp`
+//! - `object`: one pass over a JSON record, or none where it is like one before, in the words of `docker`, `fluent`,
+//!   `vector`, `beats` and `otlp`
 //! - `cri`, `syslog`: prefixes of a line; `pointer`: a place named in the configuration
 //! - `passed`: which envelopes a record came in
 //! - `partial`: pieces of one line, joined; `memo`: what a pod's metadata said before; `path`: the pod by its log file
@@ -38,7 +39,7 @@ pub use self::{
     setting::{Envelope, InvalidEnvelope},
 };
 use crate::{
-    parse::Origin,
+    parse::{Origin, json::Stretch},
     source::{Invalid, Rejection},
 };
 
@@ -48,7 +49,12 @@ pub const MAX_DEPTH: u32 = 4;
 /// What becomes of what is in an envelope.
 pub(crate) trait Contents {
     /// Reads a record.
-    fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection>;
+    fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection> {
+        self.take_knowing(record, origin, Stretch::default())
+    }
+
+    /// Reads a record of which one value, the metadata that a shipper added, was read already.
+    fn take_knowing(&mut self, record: &str, origin: &Origin<'_>, known: Stretch) -> Result<(), Rejection>;
 
     /// Reads a record that stands in a JSON string, as it was written there: `head` begins with it, and what follows its
     /// last byte says where it was written, if it was one. `None`: it must be unescaped first.

@@ -135,20 +135,24 @@ impl std::fmt::Debug for PodWatch {
     }
 }
 
-impl PodWatch {
-    /// Reads what the section names. Nothing is asked of the API yet.
+impl KubernetesConfig {
+    /// The client of this section's API, for whoever asks it for other things than pods. Nothing is asked yet.
     ///
     /// # Errors
     /// The kubeconfig cannot be used, or there is none and this is no pod.
-    pub async fn open(section: &KubernetesConfig) -> Result<Self, KubernetesError> {
-        let settings = match &section.kubeconfig {
+    pub async fn client(&self) -> Result<Client, KubernetesError> {
+        Ok(self.way().await?.client)
+    }
+
+    async fn way(&self) -> Result<Way, KubernetesError> {
+        let settings = match &self.kubeconfig {
             Some(file) => {
                 let wrong = |problem: String| KubernetesError::Kubeconfig {
                     file: file.clone(),
                     problem: in_one_line(&problem),
                 };
                 let kubeconfig = Kubeconfig::read_from(file).map_err(|error| wrong(error.to_string()))?;
-                let options = KubeConfigOptions { context: section.context.clone(), ..KubeConfigOptions::default() };
+                let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
                 let read = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
                 read.map_err(|error| wrong(error.to_string()))?
             }
@@ -157,6 +161,24 @@ impl PodWatch {
         };
         let (address, is_verified) = (settings.cluster_url.to_string(), !settings.accept_invalid_certs);
         let client = Client::try_from(settings).map_err(|error| failure(&address, &error))?;
+        Ok(Way { client, address, is_verified })
+    }
+}
+
+/// How an API is reached.
+struct Way {
+    client: Client,
+    address: String,
+    is_verified: bool,
+}
+
+impl PodWatch {
+    /// Reads what the section names. Nothing is asked of the API yet.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be used, or there is none and this is no pod.
+    pub async fn open(section: &KubernetesConfig) -> Result<Self, KubernetesError> {
+        let Way { client, address, is_verified } = section.way().await?;
         let pods = ApiResource::erase::<v1::Pod>(&());
         Ok(Self { cluster: section.cluster.as_str().into(), api: Api::all_with(client, &pods), address, is_verified })
     }

@@ -55,6 +55,7 @@ use qualm_model::{
 pub(crate) use self::row::clip;
 use self::{
     format::Grammar,
+    json::Stretch,
     mapped::{InvalidHeader, Mapping},
 };
 pub use self::{
@@ -314,12 +315,13 @@ struct Reading<'a> {
 
 impl Contents for Reading<'_> {
     #[inline]
-    fn take(&mut self, record: &str, origin: &Origin<'_>) -> Result<(), Rejection> {
+    fn take_knowing(&mut self, record: &str, origin: &Origin<'_>, known: Stretch) -> Result<(), Rejection> {
         let mut row = Row::new(self.builder, self.position, self.arrival)
             .with_max_age(self.max_age)
             .stored_at(self.stored)
             .believing(self.proxies)
-            .written_at(*origin);
+            .written_at(*origin)
+            .knowing(known);
         let outcome = self.grammar.parse(record, &mut row);
         *self.lost += row.lost();
         if row.unvouched() > 0 {

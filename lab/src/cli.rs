@@ -25,6 +25,8 @@ pub(crate) enum Command {
     Compare(CompareArgs),
     /// A history as a table: one row an identity and ten minutes, with what it did in them.
     Features(FeaturesArgs),
+    /// Fit peers to such a table, and write the model file that `qualm run` and `qualm backtest` take with --model.
+    Fit(FitArgs),
 }
 
 /// What one item of the collapsed ranking is about.
@@ -89,5 +91,14 @@ pub(crate) struct FeaturesArgs {
     pub(crate) inputs: Vec<PathBuf>,
     /// The table to write.
     #[arg(long, default_value = "features.parquet")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FitArgs {
+    /// A table that `lab features` wrote.
+    pub(crate) features: PathBuf,
+    /// The model file to write.
+    #[arg(long, default_value = "peers.model")]
     pub(crate) out: PathBuf,
 }

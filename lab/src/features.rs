@@ -1,11 +1,14 @@
 //! `lab features`: a history as a table of identities and windows, one row each.
 
-use std::fs::File;
+use std::{fs::File, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use polars::prelude::{DataFrame, DataType, Expr, IntoLazy as _, LazyFrame, SortMultipleOptions, TimeUnit, col, lit};
-use polars_io::parquet::write::ParquetWriter;
-use qualm_model::time::Span;
+use polars_io::{
+    SerReader as _,
+    parquet::{read::ParquetReader, write::ParquetWriter},
+};
+use qualm_model::peers::{WINDOW, WindowSums};
 
 use crate::{
     cli::FeaturesArgs,
@@ -13,8 +16,6 @@ use crate::{
     scores::begin_of,
 };
 
-/// How long a window is.
-const WINDOW: Span = Span(10 * Span::MINUTE.0);
 /// Rows of partial sums that are held before they are added up.
 const HELD: usize = 4 << 20;
 /// What a partial sum is about.
@@ -27,6 +28,13 @@ struct Sums {
     rows: usize,
 }
 
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) identity: String,
+    pub(crate) sums: WindowSums,
+}
+
 /// Runs the command, and says what to print.
 ///
 /// # Errors
@@ -35,7 +43,10 @@ pub(crate) fn run(args: &FeaturesArgs) -> Result<String> {
     let mut sums = Sums::default();
     let none = history::read(&args.inputs, &mut |calls| sums.add(calls))?;
     let mut table = sums.table()?;
-    ensure!(table.height() > 0, "no calls in it, and {none} lines that are none; a call needs `time` and `source`");
+    ensure!(
+        table.height() > 0,
+        "no calls in it, and {none} lines that are none; a call needs `time` and `source`, and `qualm backtest --events` makes a table of logs in any format"
+    );
     let identities = table.column("identity")?.n_unique()?;
     let file = File::create(&args.out).with_context(|| format!("{}: cannot be written", args.out.display()))?;
     ParquetWriter::new(file).finish(&mut table)?;
@@ -84,4 +95,38 @@ impl Sums {
 fn added_up(rows: LazyFrame) -> LazyFrame {
     let sums: Vec<Expr> = SUMS.iter().map(|&name| col(name).sum()).collect();
     rows.group_by(KEYS.map(col)).agg(sums)
+}
+
+/// Reads a table that `lab features` wrote: windows of one identity stand together, in their order.
+///
+/// # Errors
+/// It is something else.
+pub(crate) fn read(path: &Path) -> Result<Vec<Row>> {
+    let file =
+        File::open(path).with_context(|| format!("{}: cannot be read; `lab features` writes it", path.display()))?;
+    let table = ParquetReader::new(file).finish();
+    let table = table.with_context(|| format!("{}: no Parquet; `lab features` writes it", path.display()))?;
+    let foreign = |name: &str| format!("{}: no column `{name}` as `lab features` writes it", path.display());
+    let numbers = |name: &str| -> Result<Vec<f64>> {
+        let column = table.column(name).and_then(|column| column.f64()).with_context(|| foreign(name))?;
+        Ok(column.iter().map(|value| value.unwrap_or(0.0)).collect())
+    };
+    let identities = table.column("identity").and_then(|column| column.str()).with_context(|| foreign("identity"))?;
+    let columns: Vec<Vec<f64>> = SUMS.iter().map(|name| numbers(name)).collect::<Result<_>>()?;
+    let (peers, operations) = (numbers("peers")?, numbers("operations")?);
+    let row = |(at, identity): (usize, Option<&str>)| Row {
+        identity: identity.unwrap_or_default().to_owned(),
+        sums: WindowSums {
+            calls: columns[0][at],
+            failed: columns[1][at],
+            refused: columns[2][at],
+            bytes: columns[3][at],
+            sized: columns[4][at],
+            lasted_ms: columns[5][at],
+            timed: columns[6][at],
+            peers: peers[at],
+            operations: operations[at],
+        },
+    };
+    Ok(identities.iter().enumerate().map(row).collect())
 }

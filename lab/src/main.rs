@@ -5,13 +5,14 @@
 //! - [`scores`]: `scores.parquet`; [`labels`], [`rows`]: which of its rows belong to a known attack
 //! - [`ranking`]: how well a score ranks, in figures
 //! - [`evaluate`]: all figures of one run; [`compare`]: two runs side by side
-//! - [`history`], [`features`]: what was recorded, as a table of identities and windows
+//! - [`history`], [`features`]: what was recorded, as a table of identities and windows; [`fit`]: a model file of it
 //! - [`table`]: columns of text
 
 mod cli;
 mod compare;
 mod evaluate;
 mod features;
+mod fit;
 mod history;
 mod labels;
 mod ranking;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(args),
         Command::Compare(args) => compare::run(args),
         Command::Features(args) => features::run(args),
+        Command::Fit(args) => fit::run(args),
     };
     match done.and_then(|text| Ok(writeln!(io::stdout(), "{text}")?)) {
         Ok(()) => ExitCode::SUCCESS,

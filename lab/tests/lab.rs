@@ -14,6 +14,7 @@ use polars_io::{
     SerReader as _,
     parquet::{read::ParquetReader, write::ParquetWriter},
 };
+use qualm_peers::Model;
 use serde_json::{Value, json};
 
 const MINUTE: i64 = 60_000_000_000;
@@ -223,6 +224,40 @@ fn a_history_becomes_a_table_of_windows_whether_it_is_in_lines_or_in_parquet() {
     write(&at("table.parquet"), columns);
     features(&at("table.parquet"), &at("again.parquet"));
     assert_eq!(rows(&at("again.parquet")), of_lines);
+}
+
+#[test]
+fn a_table_becomes_a_model_file_that_the_product_reads() {
+    let folder = folder("fit");
+    let at = |name: &str| folder.join(name);
+    log(&at("log.jsonl"));
+    let (log, table, model) = (at("log.jsonl"), at("features.parquet"), at("peers.model"));
+    lab([OsStr::new("features"), log.as_os_str(), "--out".as_ref(), table.as_os_str()]);
+    let fit = |out: &Path| lab([OsStr::new("fit"), table.as_os_str(), "--out".as_ref(), out.as_os_str()]);
+    let done = fit(&model);
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let fitted = Model::read(&model).unwrap();
+    assert_eq!((fitted.identities, fitted.windows), (12, 216));
+    assert!(fitted.peers.groups.len() > 2, "two kinds are told apart: {}", said(&done));
+    assert_eq!(fitted.prior.iter().map(|(_, count)| count).sum::<u32>(), 216);
+    // Dice have a fixed seed.
+    fit(&at("again.model"));
+    assert_eq!(fs::read(at("again.model")).unwrap(), fs::read(&model).unwrap());
+}
+
+#[test]
+fn what_is_no_table_or_too_short_a_history_is_refused_with_the_way_on() {
+    let table = folder("no-table").join("features.parquet");
+    let fit = || lab([OsStr::new("fit"), table.as_os_str()]);
+    fs::write(&table, "no parquet").unwrap();
+    assert!(complaint(&fit()).contains("`lab features` writes it"));
+    write(&table, vec![Column::new("identity".into(), vec!["a"])]);
+    assert!(complaint(&fit()).contains("no column `calls`"));
+    let names = ["calls", "failed", "refused", "bytes", "sized", "lasted_ms", "timed", "peers", "operations"];
+    let mut columns = vec![Column::new("identity".into(), vec!["a"])];
+    columns.extend(names.map(|name| Column::new(name.into(), vec![1.0])));
+    write(&table, columns);
+    assert!(complaint(&fit()).contains("peers need 8 identities"));
 }
 
 #[test]

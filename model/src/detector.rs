@@ -14,6 +14,7 @@ mod rhythm;
 mod silence;
 mod size;
 mod spread;
+mod unlike;
 
 pub use failing::{Failing, Refused};
 pub use lone::Lone;
@@ -25,6 +26,7 @@ pub use rhythm::Rhythm;
 pub use silence::Silence;
 pub use size::{Bigger, Longer};
 pub use spread::Spread;
+pub use unlike::Unlike;
 
 use serde::{Deserialize, Serialize};
 
@@ -182,11 +184,13 @@ pub enum Question {
     NoCertificate,
     /// Did logins fail, and then one succeed from elsewhere?
     LoginElsewhere,
+    /// Were ten minutes as a whole unlike its own, as far as its peers' vary?
+    UnlikePeers,
 }
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
@@ -220,6 +224,7 @@ impl Question {
         Self::OutsideSharing,
         Self::NoCertificate,
         Self::LoginElsewhere,
+        Self::UnlikePeers,
     ];
 
     /// Whether its answer is that there are more of something in a window than usual.
@@ -294,6 +299,7 @@ impl Question {
             Self::OutsideSharing => "outside-sharing",
             Self::NoCertificate => "no-certificate",
             Self::LoginElsewhere => "login-elsewhere",
+            Self::UnlikePeers => "unlike-peers",
         }
     }
 }

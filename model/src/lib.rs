@@ -5,6 +5,7 @@
 //! - [`stats`]: counts, calibration histograms, sketches; each with its formula and source
 //! - [`detector`]: one question a file, all through [`detector::Detector`]
 //! - [`baseline`]: the detectors of one source, one edge, one destination
+//! - [`peers`]: what an identity does in ten minutes as a vector, and how that of its peers varies
 //! - [`evidence`]: p-values to bits, bits to clocks, clocks to thresholds
 //!
 //! **Invariant:** this crate is pure. No I/O, no async, no clock, no environment, no unseeded randomness:
@@ -18,5 +19,6 @@ pub mod fingerprint;
 pub mod fold;
 pub mod identity;
 pub mod level;
+pub mod peers;
 pub mod stats;
 pub mod time;

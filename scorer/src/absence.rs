@@ -19,7 +19,7 @@ use crate::{
     papers::{Invariant, at_once},
     scorer::Scorer,
     shard::shard_of,
-    standing::{Cause as OddIn, reached},
+    standing::{Cause as OddIn, Kind, reached},
     verdict::{Reason, Verdict},
     workloads,
 };
@@ -27,8 +27,8 @@ use crate::{
 /// Where more than this share of those who should have called were silent, the telemetry is what is missing.
 const SILENT_SHARE: f64 = 0.2;
 
-/// Something that did not happen.
-struct Absence<'a> {
+/// Something that did not happen, or that is seen only when a window has ended.
+pub(crate) struct Absence<'a> {
     question: Question,
     deviation: Deviation,
     /// Address of the caller that it is about.
@@ -39,6 +39,13 @@ struct Absence<'a> {
     most: Level,
     /// That a credential does not add up.
     broken: Option<Broken>,
+}
+
+impl Absence<'_> {
+    /// Of the identity as a whole.
+    pub(crate) fn of(question: Question, deviation: Deviation, most: Level) -> Self {
+        Self { question, deviation, from: None, to: None, most, broken: None }
+    }
 }
 
 impl Scorer {
@@ -83,14 +90,7 @@ impl Scorer {
         // By name, since the order of a map is nobody's business.
         asked.sort_by(|a, b| self.identity_of(a.0).cmp(self.identity_of(b.0)));
         for (key, deviation) in asked {
-            let absence = Absence {
-                question: Question::Silence,
-                deviation,
-                from: None,
-                to: None,
-                most: Level::Watched,
-                broken: None,
-            };
+            let absence = Absence::of(Question::Silence, deviation, Level::Watched);
             self.weigh_absence(key, &absence, end, wall, verdicts);
         }
     }
@@ -149,7 +149,7 @@ impl Scorer {
         }
     }
 
-    fn weigh_absence(
+    pub(crate) fn weigh_absence(
         &mut self,
         key: SourceKey,
         absence: &Absence<'_>,
@@ -160,6 +160,7 @@ impl Scorer {
         let Absence { question, deviation, most, .. } = *absence;
         let mut values = EValues::default();
         values.set(question, self.mesh.e(question, deviation.x));
+        values.take_back(self.left_aside);
         let shard = &mut self.shards[usize::from(key.0)];
         if !question.is_invariant() {
             shard.delta.sample(question, deviation.x);
@@ -172,13 +173,14 @@ impl Scorer {
         let level = || self.standings.level(&key);
         let from = absence.from.map(|address| shard.names.id(address));
         let Some(source) = shard.sources.get_mut(&key.1) else { return };
+        let reach = most.min(source.class_may_reach());
         shard.changed.touch_source(key.1, source);
         let told = source.add_evidence(
             &mut shard.delta,
             (&self.mesh, &level),
             at,
-            (bits, cause),
-            (most, Chance::of(absence.broken.as_ref())),
+            (bits, cause, Kind::Another),
+            (most, reach, Chance::of(absence.broken.as_ref())),
         );
         if let Some(address) = from {
             source.attribute(address, at, bits);

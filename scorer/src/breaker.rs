@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use qualm_model::time::{Span, Timestamp};
 
 use crate::{
+    guard::{HeldBy, Withheld},
     mesh::SourceKey,
     scorer::Scorer,
     standing::Standing,
@@ -43,19 +44,23 @@ impl Scorer {
     /// Holds back what has come to act within the window, where it is too many at once: the first of many are no more
     /// likely to be intruders than the last.
     pub(crate) fn hold_many(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
-        let acts = |standing: &Standing| is_recent(standing, wall) && standing.limits();
-        if !self.standings.values().any(acts) {
+        // What another bound holds back acts at a lower level.
+        let acts = |(key, standing): &(&SourceKey, &Standing)| {
+            is_recent(standing, wall) && (standing.limits() || self.waiting.contains_key(*key))
+        };
+        let mut keys: Vec<SourceKey> = self.standings.iter().filter(acts).map(|(key, _)| *key).collect();
+        if keys.is_empty() {
             return;
         }
         let Some(recent) = self.circuit_breaker(wall) else { return };
-        let mut keys: Vec<SourceKey> =
-            self.standings.iter().filter(|(_, standing)| acts(standing)).map(|(key, _)| *key).collect();
         keys.sort_by(|a, b| self.identity_of(*a).cmp(self.identity_of(*b)));
         let why = why(recent);
         for key in keys {
             let Some(mut standing) = self.standings.remove(&key) else { continue };
             standing.held = true;
-            verdicts.extend(self.mandated(key, &standing, (Cause::Held, Some(why.clone())), wall));
+            self.note_held(key, None);
+            let withheld = Withheld { by: HeldBy::CircuitBreaker, why: why.clone() };
+            verdicts.extend(self.mandated(key, &standing, (Cause::Held, Some(withheld)), wall));
             self.standings.insert(key, standing);
         }
     }

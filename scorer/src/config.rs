@@ -174,6 +174,10 @@ pub struct EnforceConfig {
     pub max_age: Length,
     /// At most this share of all identities is denied at once; at least one always may be.
     pub max_share: f64,
+    /// At most this share of the healthy replicas of one service is *quarantined* on behaviour; one always may be.
+    pub max_replica_share: f64,
+    /// At most this share of the mesh's usual calls is denied at once; those of one identity always may be.
+    pub max_traffic_share: f64,
     /// Identities that are never limited nor denied: principals, with `*` for any text.
     pub protected: Vec<String>,
     /// Destinations that nobody is kept from at any level: principals, with `*` for any text.
@@ -190,6 +194,8 @@ impl Default for EnforceConfig {
             mode: Mode::Shadow,
             max_age: Length::seconds(120),
             max_share: 0.05,
+            max_replica_share: 0.5,
+            max_traffic_share: 0.2,
             protected: [
                 "spiffe://*/ns/istio-system/*",
                 "spiffe://*/ns/kube-system/*",

@@ -18,7 +18,7 @@ mod node;
 mod tests;
 pub mod timeline;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use qualm_model::time::{Span, Timestamp};
 
@@ -87,11 +87,19 @@ pub struct Containment {
     heard: HashMap<String, Heard>,
     reachable: Reachable,
     evaluated: Option<Timestamp>,
+    /// What a process before this one has told of decisions, until the first table.
+    before: BTreeMap<String, Timeline>,
     /// Decisions that are not followed for want of room.
     beyond: u64,
 }
 
 impl Containment {
+    /// Goes on where a process before this one was, by the latest that it has told of each decision.
+    pub fn resumed(told: impl IntoIterator<Item = Timeline>) -> Self {
+        let before = told.into_iter().map(|timeline| (timeline.decision.clone(), timeline)).collect();
+        Self { before, ..Self::default() }
+    }
+
     /// Takes in a table that goes out at `wall`: what acts in it is a case from now on, what does not any more has ended.
     pub fn push(&mut self, table: &TrustTable, wall: Timestamp) -> Vec<Timeline> {
         let acting = table.entries.iter().filter(|entry| entry.enforce && entry.level.limits() && entry.expires > wall);
@@ -107,8 +115,14 @@ impl Containment {
                 self.beyond += 1;
                 continue;
             }
-            self.cases.insert(decision.to_owned(), Case::new(entry, table.version, wall));
+            let mut case = Case::new(entry, table.version, wall);
+            if let Some(before) = self.before.get(decision) {
+                case.resume(before);
+            }
+            self.cases.insert(decision.to_owned(), case);
         }
+        // What does not stand any more has ended.
+        self.before.clear();
         self.of.clear();
         for (decision, case) in &self.cases {
             self.of.entry(case.subject.principal.clone()).or_default().push(decision.clone());
@@ -206,6 +220,11 @@ impl Containment {
     pub fn timelines(&self, wall: Timestamp) -> Vec<Timeline> {
         let standing = self.cases.values();
         standing.map(|case| case.timeline(Moment::Standing, (&self.nodes, &self.heard), wall)).collect()
+    }
+
+    /// Decisions at which a call was served although its proxy had acknowledged that it should not be.
+    pub fn leaking(&self) -> BTreeSet<String> {
+        self.cases.values().filter(|case| case.is_escalated).map(|case| case.decision.clone()).collect()
     }
 
     /// How many cases stand where, and how many calls were served so far that should not have been.

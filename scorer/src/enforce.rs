@@ -1,7 +1,8 @@
 //! Enforcement points. Each owns its own task, so that scoring never waits for one.
 //!
 //! # Layout
-//! - [`xds`]: Envoy, through Delta ECDS
+//! - [`xds`]: Envoy, through Delta ECDS; [`ext_authz`]: Envoy, asking about every request
+//! - [`istio`]: AuthorizationPolicies, as durable twins of quarantines
 //! - [`trust_stream`], [`trust_client`]: Qualm's own stream, for any other enforcement point
 //! - [`nodes`]: which node is who, and what it has acknowledged
 //! - [`leases`]: when an entry ends, whatever the wall clock does
@@ -13,6 +14,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::table::{EnforcementReport, SharedTable};
 
+pub mod ext_authz;
+pub mod istio;
 pub mod leases;
 pub mod metrics;
 pub mod nodes;

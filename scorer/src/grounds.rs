@@ -18,7 +18,7 @@ mod gather;
 pub mod replay;
 mod step;
 
-pub(crate) use self::step::{NARROW_SHARE, withheld};
+pub(crate) use self::step::NARROW_SHARE;
 
 use std::sync::LazyLock;
 
@@ -32,15 +32,16 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     config::{Leases, Mode},
+    guard::{HeldBy, Replicas, Traffic},
     mesh::Thresholds,
     papers::Invariant,
     snapshot,
-    standing::{Evidence, Standing},
+    standing::{Evidence, Other, Standing},
     verdict::{Cause, Reason},
 };
 
 /// The version of what is kept; a later one is not recomputed by this release.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The inputs of one decision. In the journal beside the decision, with a digest of their own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +63,9 @@ pub struct Grounds {
     pub(crate) own: Option<Track>,
     /// Evidence from records that may not lead above *watched*.
     pub(crate) claimed: Option<Track>,
+    /// How much of its own is of another kind than more of the same; version 1 kept none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) other: Option<Other>,
     pub(crate) thresholds: Thresholds,
     /// Identities of the mesh.
     pub(crate) identities: u64,
@@ -119,12 +123,21 @@ pub(crate) struct Policy {
     pub(crate) lease: Leases,
     pub(crate) max_age: Span,
     pub(crate) is_protected: bool,
-    /// Identities that are denied, and how many may be; where it was asked for.
+    /// Other identities that are denied, and how many may be; where it was asked for.
     pub(crate) reach: Option<(usize, usize)>,
     pub(crate) is_paused: bool,
     /// How many have come to be limited lately, where these are too many and it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) crowd: Option<usize>,
+    /// The replicas of the service, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) replicas: Option<Replicas>,
+    /// Shares of the mesh's calls, where others are denied and it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) traffic: Option<Traffic>,
+    /// Records are missing from the last ten minutes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) is_blind: bool,
 }
 
 /// What happened.
@@ -136,7 +149,12 @@ pub(crate) enum Step {
     /// The lease of what stood has ended.
     LeaseEnded,
     /// What stands may do something else from now on; `before` is how it stands then.
-    Mandate { cause: Cause, held: Option<String> },
+    Mandate {
+        cause: Cause,
+        held: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        held_by: Option<HeldBy>,
+    },
 }
 
 /// The event, or what did not happen, and how much of it counts.

@@ -15,14 +15,14 @@ use crate::{
     carriers::Odd,
     config::ScorerConfig,
     estate::{Broken, Weight},
-    grounds::{Of, Step, Weighed, withheld},
+    grounds::{Of, Step, Weighed},
     mesh::{Delta, Mesh, SourceKey},
     operator::orders::Order,
     papers::Invariant,
     scorer::{Case, Scorer},
     scoring::context,
     shard::{Source, shard_of},
-    standing::{Cause as OddIn, Evidence, News, Reached, Reading, Standing, reached},
+    standing::{Cause as OddIn, Evidence, Kind, News, Reached, Reading, Standing, reached},
     standings::{Historic, Standings},
     table::TrustEntry,
     verdict::{Cause, Verdict},
@@ -98,8 +98,8 @@ impl Source {
         delta: &mut Delta,
         (mesh, standings): (&Mesh, &Standings),
         case: &Case<'_>,
-        (bits, leading): (f64, Option<Question>),
-        most: Level,
+        (bits, leading, kind): (f64, Option<Question>, Kind),
+        (most, reach): (Level, Level),
     ) -> Option<Reached> {
         let now = case.seen.exposure.now;
         let key = (case.ids.shard, case.ids.source);
@@ -107,7 +107,7 @@ impl Source {
         let cause = OddIn { question, destination: case.ids.destination };
         let level = || standings.level(&key);
         let chance = Chance::of(case.broken.as_ref());
-        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause), (most, chance));
+        let reading = self.add_evidence(delta, (mesh, &level), now, (bits, cause, kind), (most, reach, chance));
         self.attribute(case.ids.address, now, bits);
         if bits > TELLING_BITS {
             let odd = Odd {
@@ -123,29 +123,40 @@ impl Source {
         if bits > TELLING_BITS {
             delta.context(key, now.window(Span::MINUTE), bits);
         }
-        let only_more = most >= Level::Quarantined && !self.evidence.shows_another_kind();
+        let only_more = most >= Level::Quarantined && !self.other.is_main(self.evidence.slow_before(now), reading.slow);
         reached(mesh.thresholds(), reading, if only_more { Level::Restricted } else { most }, 1.0)
     }
 
+    /// Adds bits to the evidence, which may lead to `most` now and, for all that is known of where it comes from, as far as
+    /// `reach` in time.
     #[inline]
     pub(crate) fn add_evidence(
         &mut self,
         delta: &mut Delta,
         (mesh, level): (&Mesh, &impl Fn() -> Level),
         now: Timestamp,
-        (bits, cause): (f64, OddIn),
-        (most, chance): (Level, Chance),
+        (bits, cause, kind): (f64, OddIn, Kind),
+        (most, reach, chance): (Level, Level, Chance),
     ) -> Option<Reading> {
         let claimed_only = most <= Level::Watched;
         let evidence: &mut Evidence = match (claimed_only, &mut self.claimed) {
             (false, _) => &mut self.evidence,
             (true, claimed) => claimed.get_or_insert_default(),
         };
-        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |best| delta.minute(best, level()))?;
+        let other = &mut self.other;
+        let (reading, news) = evidence.add(mesh, now, bits, cause, &mut |ended| {
+            delta.minute(ended.best, level());
+            if !claimed_only {
+                other.end_minute(ended);
+            }
+        })?;
+        if !claimed_only {
+            other.lead(kind);
+        }
         if news == News::Moved {
             evidence.follow(now, reading, &mut |pace, climb| {
                 if chance == Chance::Possible {
-                    delta.climb(pace, climb);
+                    delta.climb(pace, climb, reach);
                 }
             });
             *evidence.shown_bits() = mesh.most_shown_bits(reading.fast, reading.slow);
@@ -245,6 +256,7 @@ impl Scorer {
         self.tell_more(key, now, &mut verdict);
         let standing = Standing::after(&verdict, ordinal)?;
         self.standings.insert(key, standing);
+        self.note_held(key, verdict.held_by);
         Some(verdict)
     }
 
@@ -255,6 +267,9 @@ impl Scorer {
         let Some(source) = shard.sources.get(&key.1) else { return };
         verdict.carried_by = source.carriers.as_ref().map(|of| of.told(&shard.names, &self.inputs)).unwrap_or_default();
         verdict.announced = self.announced.of(source, now).cloned();
+        if verdict.level.limits() && !verdict.historic {
+            verdict.dependants = Some(self.dependants(&verdict.subject, now));
+        }
         let begins = verdict.previous == Level::Trusted && !verdict.historic;
         verdict.incident = begins.then(|| self.incidents.join(&verdict.subject, now, &verdict.reasons));
     }
@@ -268,14 +283,6 @@ impl Scorer {
             .collect();
         instances.sort_unstable();
         instances
-    }
-
-    /// Why an entry is to be a shadow although the mode says enforce.
-    pub(crate) fn held(&self, source: &Source, level: Level, (now, wall): (Timestamp, Timestamp)) -> Option<String> {
-        let enforce = &self.config.enforce;
-        let reach = || Some((self.denied().len(), self.most_denied(now)));
-        let crowd = self.crowd_with(&source.principal, (now, wall));
-        withheld(level, enforce.mode, (enforce.protects(&source.principal), crowd), reach)
     }
 
     /// How many identities may be denied at once.
@@ -297,6 +304,7 @@ impl Scorer {
         }
         self.end_orders(wall, verdicts);
         self.hold_many(wall, verdicts);
+        self.weigh_held(wall, verdicts);
     }
 
     /// Ends in event time what was decided on history.
@@ -326,6 +334,7 @@ impl Scorer {
             let (decision, held) = (verdict.decision.clone(), verdict.held.is_some());
             self.standings.insert(key, Standing { level, decision, ordinal, held, expires, ..standing });
         }
+        self.note_held(key, verdict.held_by);
         Some(verdict)
     }
 
@@ -361,6 +370,7 @@ impl Scorer {
             Some(standing) => self.standings.insert(key, standing),
             None => self.standings.remove(&key),
         };
+        self.note_held(key, verdict.held_by);
     }
 
     /// When what led to each decision began, event time.
@@ -372,7 +382,8 @@ impl Scorer {
     /// Every line of the trust table that stands now, ordered by subject. Where evidence and an operator have a line each
     /// for one subject, the one that acts, and of two the higher, is in the table. While all is paused nothing acts.
     pub fn entries(&self) -> Vec<TrustEntry> {
-        let mut entries: Vec<_> = self.standings.values().filter_map(Standing::entry).collect();
+        let standings = self.standings.iter();
+        let mut entries: Vec<_> = standings.filter_map(|(key, standing)| self.entry_of(*key, standing)).collect();
         entries.iter_mut().for_each(|entry| entry.co_owners = self.co_owners(&entry.subject));
         // A person may mean all who share a principal.
         entries.extend(self.orders.iter().map(Order::entry));

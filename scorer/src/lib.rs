@@ -5,6 +5,7 @@
 //! - `workloads`, `parting`: which workload calls where several share one principal, and how each is judged on its own
 //! - [`grounds`]: what a step was decided from, and the step that follows; decisions recomputed
 //! - `shard`, `door`, `names`, `memory`, `forgotten`: what is kept of whom, and within which bound
+//! - [`peers`]: who behaves like whom, fitted in the background or read from a file, and whose ten minutes are unlike
 //! - `mesh`, `tide`, `watermark`: what is known of the mesh as a whole, in summaries closed in event time
 //! - [`snapshot`], [`order`]: state and position saved together, and in which order partitions were read
 //! - [`carriers`], [`familiar`]: which records a verdict rests on, and how often what they show was seen before
@@ -33,6 +34,7 @@ mod estate;
 pub mod familiar;
 mod forgotten;
 pub mod grounds;
+pub mod guard;
 pub mod incidents;
 pub mod journal;
 mod judge;
@@ -46,6 +48,7 @@ pub mod operator;
 pub mod order;
 mod papers;
 mod parting;
+pub mod peers;
 mod pending;
 pub mod scorer;
 mod scoring;

@@ -34,7 +34,8 @@ impl Scorer {
 
     /// Whether the calls of an identity are limited in number, by evidence or by an operator.
     pub(crate) fn is_throttled(&self, key: SourceKey) -> bool {
-        let by_evidence = self.standings.get(&key).is_some_and(Standing::limits);
+        // What a bound holds back is limited at a lower level.
+        let by_evidence = self.standings.get(&key).is_some_and(Standing::limits) || self.waiting.contains_key(&key);
         by_evidence || {
             let identity = self.identity_of(key);
             self.orders.about(identity).any(|order| order.enforce && order.level.limits())

@@ -9,6 +9,7 @@ use qualm_model::{level::Level, time::Timestamp};
 use crate::{
     config::{Mode, ScorerConfig},
     grounds::Step,
+    guard::Withheld,
     mesh::SourceKey,
     operator::{InShadow, Refusal, orders::Order},
     scorer::Scorer,
@@ -98,14 +99,15 @@ impl Scorer {
         let keys: Vec<SourceKey> = standings.map(|(key, _)| *key).collect();
         for (key, reading) in self.strongest_first(keys) {
             let Some(mut standing) = self.standings.remove(&key) else { continue };
-            let source = self.shards[usize::from(key.0)].sources.get(&key.1);
+            let is_known = self.shards[usize::from(key.0)].sources.contains_key(&key.1);
             let stands = !self.config.enforce.protects(&standing.subject.principal)
                 && self.is_enforceable(&standing.subject)
                 && standing.supported(self.mesh.thresholds(), reading) == standing.level;
-            if let Some(source) = source.filter(|_| stands) {
-                let held = self.held(source, standing.level, (now, wall));
+            if is_known && stands {
+                let held = self.held(&standing, (now, wall));
                 let before = (standing.enforce, standing.held);
                 (standing.enforce, standing.held) = (true, held.is_some());
+                self.note_held(key, held.as_ref().map(|held| held.by));
                 if before != (standing.enforce, standing.held) {
                     verdicts.extend(self.mandated(key, &standing, (Cause::Operator, held), wall));
                 }
@@ -116,7 +118,7 @@ impl Scorer {
 
     /// Standings with the evidence behind them: the most first, and then by name, as the order of a map is nobody's
     /// business.
-    fn strongest_first(&self, keys: Vec<SourceKey>) -> Vec<(SourceKey, Reading)> {
+    pub(crate) fn strongest_first(&self, keys: Vec<SourceKey>) -> Vec<(SourceKey, Reading)> {
         let Some(now) = self.watermark.now() else {
             let mut keys = keys;
             keys.sort_by(|a, b| self.identity_of(*a).cmp(self.identity_of(*b)));
@@ -142,14 +144,15 @@ impl Scorer {
         &self,
         key: SourceKey,
         standing: &Standing,
-        (cause, held): (Cause, Option<String>),
+        (cause, held): (Cause, Option<Withheld>),
         wall: Timestamp,
     ) -> Option<Verdict> {
         if standing.historic || standing.level == Level::Trusted {
             return None;
         }
         let now = self.watermark.now().unwrap_or(standing.episode);
-        let step = Step::Mandate { cause, held };
+        let (held, held_by) = held.map(|held| (held.why, held.by)).unzip();
+        let step = Step::Mandate { cause, held, held_by };
         let mut grounds = self.grounds(key, (now, wall), Some(standing.clone()), step);
         self.look_up(&mut grounds)?;
         grounds.decide()

@@ -21,7 +21,7 @@ use qualm_model::{
     detector::{Observation, Question, Rhythm},
     evidence::{EpisodeCurve, Pace, QUESTIONS, Rates},
     level::Level,
-    stats::{Calibration, ETable, Exposure, log2},
+    stats::{Bins, Calibration, ETable, Exposure, log2},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -106,6 +106,10 @@ pub(crate) struct Mesh {
     next_destination: u32,
     siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
     curves: [EpisodeCurve; 2],
+    /// Episodes of those whom evidence may lead beyond *watched*: by these the levels beyond are measured. In a snapshot
+    /// they have a key of their own.
+    #[serde(skip)]
+    acting: [EpisodeCurve; 2],
     rates: [Rates; 2],
     read_at: Timestamp,
     thresholds: Thresholds,
@@ -130,6 +134,7 @@ impl Default for Mesh {
             next_destination: 0,
             siblings: HashMap::default(),
             curves: Default::default(),
+            acting: Default::default(),
             rates: Default::default(),
             read_at: Timestamp(i64::MIN),
             thresholds: Default::default(),
@@ -171,10 +176,32 @@ impl Mesh {
         }
     }
 
+    /// Begins the histogram of a question with what a model file has of it, where it has none of its own.
+    pub(crate) fn take_prior(&mut self, question: Question, prior: &[(u16, u32)]) {
+        let calibration = &mut self.calibrations[question as usize];
+        if calibration.total() > 0.0 {
+            return;
+        }
+        for &(bin, count) in prior.iter().filter(|(bin, _)| usize::from(*bin) < Bins::COUNT) {
+            calibration.add_to_bin(usize::from(bin), f64::from(count));
+        }
+        self.tables[question as usize] = calibration.fit();
+    }
+
     /// Makes place for questions that a release before did not ask.
     pub(crate) fn ask_all(&mut self) {
         self.calibrations.resize_with(QUESTIONS, Calibration::default);
         self.tables.resize_with(QUESTIONS, ETable::default);
+    }
+
+    /// Episodes of those whom evidence may lead beyond *watched*.
+    pub(crate) fn acting(&self) -> &[EpisodeCurve; 2] {
+        &self.acting
+    }
+
+    /// Takes over these episodes; where a release before kept none apart, those of everybody.
+    pub(crate) fn restore_acting(&mut self, acting: Option<[EpisodeCurve; 2]>) {
+        self.acting = acting.unwrap_or_else(|| self.curves.clone());
     }
 
     /// As a release that asked so many questions had it.
@@ -328,6 +355,9 @@ impl Mesh {
         for (pace, climb) in delta.climbs.drain(..) {
             self.curves[pace as usize].add(climb);
         }
+        for (pace, climb) in delta.acting.drain(..) {
+            self.acting[pace as usize].add(climb);
+        }
         for (source, minute, bits) in delta.context.drain(..) {
             self.context.add(source, minute, bits);
         }
@@ -401,10 +431,15 @@ impl Mesh {
             self.curves[Pace::Fast as usize].rates(birth, self.closed),
             self.curves[Pace::Slow as usize].rates(birth, self.closed),
         ];
+        let acting = [
+            self.acting[Pace::Fast as usize].rates(birth, self.closed),
+            self.acting[Pace::Slow as usize].rates(birth, self.closed),
+        ];
         for (threshold, level) in self.thresholds.iter_mut().zip(Level::BY_BEHAVIOUR) {
             let armed = self.closed >= arms_at(level, birth);
             let read = |pace: Pace, share: f64| {
-                armed.then(|| self.rates[pace as usize].threshold(share * budget.per_day(level))).flatten()
+                let rates = if level > Level::Watched { &acting } else { &self.rates };
+                armed.then(|| rates[pace as usize].threshold(share * budget.per_day(level))).flatten()
             };
             // The lower levels share their budget between the clocks; the higher ones trust the slow one alone.
             *threshold = match level {

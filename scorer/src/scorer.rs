@@ -18,11 +18,13 @@ use crate::{
     config::ScorerConfig,
     door::{Door, Ids},
     estate::{Broken, Estate, Part, Report, Tenancies},
+    guard::HeldBy,
     incidents::Incidents,
     limiting::Knowns,
-    mesh::{DESTINATION_BYTES, Mesh},
+    mesh::{DESTINATION_BYTES, Mesh, SourceKey},
     operator::{accepted::Acceptances, announced::Announcements, orders::Orders},
     order::Order,
+    peers::PeerGroups,
     shard::{SHARDS, Shard},
     snapshot::{Changes, Reach},
     standings::Standings,
@@ -39,8 +41,8 @@ pub use crate::{
 /// An edge whose destination's proxy reported within this time is judged by those reports alone.
 const DESTINATION_REPORTS: Span = Span(10 * Span::MINUTE.0);
 
-/// What Envoy says of a call that was one too many.
-const RATE_LIMITED: &str = "local_rate_limited";
+/// What Envoy says of a call that was one too many, and of one that was refused because somebody was asked.
+const OUR_REFUSALS: [&str; 2] = ["local_rate_limited", "ext_authz_denied"];
 
 /// What became of one event.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -120,6 +122,10 @@ pub struct Scorer {
     pub(crate) withheld: Statistics,
     /// What of that was accepted.
     pub(crate) accepted: Acceptances,
+    /// What a bound holds back, and which.
+    pub(crate) waiting: BTreeMap<SourceKey, HeldBy>,
+    /// When that was weighed again last, wall time.
+    pub(crate) weighed: Option<Timestamp>,
     /// Which episodes are one.
     pub(crate) incidents: Incidents,
     /// What operators have set, held and paused.
@@ -144,7 +150,18 @@ pub struct Scorer {
     pub(crate) knowns: Knowns,
     /// Hash of the configuration in force, for what decisions are replayed from.
     pub(crate) config_hash: String,
+    /// Who behaves like whom.
+    pub(crate) peers: PeerGroups,
     door: Door,
+}
+
+/// What a source does for the first time in a window of ten minutes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FirstInWindow {
+    /// Calls this destination.
+    pub(crate) peer: bool,
+    /// Uses this operation there.
+    pub(crate) operation: bool,
 }
 
 /// One event with all that is needed to judge it, within its shard.
@@ -160,6 +177,8 @@ pub(crate) struct Case<'a> {
     pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
     pub(crate) edge_is_excused: bool,
+    /// What its source does for the first time in this window.
+    pub(crate) in_window: FirstInWindow,
     /// What of its credential does not add up.
     pub(crate) broken: Option<Broken>,
 }
@@ -191,6 +210,8 @@ impl Scorer {
             announced: Announcements::default(),
             withheld: Statistics::default(),
             accepted: Acceptances::default(),
+            waiting: BTreeMap::new(),
+            weighed: None,
             incidents: Incidents::default(),
             orders: Orders::default(),
             used: 0,
@@ -205,6 +226,7 @@ impl Scorer {
             workloads: Workloads::default(),
             knowns: Knowns::default(),
             config_hash: String::new(),
+            peers: PeerGroups::default(),
             door: Door::default(),
         }
     }
@@ -354,8 +376,8 @@ impl Scorer {
         let from = self.workloads.caller(event, &resolved, &self.tenancies);
         let ids = self.door.ids(event, &resolved, from.workload.as_deref(), &mut self.shards);
         let Some(ids) = ids else { return Observed::NoSource };
-        // Not every form of a log names the decision behind the refusal of one call too many.
-        if event.denial_reason() == RATE_LIMITED && self.is_throttled((ids.shard, ids.source)) {
+        // Not every form of a log names the decision behind such a refusal.
+        if OUR_REFUSALS.contains(&event.denial_reason()) && self.is_throttled((ids.shard, ids.source)) {
             self.tell_time(event, wall, verdicts);
             self.tally.own_actions += 1;
             return Observed::OwnAction;
@@ -472,6 +494,7 @@ impl Scorer {
         let ten_minutes_ended = windows(self.mesh.closed()) < windows(watermark);
         if ten_minutes_ended {
             self.look_for_silence(wall, verdicts);
+            self.look_at_windows(wall, verdicts);
         }
         for shard in &mut self.shards {
             shard.gather_destinations();

@@ -65,13 +65,13 @@ impl Scorer {
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
-        let most = most.min(place.source.class_may_reach());
-        let most = most.min(place.source.newcomer_may_reach(ids.address, now, &values));
+        let reach = most.min(place.source.class_may_reach());
+        let most = reach.min(place.source.newcomer_may_reach(ids.address, now, &values));
         if !self.announced.is_empty() && place.source.first == now {
             place.source.announced = self.announced.span_of(place.source);
         }
         let most = most.min(place.source.announced_may_reach(now));
-        let reached = place.weigh((mesh, &self.standings), case, (bits, leading), most);
+        let reached = place.weigh((mesh, &self.standings), case, (bits, leading), (most, reach));
         let reached = at_once(mesh, case.broken.as_ref(), most, reached);
         if bits >= ODD {
             self.note_withheld(case, &values);
@@ -136,10 +136,11 @@ impl Scorer {
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);
         let source = &shard.sources[&case.ids.source];
         let may = may.min(source.announced_may_reach(case.seen.exposure.now));
-        let most = self.most(case.event).min(may).min(source.class_may_reach());
+        let reach = self.most(case.event).min(source.class_may_reach());
+        let most = may.min(reach);
         let shard = &mut self.shards[usize::from(case.ids.shard)];
         let Some(mut place) = shard.place(case.ids) else { return Observed::NoSource };
-        let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), most);
+        let reached = place.weigh((&self.mesh, &self.standings), case, (bits, leading), (most, reach));
         let reached = at_once(&self.mesh, case.broken.as_ref(), most, reached);
         let identity_bits = place.source.shown_bits;
         if let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall)) {

@@ -6,7 +6,7 @@ use foldhash::{fast, quality};
 use hashbrown::HashMap;
 use qualm_model::{
     baseline::{DestinationBaseline, EdgeBaseline, SourceBaseline},
-    detector::Rhythm,
+    detector::{Rhythm, Unlike},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -17,7 +17,7 @@ use crate::{
     mesh::{Called, Delta, DestinationDelta, Mesh},
     names::Names,
     pending::{Gone, Pending},
-    standing::Evidence,
+    standing::{Evidence, Other},
     tide::Round,
     workloads,
 };
@@ -108,8 +108,12 @@ pub(crate) struct Source {
     pub(crate) round: Round,
     /// When the last newcomers began to come.
     pub(crate) newcomers_since: Timestamp,
-    /// The odd events of the running episode. The last of what is saved: version 2 of the snapshot saved none.
+    /// The odd events of the running episode: version 2 of the snapshot saved none.
     pub(crate) carriers: Option<Box<Carriers>>,
+    /// How much of the evidence is of another kind than more of the same: version 3 saved none.
+    pub(crate) other: Other,
+    /// Its windows beside its peers'. The last of what is saved: version 3 saved none.
+    pub(crate) unlike: Option<Box<Unlike>>,
     /// From when until when a deployment of it was announced; it follows from the announcements.
     #[serde(skip)]
     pub(crate) announced: Option<(Timestamp, Timestamp)>,
@@ -248,7 +252,8 @@ impl Changed {
 const NAME_BYTES: usize = 64 + 24 + 2 * (size_of::<u32>() + size_of::<Arc<str>>());
 /// Bytes of an entry of each kind: what the allocator takes for it, its places in maps, its names, and what its baseline
 /// grows to. `tests/memory.rs` holds them to what the system counts.
-pub(crate) const SOURCE_BYTES: usize = size_of::<Source>() + 48 + 640 + ODD_BYTES + 2 * NAME_BYTES;
+pub(crate) const SOURCE_BYTES: usize =
+    size_of::<Source>() + 48 + 640 + ODD_BYTES + size_of::<Unlike>() + 16 + 2 * NAME_BYTES;
 /// What is kept of the odd events of a source: a fifth of them have some, in two runs.
 const ODD_BYTES: usize = 48;
 /// What the baseline of an edge grows to; while it is young that is its rhythm.

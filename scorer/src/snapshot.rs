@@ -21,7 +21,10 @@ mod tests;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use qualm_model::event::Positions;
+use qualm_model::{
+    event::Positions,
+    evidence::{Climb, Pace},
+};
 use serde::{Deserialize, Serialize};
 
 pub use self::{
@@ -42,8 +45,9 @@ use crate::{
 
 /// Version of the snapshot's form. Every release reads that of the release before: edges of version 1 have no rhythm,
 /// its mesh asks fewer questions, and its estate knows nothing of credentials. In version 2 nobody knows which events
-/// carried the evidence, nor of incidents.
-pub const VERSION: u32 = 3;
+/// carried the evidence, nor of incidents; in version 3 not how much of it is of another kind than more of the same, and
+/// sources have no windows.
+pub const VERSION: u32 = 4;
 
 /// A snapshot that cannot be used; names the file and the way on.
 #[derive(Debug, thiserror::Error)]
@@ -119,6 +123,8 @@ struct Rest<D> {
     touched: Vec<(u32, Link)>,
     unresolved: Vec<u32>,
     next_name: u32,
+    /// Of the delta, the climbs of evidence that may lead beyond *watched*; version 3 had none apart.
+    acting: Vec<(Pace, Climb)>,
 }
 
 enum Put {
@@ -185,9 +191,11 @@ impl Scorer {
             Put::Meta("covered", bytes(&covered)),
             Put::Meta("inputs", bytes(&covered.inputs)),
             Put::Meta("intake", bytes(&covered.intake)),
+            Put::Meta("acting", bytes(self.mesh.acting())),
             Put::Meta("budget", bytes(&self.config.budget)),
             Put::Meta("orders", bytes(&self.orders)),
             Put::Meta("incidents", bytes(&self.incidents)),
+            Put::Meta("waiting", bytes(&self.waiting)),
             Put::Meta("announced", bytes(&self.announced)),
             Put::Meta("accepted", bytes(&self.accepted)),
             Put::Estate(Box::new(self.estate.clone())),
@@ -207,6 +215,10 @@ impl Scorer {
         // Nor does this where no reporter names its pod.
         if std::mem::take(&mut self.workloads.is_changed) || reach == Reach::Base {
             puts.push(Put::Meta("workloads", bytes(&self.workloads)));
+        }
+        // And this only when a fit is begun or applied.
+        if std::mem::take(&mut self.peers.is_changed) || reach == Reach::Base {
+            puts.push(Put::Meta("peers", bytes(&self.peers)));
         }
         self.collecting = Some(Changes { puts, reach, covered, first: None });
     }
@@ -274,6 +286,7 @@ fn begin_shard(index: u8, shard: &mut Shard, puts: &mut Vec<Put>) {
         touched: shard.touched.iter().filter_map(|id| Some((*id, shard.links.get(id)?.clone()))).collect(),
         unresolved: shard.unresolved.clone(),
         next_name: shard.names.next_id(),
+        acting: shard.delta.acting.clone(),
     };
     puts.push(Put::Rest(index, bytes(&rest)));
     if std::mem::take(&mut changed.forgotten) {

@@ -25,7 +25,7 @@ const CAUSES: usize = 8;
 /// count twice the first. Behaviour that keeps finding new ways to be odd adds up in full.
 const REPEATED: f64 = 0.5;
 
-/// Questions whose answer is a quantity of calls that are usual in kind.
+/// Questions that a release before took for more of the same, whatever edge or operation they were about.
 const MORE_OF_THE_SAME: [Question; 8] = [
     Question::Rate1m,
     Question::Rate10m,
@@ -90,6 +90,82 @@ pub(crate) struct Reading {
     pub(crate) slow: f64,
 }
 
+/// A minute that has ended: the bits of its best event, and the slow clock before and with it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended {
+    pub(crate) best: f64,
+    before: f64,
+    after: f64,
+}
+
+/// What kind of oddness an event shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Kind {
+    /// Anything else: a new peer, operation, credential or TLS stack, a rare party, failures, refusals.
+    #[default]
+    Another,
+    /// Calls as ever, on an edge and with an operation that are known, only more, bigger or longer ones: a service in
+    /// demand looks like that.
+    MoreOfTheSame,
+}
+
+impl Kind {
+    /// What an event is of whose strongest answer is to `leading`, where its edge and operation are known.
+    #[inline]
+    pub(crate) fn of_known(leading: Option<Question>) -> Self {
+        let is_more = leading.is_some_and(|question| {
+            question.counts() && !matches!(question, Question::Spread10m | Question::Spread1h)
+                || matches!(question, Question::Bigger | Question::Longer)
+        });
+        if is_more { Self::MoreOfTheSame } else { Self::Another }
+    }
+}
+
+/// How much of the slow clock another kind than more of the same has given. More of the same is a reason to limit an
+/// identity, and none to cut it off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Other {
+    /// Share of the clock without the running minute; it decays as the clock does.
+    share: f64,
+    /// Of the running minute's best event.
+    running: Kind,
+}
+
+impl Other {
+    /// Whoever is cut off is so for another kind in the main.
+    const MAIN: f64 = 0.5;
+
+    /// As far as a release before could tell.
+    pub(crate) fn of_before(evidence: &Evidence) -> Self {
+        Self { share: f64::from(u8::from(evidence.showed_another_kind())), running: Kind::default() }
+    }
+
+    /// The running minute has a new best event.
+    pub(crate) fn lead(&mut self, kind: Kind) {
+        self.running = kind;
+    }
+
+    /// The running minute has ended.
+    pub(crate) fn end_minute(&mut self, ended: Ended) {
+        self.share = self.share_with(ended.before, ended.after);
+    }
+
+    /// Whether most of a slow clock that shows `with` the running minute and `before` it is of another kind.
+    pub(crate) fn is_main(&self, before: f64, with: f64) -> bool {
+        self.share_with(before, with) >= Self::MAIN
+    }
+
+    fn share_with(&self, before: f64, with: f64) -> f64 {
+        // A calm minute takes from all alike.
+        if with <= before {
+            return self.share;
+        }
+        let own = if self.running == Kind::Another { with - before } else { 0.0 };
+        (self.share * before + own) / with
+    }
+}
+
 impl Evidence {
     /// Takes in an event's bits. Returns the reading where it changed: a new minute, or a new best of this one.
     #[inline]
@@ -99,7 +175,7 @@ impl Evidence {
         now: Timestamp,
         bits: f64,
         cause: Cause,
-        ended: &mut impl FnMut(f64),
+        ended: &mut impl FnMut(Ended),
     ) -> Option<(Reading, News)> {
         let minute = now.window(Span::MINUTE);
         if minute > self.minute {
@@ -149,16 +225,17 @@ impl Evidence {
         now.window(Span::MINUTE) <= self.minute && self.best.is_some_and(|best| bits <= best)
     }
 
-    fn end_minute(&mut self, mesh: &Mesh, ended: &mut impl FnMut(f64)) {
+    fn end_minute(&mut self, mesh: &Mesh, ended: &mut impl FnMut(Ended)) {
         let Some(best) = self.best.take() else { return };
         let end = Timestamp((self.minute + 1) * Span::MINUTE.0 - 1);
         let z = mesh.z(best);
+        let before = self.slow.at(Pace::Slow, end);
         self.fast.commit(Pace::Fast, end, z);
         self.slow.commit(Pace::Slow, end, self.discounted(z));
         if z > 0.0 {
             self.note_cause();
         }
-        ended(best);
+        ended(Ended { best, before, after: self.slow.at(Pace::Slow, end) });
     }
 
     /// `z` as far as its cause has not been counted before.
@@ -167,10 +244,9 @@ impl Evidence {
         if z <= 0.0 || minutes == 0 { z } else { z.min(SLOW_CEILING) * repeated(minutes) }
     }
 
-    /// Whether anything but more of the same was odd: a new peer, operation, credential or TLS stack, a rare party,
-    /// failures, refusals. Calls as ever, only more, bigger or longer ones, are a reason to limit an identity, and none
-    /// to cut it off: a service in demand looks like that.
-    pub(crate) fn shows_another_kind(&self) -> bool {
+    /// Whether anything but more of the same was odd, as a release before saw it: in any of the latest causes, however
+    /// long ago. Only what it decided is recomputed by this.
+    pub(crate) fn showed_another_kind(&self) -> bool {
         let led = self.led.iter().filter(|(_, minutes)| *minutes > 0).map(|(cause, _)| cause.question);
         led.chain([self.cause.question]).any(|question| !MORE_OF_THE_SAME.iter().any(|&more| more as u8 == question))
     }
@@ -182,6 +258,11 @@ impl Evidence {
         let minutes = known.map_or(0, |place| self.led[place].1);
         self.led.copy_within(..place, 1);
         self.led[0] = (self.cause, minutes.saturating_add(1));
+    }
+
+    /// The slow clock at `now` without the running minute.
+    pub(crate) fn slow_before(&self, now: Timestamp) -> f64 {
+        self.before(now).slow
     }
 
     /// Both clocks at `now`, the running minute included.
@@ -371,5 +452,62 @@ impl Standing {
     /// it is still there.
     pub(crate) fn supported(&self, thresholds: &Thresholds, reading: Reading) -> Level {
         reached(thresholds, reading, self.level, HYSTERESIS).map_or(Level::Trusted, |reached| reached.level)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Minutes of an identity, each with its bits and kind: a slow clock, and how much of it is of another kind.
+    fn lived(minutes: &[(f64, bool)]) -> (f64, Other) {
+        let (mut slow, mut other) = (Clock::default(), Other::default());
+        for (minute, &(z, is_another)) in minutes.iter().enumerate() {
+            let end = Timestamp((minute as i64 + 1) * Span::MINUTE.0 - 1);
+            let before = slow.at(Pace::Slow, end);
+            slow.commit(Pace::Slow, end, z);
+            other.lead(if is_another { Kind::Another } else { Kind::MoreOfTheSame });
+            other.end_minute(Ended { best: 0.0, before, after: slow.at(Pace::Slow, end) });
+        }
+        let last = Timestamp(minutes.len() as i64 * Span::MINUTE.0 - 1);
+        (slow.at(Pace::Slow, last), other)
+    }
+
+    proptest! {
+        #[test]
+        fn another_kind_is_the_main_one_exactly_where_a_clock_of_its_own_would_show_half(
+            minutes in prop::collection::vec((0.0..9.0_f64, any::<bool>()), 1..200),
+        ) {
+            let own: Vec<_> = minutes.iter().map(|&(z, is_another)| (if is_another { z } else { 0.0 }, true)).collect();
+            let ((all, other), (of_another, _)) = (lived(&minutes), lived(&own));
+            prop_assert!((other.share * all - of_another).abs() < 1e-6, "{} of {all} is not {of_another}", other.share);
+            prop_assert_eq!(other.is_main(all, all), of_another >= 0.5 * all || (other.share - 0.5).abs() < 1e-9);
+        }
+
+        #[test]
+        fn whatever_was_odd_before_more_of_the_same_alone_does_not_go_on_for_it(
+            before in prop::collection::vec((-1.0..9.0_f64, any::<bool>()), 0..100),
+            calm in 0..60_usize,
+            more in prop::collection::vec(3.0..9.0_f64, 60..90),
+        ) {
+            let calm = std::iter::repeat_n((-1.0, true), calm);
+            let minutes: Vec<_> =
+                before.into_iter().chain(calm).chain(more.into_iter().map(|z| (z, false))).collect();
+            let (all, other) = lived(&minutes);
+            prop_assert!(!other.is_main(all, all), "{} of {all}", other.share);
+        }
+    }
+
+    #[test]
+    fn sizes_and_counts_on_what_is_known_are_more_of_the_same_and_new_contacts_are_not() {
+        for question in [Question::Rate1m, Question::OperationRate, Question::FanIn, Question::Bigger, Question::Longer]
+        {
+            assert_eq!(Kind::of_known(Some(question)), Kind::MoreOfTheSame, "{question:?}");
+        }
+        for question in [Question::Spread10m, Question::RarePeer, Question::Refused, Question::NewFingerprint] {
+            assert_eq!(Kind::of_known(Some(question)), Kind::Another, "{question:?}");
+        }
     }
 }

@@ -2,11 +2,12 @@
 
 mod known;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use qualm_model::{identity::SpiffeId, level::Level, time::Timestamp};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::known::short_name;
 pub use self::known::{Known, Operations, Reachable};
 use crate::workloads;
 
@@ -94,6 +95,10 @@ pub struct TrustTable {
     /// What is denied to nobody.
     #[serde(default)]
     pub reachable: Reachable,
+    /// Decisions at which a call was served that should not have been, although its proxy had acknowledged: what acts on
+    /// these alone is a stronger action.
+    #[serde(default)]
+    pub leaking: BTreeSet<String>,
 }
 
 /// A table as it is shared with enforcement points.

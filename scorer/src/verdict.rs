@@ -15,6 +15,7 @@ use crate::{
     carriers::Carrier,
     familiar::Familiar,
     grounds::Kept,
+    guard::HeldBy,
     incidents::Incident,
     operator::{InShadow, Override, announced::Announcement},
     table::{Object, Subject, TrustEntry},
@@ -57,10 +58,13 @@ pub enum Cause {
     Lease,
     /// The operator's configuration lets it act, or no longer; the level and its lease stand as they were.
     Operator,
-    /// Too many have come to be limited at once: it is held back from now on, with the same lease.
+    /// Too many have come to be limited at once, or its siblings are gone: it is held back from now on, with the same
+    /// lease.
     Held,
     /// It would act on others who share the principal, or the address: a shadow from now on, with the same lease.
     Shared,
+    /// What held it back has passed: it acts from now on, with the same lease.
+    Freed,
     /// An operator's own entry: set by hand, told anew, or at its end. It says nothing of where evidence has led.
     Ordered,
     /// An operator has ended what stood on evidence.
@@ -80,6 +84,15 @@ pub struct Ordered {
     /// What it disregards.
     #[serde(default)]
     pub overrides: Vec<Override>,
+}
+
+/// Who calls a service.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dependants {
+    /// How many identities did within a day.
+    pub count: usize,
+    /// Who they are: the busiest first, up to 16.
+    pub names: Vec<String>,
 }
 
 /// One step.
@@ -127,8 +140,15 @@ pub struct Verdict {
     pub historic: bool,
     /// Whether enforcement points are to act, or to mark only.
     pub enforce: bool,
-    /// Why it is not enforced although the mode says so: protected, blast radius.
+    /// Why it does not act as it says although the mode lets it: protected, blast radius, the last healthy replica. But
+    /// for the first and the circuit breaker it acts at a lower level meanwhile.
     pub held: Option<String>,
+    /// Which bound that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_by: Option<HeldBy>,
+    /// Who calls the identity's service, where its calls come to be limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependants: Option<Dependants>,
     /// Instances of the identity that are live.
     pub instances: Vec<String>,
     /// The workloads that share the principal, where several do. Then only what is narrowed to an instance is enforced.

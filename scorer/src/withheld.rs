@@ -27,17 +27,6 @@ const OF_ONE: usize = 64;
 /// Positions in one of them.
 const RECORDS: usize = 4;
 
-/// What does not add up of a credential is no behaviour: it is never accepted.
-pub const NEVER_ACCEPTED: [Question; 7] = [
-    Question::AfterRevocation,
-    Question::AfterExpiry,
-    Question::BeforeIssuance,
-    Question::NeverIssued,
-    Question::OutsideSharing,
-    Question::NoCertificate,
-    Question::LoginElsewhere,
-];
-
 /// What was withheld of one identity about one question and object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Withheld {
@@ -120,7 +109,8 @@ impl Statistics {
     ) {
         for &(question, x) in surprises {
             let bits = values.answer(question).map_or(0.0, libm::log2);
-            if bits >= NOTABLE && !NEVER_ACCEPTED.contains(&question) {
+            // What does not add up of a credential is no behaviour: it is never accepted.
+            if bits >= NOTABLE && !question.is_invariant() {
                 self.is_changed = true;
                 let object = object_of(question, whom);
                 let added = self.place(who, (question, object), bits, at).map(|of| of.add((bits, x), at, position));

@@ -72,6 +72,8 @@ fn entered(number: usize, level: Level, at: Timestamp) -> Verdict {
         historic: false,
         enforce: true,
         held: None,
+        held_by: None,
+        dependants: None,
         instances: Vec::new(),
         co_owners: Vec::new(),
         reasons: Vec::new(),

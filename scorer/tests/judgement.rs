@@ -267,3 +267,55 @@ fn a_protected_identity_is_never_denied() {
     let denied = |verdict: &&Verdict| verdict.level >= Level::Quarantined && verdict.enforce;
     assert_eq!(verdicts.iter().filter(denied).count(), 0, "{verdicts:?}");
 }
+
+/// Nine days, after which every level is armed.
+fn armed() -> (Scorer, Timestamp) {
+    let mut calm = calls();
+    calm.truncate(55_000);
+    let start = calm[0].time;
+    calm.iter_mut().for_each(|call| call.time = start + Span((call.time - start).0 * 3));
+    let end = calm[calm.len() - 1].time;
+    let mut scorer = Scorer::new(config());
+    feed(&mut scorer, &calm, |time| time);
+    assert_eq!(scorer.armed().last(), Some(&Level::Quarantined), "{:?}", scorer.armed());
+    (scorer, end)
+}
+
+#[test]
+fn more_of_the_same_limits_an_identity_and_never_cuts_it_off_whatever_it_did_an_hour_before() {
+    let (mut scorer, end) = armed();
+    let service = |number: u64| format!("spiffe://mesh.test/ns/shop/sa/s{number}");
+    let at = |from: Timestamp, milliseconds: i64| from + Span(milliseconds * 1_000_000);
+    let mut verdicts = Vec::new();
+    // Each another service, an hour apart: a flood, big answers, long calls, to known peers with known operations.
+    let shapes: [(i64, u64, Option<Span>); 3] =
+        [(50, 700, None), (2_000, 80_000_000, None), (200, 700, Some(Span(40 * Span::SECOND.0)))];
+    for (number, (gap, bytes, duration)) in shapes.into_iter().enumerate() {
+        let number = 10 + number as u64;
+        let from = end + Span(number as i64 * Span::HOUR.0);
+        // Something of another kind: a stranger, and a TLS stack never seen of it.
+        let odd: Vec<Call> = (0..4)
+            .map(|minute| Call {
+                fingerprint: "t13d1516h2_8daaf6152771_02713d6af862",
+                ..call(at(from, minute * 60_000 + 1), &service(number), &service(number + 9 + minute as u64))
+            })
+            .collect();
+        let more = (0..3_600_000 / gap).map(|n| Call {
+            operation: format!("GET /{}", mixed(n as u64, 3) % 3),
+            bytes,
+            duration,
+            ..call(
+                at(from, Span::HOUR.0 / 1_000_000 + n * gap),
+                &service(number),
+                &service((number + 1 + n as u64 % 3) % 20),
+            )
+        });
+        let (told, _) = feed(&mut scorer, &odd.into_iter().chain(more).collect::<Vec<_>>(), |time| time);
+        let highest =
+            told.iter().filter(|verdict| verdict.identity == service(number)).map(|verdict| verdict.level).max();
+        assert!(highest <= Some(Level::Restricted), "{}: {highest:?}", service(number));
+        verdicts.extend(told);
+    }
+    let limited = |verdict: &&Verdict| verdict.level >= Level::Throttled;
+    assert!(verdicts.iter().any(|verdict| limited(&verdict)), "a flood is a reason to limit: {verdicts:?}");
+}

@@ -44,21 +44,20 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
             },
         }
     }
-    clusters(config, found);
     pods(config, found);
     archives(config, found);
     alerts(config, found);
     written(config, found);
 }
 
-/// The same principal may come from several clusters, now or later, and is then several identities.
-fn clusters(config: &Config, found: &mut Findings) {
-    let topics = config.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| (&topic.name, &topic.cluster));
-    let files: Vec<(String, &String)> =
-        config.file.iter().map(|file| (file.path.display().to_string(), &file.cluster)).collect();
-    let inputs: Vec<(&String, &String)> = topics.chain(files.iter().map(|(name, cluster)| (name, *cluster))).collect();
-    let unnamed: Vec<&str> =
-        inputs.iter().filter(|(_, cluster)| cluster.is_empty()).map(|(name, _)| name.as_str()).collect();
+/// The same principal may come from several clusters, now or later, and is then several identities. Inputs are told of
+/// that neither have the key nor, by what was read of them so far, records that are `clustered`.
+pub(super) fn clusters(config: &Config, clustered: &[String], found: &mut Findings) {
+    let keys = config.kafka.iter().flat_map(|kafka| &kafka.topics).map(|topic| &topic.cluster);
+    let keys = keys.chain(config.file.iter().map(|file| &file.cluster));
+    let names = config.source_names();
+    let is_unnamed = |(name, cluster): &(&String, &String)| cluster.is_empty() && !clustered.contains(name);
+    let unnamed: Vec<&str> = names.iter().zip(keys).filter(is_unnamed).map(|(name, _)| name.as_str()).collect();
     if !unnamed.is_empty() {
         let text = format!(
             "{}: no `cluster`; where the records do not name it themselves, set it: the same principal in two clusters is two \

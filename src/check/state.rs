@@ -29,10 +29,17 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// No answer is longer.
 const LONGEST_ANSWER: u64 = 1 << 20;
 
-pub(super) fn check(config: &Config, hash: &str, (running, now): (bool, Timestamp), found: &mut Findings) {
+/// Returns the inputs whose records name their cluster, as far as any were read.
+pub(super) fn check(
+    config: &Config,
+    hash: &str,
+    (running, now): (bool, Timestamp),
+    found: &mut Findings,
+) -> Vec<String> {
     let directory = &config.state.directory;
     if !directory.exists() {
-        return missing(directory, found);
+        missing(directory, found);
+        return Vec::new();
     }
     match tempfile::tempfile_in(directory) {
         Ok(_) => found.ok("state", format!("{} is writable", directory.display())),
@@ -54,10 +61,14 @@ pub(super) fn check(config: &Config, hash: &str, (running, now): (bool, Timestam
         return ask(config.observe.address, found);
     }
     if !directory.join("snapshot.redb").exists() {
-        return found
-            .ok("state", "no snapshot yet: the first start reads history, and arms no level before it has enough");
+        found.ok("state", "no snapshot yet: the first start reads history, and arms no level before it has enough");
+        return Vec::new();
     }
-    match Snapshots::open(directory, config.scorer()) {
+    snapshot(config, found)
+}
+
+fn snapshot(config: &Config, found: &mut Findings) -> Vec<String> {
+    match Snapshots::open(&config.state.directory, config.scorer()) {
         Err(error) => found.fail("state", error.to_string()),
         Ok((_, None)) => found.ok("state", "the snapshot is empty: the next start reads history"),
         Ok((_, Some(loaded))) => {
@@ -73,8 +84,10 @@ pub(super) fn check(config: &Config, hash: &str, (running, now): (bool, Timestam
             }
             intake(&loaded.covered.intake, config, found);
             left_out(loaded.scorer, config, found);
+            return intake::clustered(&loaded.covered.intake);
         }
     }
+    Vec::new()
 }
 
 /// A directory that is yet to be made.
@@ -262,6 +275,8 @@ struct Ready {
     levels: Vec<Armed>,
     #[serde(default)]
     inputs: Vec<String>,
+    #[serde(default)]
+    clustered: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -273,13 +288,14 @@ struct Armed {
 }
 
 /// Asks the running instance.
-fn ask(address: SocketAddr, found: &mut Findings) {
+fn ask(address: SocketAddr, found: &mut Findings) -> Vec<String> {
     let answer = get(address).and_then(|body| serde_json::from_slice::<Ready>(&body).map_err(io::Error::other));
     match answer {
         Err(error) => {
             found.fail("observe", format!("http://{address}/readyz: {error}; is another program on that port?"));
+            Vec::new()
         }
-        Ok(Ready { ready, reasons, notes, levels, inputs }) => {
+        Ok(Ready { ready, reasons, notes, levels, inputs, clustered }) => {
             match ready {
                 true => found.ok("observe", format!("http://{address}/readyz: ready")),
                 false => found.warn("observe", format!("http://{address}/readyz: not ready: {}", reasons.join("; "))),
@@ -293,6 +309,7 @@ fn ask(address: SocketAddr, found: &mut Findings) {
             for Armed { level, armed, due } in levels {
                 describe(level, armed, due.as_deref(), found);
             }
+            clustered
         }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use qualm_ingest::parse::Format;
 use qualm_model::level::Level;
+use qualm_scorer::enforce::istio::IstioConfig;
 
 use super::Config;
 
@@ -15,6 +16,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     topics(config)?;
     files(config)?;
     clusters(config)?;
+    twins(config)?;
     if config.history.format == Format::Mapped {
         return Err(
             "[history] format: archives cannot be `mapped`, there is no key for a mapping; name another format, \
@@ -89,6 +91,41 @@ fn clusters(config: &Config) -> Result<(), String> {
         )),
         None => Ok(()),
     }
+}
+
+/// Where twins of quarantines are written.
+fn twins(config: &Config) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for section in &config.istio {
+        let IstioConfig { cluster, namespaces, owner, .. } = section;
+        if !config.kubernetes.iter().any(|of| of.cluster == *cluster) {
+            return Err(format!(
+                "[[istio]] cluster = \"{cluster}\": there is no [[kubernetes]] section of that cluster; add one, which says \
+                 how its API is reached"
+            ));
+        }
+        let is_label = |word: &str| {
+            let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+            (1..=63).contains(&word.len())
+                && word.bytes().all(is_inner)
+                && !word.starts_with('-')
+                && !word.ends_with('-')
+        };
+        if namespaces.is_empty() || !namespaces.iter().chain([owner]).all(|word| is_label(word)) {
+            return Err(
+                "[[istio]] namespaces and owner: name at least one namespace; each word has 1 to 63 lower-case letters, \
+                 digits and `-`, and none of these at its ends"
+                    .to_owned(),
+            );
+        }
+        if !seen.insert((cluster, owner)) {
+            return Err(format!(
+                "[[istio]] owner = \"{owner}\": stands twice for cluster \"{cluster}\", and each would delete the policies \
+                 of the other; keep one section, or give them two owners"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn bounded(section: &str, max_record_bytes: usize) -> Result<(), String> {

@@ -37,7 +37,7 @@ fn qualm_toml_has_every_key_and_equals_the_defaults() {
     let config = Config::parse(&defaults()).expect("qualm.toml is valid");
     assert_eq!(config, Config::default());
     let fragments = known("?").into_iter().map(|section| match section.as_str() {
-        "hook" | "kafka" | "file" | "kubernetes" => (format!("[[{section}]]\n?"), section),
+        "hook" | "istio" | "kafka" | "file" | "kubernetes" => (format!("[[{section}]]\n?"), section),
         _ => (format!("[{section}]\n?"), section),
     });
     let within = [("[alerts.kafka]\n?", "alerts.kafka"), ("[[signals.from]]\n?", "signals.from")];
@@ -69,6 +69,8 @@ fn the_examples_in_qualm_toml_are_valid_and_show_the_defaults_of_inputs() {
     let [kafka] = config.kafka.try_into().expect("one example of [[kafka]]");
     let [file] = config.file.try_into().expect("one example of [[file]]");
     let [section] = config.kubernetes.try_into().expect("one example of [[kubernetes]]");
+    let [twins] = config.istio.try_into().expect("one example of [[istio]]");
+    assert!(twins.cluster == section.cluster && !twins.namespaces.is_empty());
     let kinds = ["blocklist", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure"];
     assert_eq!(config.hook.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>(), kinds);
     assert!(section.kubeconfig.is_some() && section.context.is_some() && !section.cluster.is_empty());

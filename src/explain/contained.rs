@@ -61,6 +61,9 @@ impl Contained {
         for node in &of.worst {
             writeln!(text, "           not contained at {}", plain(node))?;
         }
+        if of.escalated {
+            writeln!(text, "           it has leaked: what is configured for that acts too")?;
+        }
         for open in &of.not_cut {
             writeln!(text, "not cut    {}", plain_words(open))?;
         }

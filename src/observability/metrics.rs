@@ -71,6 +71,8 @@ pub(crate) struct PipelineMetrics {
     pub format_changes: IntCounter,
     /// Kafka clusters of which no broker answers.
     pub unreachable: IntGauge,
+    /// Kafka partitions that have records and give none.
+    pub held_up: IntGauge,
     /// Snapshots written.
     pub snapshots: IntCounter,
     /// Snapshots that could not be written.
@@ -192,6 +194,10 @@ impl PipelineMetrics {
             unreachable: maker.gauge(
                 "qualm_kafka_clusters_unreachable",
                 "Kafka clusters of which no broker has answered for a minute or more.",
+            )?,
+            held_up: maker.gauge(
+                "qualm_kafka_partitions_held_up",
+                "Kafka partitions that have records and have given none for 20 s: nobody's silence is asked.",
             )?,
             snapshots: maker.counter("qualm_snapshots_total", "Snapshots written.")?,
             snapshot_failures: maker.counter(

@@ -32,6 +32,8 @@ pub(crate) struct Readiness {
     pub levels: Vec<Arming>,
     /// What became of the records of each input, in a sentence.
     pub inputs: Vec<String>,
+    /// Inputs whose records name their cluster.
+    pub clustered: Vec<String>,
 }
 
 /// Whether a level can be entered on behaviour.
@@ -52,6 +54,7 @@ struct ReadyPage {
     notes: Vec<String>,
     levels: Vec<LevelPage>,
     inputs: Vec<String>,
+    clustered: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -118,6 +121,7 @@ impl From<Readiness> for ReadyPage {
             notes: readiness.notes,
             levels: readiness.levels.into_iter().map(level).collect(),
             inputs: readiness.inputs,
+            clustered: readiness.clustered,
         }
     }
 }

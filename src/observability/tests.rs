@@ -150,6 +150,7 @@ async fn the_ready_page_says_why_not_and_which_levels_are_armed() {
             {"level": "throttled", "armed": false, "due": "1970-01-02T00:00:00Z"},
         ],
         "inputs": ["topic mesh: 7 records so far, 7 events"],
+        "clustered": [],
     });
     assert_eq!(serde_json::from_str::<Value>(&page).unwrap(), expected);
     readiness.send_modify(|readiness| readiness.reasons.clear());

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use qualm_model::time::{Span, Timestamp};
 use qualm_proto::{
-    operator::v1::{Announcement, Enforcement, Entry, Hold, ListResponse, Origin, Receipt, ShowResponse},
+    operator::v1::{Announcement, Containment, Enforcement, Entry, Hold, ListResponse, Origin, Receipt, ShowResponse},
     trust::v1::{Level, Mode},
 };
 use qualm_scorer::notify::plain;
@@ -67,6 +67,9 @@ pub(super) fn show(answer: &ShowResponse) -> Result<String> {
     if !answer.instances.is_empty() {
         let instances: Vec<String> = answer.instances.iter().map(|instance| plain(instance)).collect();
         writeln!(text, "instances  {}", instances.join(", "))?;
+    }
+    for of in &answer.containment {
+        containment(&mut text, of)?;
     }
     for step in &answer.decisions {
         let (previous, level) = (level(step.previous), level(step.level));
@@ -139,6 +142,32 @@ fn entry(text: &mut String, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
+fn containment(text: &mut String, of: &Containment) -> Result<()> {
+    let mut proxies: Vec<String> =
+        of.proxies.iter().map(|(state, count)| format!("{count} {}", plain(state))).collect();
+    proxies.sort();
+    let proxies = if proxies.is_empty() { "no proxy that matters is known".to_owned() } else { proxies.join(", ") };
+    let (state, level, Containment { denied, served, .. }) = (plain(&of.state), level(of.level), of);
+    writeln!(
+        text,
+        "contained  {state} ({proxies}): {level}, {denied} calls refused, {served} served that began after it"
+    )?;
+    let moments = [("first denied", &of.first_denied), ("last served", &of.last_served), ("proven", &of.contained)];
+    for (name, at) in moments.into_iter().filter_map(|(name, at)| Some((name, at.as_ref()?))) {
+        writeln!(text, "           {name:<13}{}", time(Some(at)))?;
+    }
+    for node in &of.not_contained_at {
+        writeln!(text, "           not contained at {}", plain(node))?;
+    }
+    if of.escalated {
+        writeln!(text, "           it has leaked: what is configured for that acts too")?;
+    }
+    for open in &of.not_cut {
+        writeln!(text, "not cut    {}", plain_note(open))?;
+    }
+    Ok(())
+}
+
 fn hold(text: &mut String, hold: &Hold) -> Result<()> {
     let (identity, by, why) = (plain(&hold.identity), plain(&hold.by), plain(&hold.reason));
     let kept = match hold.kept_from() {
@@ -188,6 +217,7 @@ pub(super) fn json_of_show(answer: &ShowResponse) -> String {
         "peers_left_out": answer.peers_left_out,
         "protected": answer.protected,
         "acceptances": answer.acceptances.iter().map(accepted::json).collect::<Vec<_>>(),
+        "containment": answer.containment.iter().map(json_of_containment).collect::<Vec<_>>(),
         "enforcement": json_of_enforcement(answer.enforcement.as_ref()),
     })
     .to_string()
@@ -219,6 +249,22 @@ fn json_of_entry(entry: &Entry) -> Value {
         "decided": time(entry.decided.as_ref()),
         "expires": time(entry.expires.as_ref()),
         "decision": entry.decision_id,
+    })
+}
+
+fn json_of_containment(of: &Containment) -> Value {
+    let at = |at: &Option<prost_types::Timestamp>| at.as_ref().map(|at| time(Some(at)));
+    json!({
+        "decision": of.decision_id,
+        "instance": (!of.instance.is_empty()).then_some(&of.instance),
+        "level": level(of.level),
+        "state": of.state,
+        "proxies": of.proxies.iter().map(|(state, count)| (state.clone(), json!(count))).collect::<serde_json::Map<_, _>>(),
+        "not_contained_at": of.not_contained_at,
+        "event": at(&of.event), "crossed": at(&of.crossed), "pushed": at(&of.pushed),
+        "first_acknowledged": at(&of.first_acknowledged), "last_acknowledged": at(&of.last_acknowledged),
+        "first_denied": at(&of.first_denied), "last_served": at(&of.last_served), "contained": at(&of.contained),
+        "denied": of.denied, "served": of.served, "escalated": of.escalated, "not_cut": of.not_cut,
     })
 }
 

@@ -8,13 +8,15 @@ use qualm_model::{
 };
 use qualm_proto::{
     operator::v1::{
-        Acceptance, Announcement, Denied, Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride,
-        Pause, Peer, Receipt, RehearseAcceptanceResponse, RehearseResponse, ShowResponse, Step, Withheld,
+        Acceptance, Announcement, Containment, Denied, Enforcement, Entry, Hold, ListResponse, Origin,
+        Override as WireOverride, Pause, Peer, Receipt, RehearseAcceptanceResponse, RehearseResponse, ShowResponse,
+        Step, Withheld,
     },
     trust::v1::{Level as WireLevel, Mode as WireMode},
 };
 use qualm_scorer::{
     config::Mode,
+    containment::Timeline,
     operator::{
         Override,
         accepted::{Acceptance as Accepted, Part, Preview},
@@ -203,6 +205,32 @@ pub(super) fn portrait(of: &Portrait) -> ShowResponse {
         protected: shown.is_protected,
         acceptances: of.acceptances.iter().map(acceptance).collect(),
         enforcement: Some(enforcement(&of.in_force)),
+        containment: of.contained.iter().map(containment).collect(),
+    }
+}
+
+/// How far a decision has come.
+fn containment(of: &Timeline) -> Containment {
+    let proxies = of.nodes.iter().map(|(state, count)| (state.as_str().to_owned(), *count)).collect();
+    Containment {
+        decision_id: of.decision.clone(),
+        instance: of.instance.clone().unwrap_or_default(),
+        level: wire_level(of.level).into(),
+        state: of.state.as_str().to_owned(),
+        proxies,
+        not_contained_at: of.worst.clone(),
+        event: of.event.map(time),
+        crossed: Some(time(of.crossed)),
+        pushed: Some(time(of.pushed)),
+        first_acknowledged: of.first_acknowledged.map(time),
+        last_acknowledged: of.last_acknowledged.map(time),
+        first_denied: of.first_denied.map(time),
+        last_served: of.last_served.map(time),
+        contained: of.contained.map(time),
+        denied: of.denied,
+        served: of.served,
+        escalated: of.escalated,
+        not_cut: of.not_cut.clone(),
     }
 }
 
@@ -257,6 +285,7 @@ fn step(verdict: &Verdict) -> Step {
         Cause::Lifted => "lifted",
         Cause::Shared => "shared",
         Cause::Held => "held",
+        Cause::Freed => "freed",
     };
     let told = verdict.reasons.iter().map(in_words);
     Step {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use qualm_model::level::Level;
 use qualm_scorer::{
+    containment::Timeline,
     journal::{Kind, Record, Seq},
     notify::Owed,
     operator::orders::Kept,
@@ -27,6 +28,8 @@ pub(crate) enum Carried {
     Alert { owed: Box<Owed> },
     /// What an operator has brought about.
     Operator { kept: Box<Kept> },
+    /// How far a decision has come.
+    Containment { timeline: Box<Timeline> },
     /// The last one: how many records there are between it and the first.
     End { records: usize },
 }
@@ -76,6 +79,7 @@ pub(crate) struct Checkpoint {
     pub(crate) decisions: Vec<(Seq, Verdict)>,
     pub(crate) owed: Vec<Owed>,
     pub(crate) kept: Vec<Kept>,
+    pub(crate) contained: Vec<Timeline>,
 }
 
 /// The records of a checkpoint.
@@ -83,7 +87,7 @@ pub(crate) fn records(
     config: &str,
     sinks: &[&str],
     decisions: &Decisions,
-    (owed, kept): (Vec<Owed>, Vec<Kept>),
+    (owed, kept, contained): (Vec<Owed>, Vec<Kept>, Vec<Timeline>),
 ) -> Vec<Carried> {
     let sinks = sinks.iter().map(|&sink| sink.to_owned()).collect();
     let mut records = vec![Carried::Begin { config: config.to_owned(), sinks }];
@@ -92,6 +96,8 @@ pub(crate) fn records(
     records.extend(decisions.iter().map(decision));
     records.extend(owed.into_iter().map(|owed| Carried::Alert { owed: Box::new(owed) }));
     records.extend(kept.into_iter().map(|kept| Carried::Operator { kept: Box::new(kept) }));
+    let told = contained.into_iter().map(|timeline| Carried::Containment { timeline: Box::new(timeline) });
+    records.extend(told);
     records.push(Carried::End { records: records.len() - 1 });
     records
 }
@@ -128,8 +134,14 @@ impl Reading {
                     open.kept.push(*kept);
                 }
             }
+            Carried::Containment { timeline } => {
+                if let Some(open) = &mut self.open {
+                    open.contained.push(*timeline);
+                }
+            }
             Carried::End { records } => {
-                let parts = |open: &Checkpoint| open.decisions.len() + open.owed.len() + open.kept.len();
+                let parts =
+                    |open: &Checkpoint| open.decisions.len() + open.owed.len() + open.kept.len() + open.contained.len();
                 return Ok(self.open.take().filter(|open| parts(open) == records));
             }
         }

@@ -1,6 +1,8 @@
 //! Whether decisions hold, by what proxies tell: calls and acknowledgements are handed to the state machine, and what
 //! comes of it to metrics.
 
+use std::collections::BTreeSet;
+
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
 use qualm_model::{
     event::{Event, Outcome as Ended, Reporter},
@@ -33,12 +35,12 @@ struct Metrics {
 }
 
 impl Watch {
-    /// Nothing is watched yet.
+    /// Nothing is watched yet; `told` is the latest that was told of decisions before this process.
     ///
     /// # Errors
     /// When the registry already has metrics of these names.
-    pub(crate) fn start(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self { containment: Containment::default(), causes: Vec::new(), metrics: Metrics::register(registry)? })
+    pub(crate) fn start(registry: &Registry, told: Vec<Timeline>) -> prometheus::Result<Self> {
+        Ok(Self { containment: Containment::resumed(told), causes: Vec::new(), metrics: Metrics::register(registry)? })
     }
 
     /// Notes that an event has led to a decision.
@@ -104,6 +106,23 @@ impl Watch {
             reported: event.report(),
             arrived,
         });
+    }
+
+    /// Where the decisions about an identity stand.
+    pub(crate) fn about(&self, identity: &str, wall: Timestamp) -> Vec<Timeline> {
+        let mut standing = self.containment.timelines(wall);
+        standing.retain(|timeline| timeline.identity == identity);
+        standing
+    }
+
+    /// Decisions that ask for a stronger action.
+    pub(crate) fn leaking(&self) -> BTreeSet<String> {
+        self.containment.leaking()
+    }
+
+    /// Where all decisions stand, for a checkpoint of the journal.
+    pub(crate) fn kept(&self, wall: Timestamp) -> Vec<Timeline> {
+        self.containment.timelines(wall)
     }
 
     /// What is to be told now.

@@ -213,6 +213,11 @@ impl Inputs {
         self.lags.iter().filter_map(|(brokers, lag)| Some((brokers.as_str(), lag.unreachable_since()?)))
     }
 
+    /// Kafka clusters of which partitions are held up, and how many.
+    pub(crate) fn held_up(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.lags.iter().map(|(brokers, lag)| (brokers.as_str(), lag.held_up())).filter(|(_, many)| *many > 0)
+    }
+
     /// The name of an input: brokers, path, `listen`.
     pub(crate) fn name(&self, input: usize) -> &str {
         self.names.get(input).map_or("", String::as_str)

@@ -24,6 +24,7 @@ const LATE: f64 = 0.01;
 const UNREAD: f64 = 0.05;
 const REPEATED: f64 = 0.1;
 const FOREIGN: f64 = 0.5;
+const UNNAMED: f64 = 0.01;
 /// Containers that are told apart.
 const CONTAINERS: usize = 16;
 
@@ -184,6 +185,15 @@ pub(crate) fn notes(name: &str, intake: &Intake) -> Vec<String> {
     notes
 }
 
+/// Inputs whose records name their cluster: all but a few, which a shipper may write before it knows.
+pub(crate) fn clustered(saved: &BTreeMap<String, Intake>) -> Vec<String> {
+    let names_it = |intake: &Intake| {
+        let unnamed = intake.events.saturating_sub(intake.clustered);
+        intake.events > 0 && unnamed as f64 <= UNNAMED * intake.events as f64
+    };
+    saved.iter().filter(|(_, intake)| names_it(intake)).map(|(name, _)| name.clone()).collect()
+}
+
 /// All that was counted of an input, in one sentence.
 pub(crate) fn told(name: &str, intake: &Intake) -> String {
     let invalid: Vec<String> = intake.invalid.iter().map(|(why, count)| format!("{why} {count}")).collect();
@@ -254,6 +264,14 @@ mod tests {
             "topic mesh: 130019 records so far, 100000 events: 50000 confirm another report of the same call, 100 delivered \
              again, 15 late, 30000 foreign, 19 invalid (syntax 19)"
         );
+    }
+
+    #[test]
+    fn an_input_names_its_cluster_where_all_but_a_few_of_its_events_do() {
+        let of = |events: u64, clustered: u64| Intake { events, clustered, ..Intake::default() };
+        let saved = [("all", of(500, 500)), ("nearly", of(500, 495)), ("half", of(500, 250)), ("nothing", of(0, 0))];
+        let saved: BTreeMap<String, Intake> = saved.into_iter().map(|(name, of)| (name.to_owned(), of)).collect();
+        assert_eq!(clustered(&saved), ["all", "nearly"]);
     }
 
     #[test]

@@ -27,7 +27,8 @@ use prometheus::Registry;
 use qualm_ingest::source::{Batch, Incoming, SourceError};
 use qualm_model::{event::Positions, time::Span};
 use qualm_scorer::{
-    enforce::trust_stream::record::Coverage, scorer::Observed, table::EnforcementReport, verdict::Verdict,
+    containment::Moment, enforce::trust_stream::record::Coverage, scorer::Observed, table::EnforcementReport,
+    verdict::Verdict,
 };
 use tokio::{
     sync::{mpsc, watch},
@@ -188,7 +189,7 @@ impl Pipeline {
             connections: Connections::new(Instant::now()),
             acknowledgements: Acknowledgements::default(),
             rollouts: Rollouts::default(),
-            containment: Watch::start(wires.registry)?,
+            containment: Watch::start(wires.registry, std::mem::take(&mut state.contained))?,
             releasing: None,
             next_release: Instant::now(),
             laggards: Laggards::default(),
@@ -215,6 +216,7 @@ impl Pipeline {
             version: env!("CARGO_PKG_VERSION"),
             sinks: &self.setup.config.alerts.sinks(),
         });
+        self.journal_peers();
         // What stood when the last run ended stands from the first moment of this one, as far as it may.
         self.verdicts = std::mem::take(&mut self.state.restricted);
         self.act(None);
@@ -308,6 +310,7 @@ impl Pipeline {
             if matches!(observed, Observed::OwnAction) {
                 self.metrics.own_actions.inc();
             }
+            self.journal_peers();
             if !self.verdicts.is_empty() {
                 self.act(Some(read));
             }
@@ -355,7 +358,11 @@ impl Pipeline {
         }
         self.journal_again();
         let news = self.containment.tick(wall);
+        let is_escalated = news.iter().any(|timeline| timeline.moment == Moment::Leaking);
         self.tell_containment(news);
+        if is_escalated {
+            self.publish(Vec::new(), None);
+        }
         self.alerts.collect(wall);
         self.journal_reports();
         self.bound_journal();

@@ -52,6 +52,8 @@ pub(crate) struct Shown {
     pub(crate) filtered: usize,
     /// What became of the records of each input.
     pub(crate) inputs: Vec<String>,
+    /// Inputs whose records name their cluster.
+    pub(crate) clustered: Vec<String>,
 }
 
 impl Quirks {
@@ -92,7 +94,7 @@ impl Quirks {
             notes.push(format!("{} more clocks are wrong by two seconds or more", clocks.len() - NAMED));
         }
         let worst = clocks.first().map_or(Span(0), |clock| Span(clock.ahead.0.abs()));
-        Some(Shown { notes, wrong_clocks: clocks.len(), worst, filtered: left_out.len(), inputs: Vec::new() })
+        Some(Shown { notes, wrong_clocks: clocks.len(), worst, filtered: left_out.len(), ..Shown::default() })
     }
 
     /// By the reports of both ends, and by what arrived before it was written.

@@ -1,6 +1,7 @@
 //! Snapshot and journal at start: what was known, and what was already decided.
 
 use std::{
+    collections::BTreeMap,
     fs,
     hash::{BuildHasher, RandomState},
     path::Path,
@@ -9,6 +10,7 @@ use std::{
 use anyhow::Context;
 use qualm_model::{identity::Tenancy, time::Timestamp};
 use qualm_scorer::{
+    containment::{Moment, Timeline},
     journal::{Journal, JournalLimits, Kind, Seq, SigningKey, read_from},
     notify::{Finding, Outstanding},
     operator::Instruction,
@@ -42,6 +44,8 @@ pub(crate) struct State {
     pub(crate) decisions: Decisions,
     /// Entries into levels, counted.
     pub(crate) realised: Realised,
+    /// How far decisions had come, as it was last told.
+    pub(crate) contained: Vec<Timeline>,
     /// The name of whoever runs on this directory, made with it.
     pub(crate) member: String,
     /// Whether there was a snapshot.
@@ -58,12 +62,14 @@ impl State {
     /// The trust table as it stands, under the number of the journal's record `version`.
     pub(crate) fn table(&self, version: u64, hash: &str) -> TrustTable {
         let model_version = format!("{}-{hash}", env!("CARGO_PKG_VERSION"));
-        TrustTable { version, entries: self.scorer.entries(), model_version, reachable: self.scorer.reachable() }
+        let (entries, reachable) = (self.scorer.entries(), self.scorer.reachable());
+        TrustTable { version, entries, model_version, reachable, ..TrustTable::default() }
     }
 }
 
 /// Opens the state directory.
 pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Result<State> {
+    let model = config.peers.read()?;
     let directory = &config.state.directory;
     fs::create_dir_all(directory).with_context(|| format!("[state] directory {}", directory.display()))?;
     let (snapshots, loaded) = Snapshots::open(directory, config.scorer())?;
@@ -81,6 +87,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     scorer.name_sources(config.source_names());
     scorer.filter_sources(config.filters());
     scorer.wait_for_sources(config.latenesses());
+    scorer.take_model(model.as_ref());
     let journal_directory = directory.join("journal");
     let key = SigningKey::open(&config.state.journal_key())?;
     let public = key.public();
@@ -101,7 +108,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         tracing::warn!(covered = covered.journal, head = %opened.head.seq, "the journal has lost records that the snapshot knows of");
         covered.journal = opened.head.seq.0 + 1;
     }
-    let Replayed { outstanding, findings, decisions, realised, taken } =
+    let Replayed { outstanding, findings, decisions, realised, contained, taken } =
         replay(&journal_directory, config, &mut scorer, &covered)?;
     // What stood under the last configuration stands as far as this one allows it.
     scorer.name_config(hash);
@@ -121,6 +128,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         findings,
         decisions,
         realised,
+        contained: contained.into_values().collect(),
         restored,
         restricted,
         last_seq: opened.head.seq.0,
@@ -135,6 +143,8 @@ struct Replayed {
     findings: Findings,
     decisions: Decisions,
     realised: Realised,
+    /// By decision.
+    contained: BTreeMap<String, Timeline>,
     /// Decisions that were taken over.
     taken: usize,
 }
@@ -165,6 +175,7 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
             Kind::Alert => replayed.outstanding.replay(&record, &sinks).context("an alert of the journal")?,
             Kind::Command => {
                 let command: Told = record.payload().context("a command of the journal")?;
+                replayed.note_contained(command.timeline);
                 if let Some(then) = command.sinks {
                     owed_to = of(&sinks, &then);
                 }
@@ -199,6 +210,7 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
                 if covered.journal < first.0 {
                     scorer.take_kept_orders(checkpoint.kept);
                 }
+                checkpoint.contained.into_iter().for_each(|timeline| replayed.note_contained(Some(timeline)));
                 replayed.outstanding = Outstanding::carried(checkpoint.owed, &sinks);
             }
             Kind::Gap | Kind::Seal => {}
@@ -212,6 +224,16 @@ impl Replayed {
     fn note(&mut self, seq: Seq, verdict: &Verdict) -> Option<Finding> {
         self.decisions.note(seq, verdict);
         self.findings.tell(verdict)
+    }
+
+    /// How far a decision has come; one that has ended is not asked about again.
+    fn note_contained(&mut self, timeline: Option<Timeline>) {
+        let Some(timeline) = timeline else { return };
+        if timeline.moment == Moment::Ended {
+            self.contained.remove(&timeline.decision);
+        } else {
+            self.contained.insert(timeline.decision.clone(), timeline);
+        }
     }
 }
 
@@ -229,6 +251,7 @@ struct Told {
     instruction: Option<Instruction>,
     #[serde(default)]
     verdicts: Vec<Verdict>,
+    timeline: Option<Timeline>,
 }
 
 /// So that `qualm reload` knows whom to signal.
@@ -383,7 +406,7 @@ mod tests {
         let mut decisions = Decisions::default();
         of.iter().for_each(|(seq, verdict)| decisions.note(Seq(*seq), verdict));
         let value = |carried: Carried| (Kind::Checkpoint, serde_json::to_value(carried).expect("plain data"));
-        records("hash", sinks, &decisions, (owed, Vec::new())).into_iter().map(value).collect()
+        records("hash", sinks, &decisions, (owed, Vec::new(), Vec::new())).into_iter().map(value).collect()
     }
 
     #[test]

@@ -97,5 +97,13 @@ fn who_does_what_a_co_owner_of_its_service_account_does_is_found_and_named() {
     let told = told.unwrap_or_else(|| panic!("nobody is named: {alerts:?}"));
     assert!(told.contains(&format!("instance {} of report under default (namespace shop)", pods::REPORT_IP)), "{told}");
     assert!(told.contains("the identity is shared by cart and report"), "{told}");
-    assert_eq!(found.report()["labels"]["found"], 1, "{}", found.report());
+    let report = found.report();
+    assert_eq!(report["labels"]["found"], 1, "{report}");
+    // Who shares is in the report in all of its forms.
+    assert_eq!(report["shared_principals"], json!({ DEFAULT: ["cart", "report"] }), "{report}");
+    let page = found.text("report.html");
+    let row = format!("<td>{DEFAULT}</td><td>cart, report</td>");
+    assert!(page.contains(&row), "{row} is not in {page}");
+    let told = "is shared by cart, report: each is judged on its own";
+    assert!(found.stdout.contains(told), "{}", found.stdout);
 }

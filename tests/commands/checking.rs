@@ -40,7 +40,7 @@ fn check_warns_where_two_clusters_might_be_taken_for_one() {
         fs::write(place.path().join(name), LINE).unwrap();
     }
     let answer = place.run(&["check"]);
-    assert!(answer.out.contains("warn  inputs    b.log: no `cluster`"), "{answer:?}");
+    assert!(answer.out.contains("warn  inputs    file b.log: no `cluster`"), "{answer:?}");
 }
 
 #[test]
@@ -65,6 +65,23 @@ fn check_tells_what_became_of_the_records_of_a_stopped_instance_and_that_no_clus
         assert!(checked.line(words).starts_with("warn  inputs"), "{checked:#?}");
     }
     assert!(checked.line("no `cluster`").starts_with("warn  inputs"), "{checked:#?}");
+}
+
+#[test]
+fn check_asks_for_no_cluster_where_the_records_read_so_far_name_it() {
+    let lines: String = (0..40)
+        .map(|second| {
+            let line = LINE.replace("02:02:24.122Z", &format!("02:02:{second:02}.122Z"));
+            let line = line.replace('\\', "\\\\").replace('"', "\\\"");
+            format!(
+                "{{\"log\":\"{line}\",\"kubernetes\":{{\"pod_name\":\"orders-5d4f8b7c9d-x7x2p\",\"namespace_name\":\"shop\",\
+                 \"container_name\":\"istio-proxy\",\"cluster_name\":\"north\"}}}}\n"
+            )
+        })
+        .collect();
+    let checked = read(&lines).run(&["check"]);
+    checked.line("file access.log: 40 records so far, 40 events");
+    assert!(!checked.out.contains("no `cluster`"), "{checked:#?}");
 }
 
 #[test]

@@ -61,6 +61,8 @@ fn verdict(identity: &str, previous: Level, level: Level, cause: Cause) -> Verdi
         historic: false,
         enforce: true,
         held: None,
+        held_by: None,
+        dependants: None,
         instances: vec!["10.0.0.7".to_owned(), "10.0.0.8".to_owned()],
         co_owners: Vec::new(),
         reasons: if cause == Cause::Evidence { vec![reason] } else { Vec::new() },

@@ -129,6 +129,25 @@ impl Connection {
         read_response(&mut self.stream)
     }
 
+    /// Asks for something without an end, and reads the head of the answer; its status.
+    pub(crate) fn begin(&mut self, path: &str) -> io::Result<u16> {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: {USER_AGENT}\r\n\r\n", self.service);
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        self.stream.get_mut().flush()?;
+        let status = read_line(&mut self.stream)?.split(' ').nth(1).and_then(|code| code.parse().ok());
+        while !read_line(&mut self.stream)?.is_empty() {}
+        status.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The next piece of it; empty at its end.
+    pub(crate) fn piece(&mut self) -> io::Result<Vec<u8>> {
+        let line = read_line(&mut self.stream)?;
+        let length = usize::from_str_radix(&line, 16).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, line))?;
+        let bytes = read_bytes(&mut self.stream, length)?;
+        read_line(&mut self.stream)?;
+        Ok(bytes)
+    }
+
     /// Sends bytes as they are and reads as many back: for a TCP listener before an echo.
     pub(crate) fn exchange(&mut self, bytes: &[u8]) -> io::Result<Vec<u8>> {
         self.stream.get_mut().write_all(bytes)?;

@@ -57,7 +57,10 @@ impl Discovery {
         let (sender, reports) = mpsc::channel(1024);
         let metrics = EnforcementMetrics::register(&prometheus::Registry::new()).expect("a fresh registry");
         let xds = Xds::new(NodeLimits::default(), Clock::new(now), metrics);
-        let services = Server::builder().add_service(xds.extension_config()).add_service(xds.aggregated());
+        let services = Server::builder()
+            .add_service(xds.extension_config())
+            .add_service(xds.aggregated())
+            .add_service(xds.authorization());
         let acceptor = acceptor(authority, id);
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port))).expect("the port is free");
         let (accepted, connections) = mpsc::channel(16);

@@ -50,6 +50,19 @@ pub(crate) struct Sidecar {
     /// `None`: its filters name a Qualm cluster that does not exist, and it sends no access logs by gRPC.
     pub(crate) qualm: Option<QualmPorts>,
     pub(crate) slot: Slot,
+    pub(crate) streams: Streams,
+}
+
+/// What it does about what stays open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// It tells of a stream, and of a connection, at its end.
+    #[default]
+    ToldAtTheEnd,
+    /// Every second.
+    Told,
+    /// Every second, and it ends them after two.
+    Bounded,
 }
 
 /// What the place in its HTTP filters expects that Qualm fills.
@@ -60,6 +73,8 @@ pub(crate) enum Slot {
     OtherFilter,
     /// Another: it names a cluster that does not exist, and nothing ever comes.
     NoCluster,
+    /// Qualm is asked about every request, in place of all that it pushes.
+    ExtAuthz,
 }
 
 pub(crate) struct Envoy {
@@ -90,6 +105,7 @@ impl Sidecar {
             cluster: service,
             qualm,
             slot: Slot::Rbac,
+            streams: Streams::default(),
         }
     }
 }

@@ -18,7 +18,7 @@ use super::{
     authority::{Authority, TRUST_DOMAIN, spiffe_id},
     caller::{Caller, Connection},
     discovery::now,
-    envoy::{Envoy, QualmPorts, Sidecar},
+    envoy::{Envoy, QualmPorts, Sidecar, Streams},
     estate::{Estate, Pair},
     feed::Feed,
     ports,
@@ -45,11 +45,15 @@ pub(crate) struct Settings {
     pub(crate) lease: &'static str,
     /// How often a snapshot is written, likewise.
     pub(crate) snapshot_every: &'static str,
+    /// Budgets, as the configuration writes them.
+    pub(crate) judgement: &'static str,
+    /// What sidecars do about what stays open.
+    pub(crate) streams: Streams,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { mode: "enforce", lease: "2m", snapshot_every: "1s" }
+        Self { mode: "enforce", lease: "2m", snapshot_every: "1s", judgement: JUDGEMENT, streams: Streams::default() }
     }
 }
 
@@ -82,7 +86,8 @@ impl Mesh {
         let mut pairs = estate.busiest_pairs();
         let (pair, bystander) = (pairs.remove(0), pairs.remove(0));
         let launch = |pair: &Pair, ports| {
-            Envoy::launch(folder.path(), &authority, Sidecar::before(&pair.called, 0, Some(ports)))
+            let sidecar = Sidecar::before(&pair.called, 0, Some(ports));
+            Envoy::launch(folder.path(), &authority, Sidecar { streams: settings.streams, ..sidecar })
         };
         let mut sidecar = launch(&pair, ports.clone());
         let mut neighbour = launch(&bystander, QualmPorts { als: None, ..ports.clone() });
@@ -127,6 +132,11 @@ impl Mesh {
             _rest_of_the_mesh: feed,
             folder,
         }
+    }
+
+    /// The live caller at an address.
+    pub(crate) fn caller(&self, source: Ipv4Addr) -> &Caller {
+        &self.callers[&source]
     }
 
     /// A connection of the live caller at `source` to the service that it has always called, on which one usual call
@@ -287,7 +297,7 @@ address = "127.0.0.1:{http}"
 files = [{past:?}]
 format = "istio_json"
 
-{JUDGEMENT}
+{judgement}
 
 [lease]
 quarantined = "{lease}"
@@ -311,6 +321,7 @@ snapshot_every = "{snapshot_every}"
         http = wiring.http,
         people = super::operator::lists(),
         past = wiring.past,
+        judgement = wiring.settings.judgement,
         lease = wiring.settings.lease,
         mode = wiring.settings.mode,
         alerts = wiring.alerts,

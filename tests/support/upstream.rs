@@ -8,6 +8,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
+    time::Duration,
 };
 
 pub(crate) struct Upstream {
@@ -20,7 +21,7 @@ impl Upstream {
         Self::start(echo)
     }
 
-    /// Answers every request with 200, and those below `/fail` with 500.
+    /// Answers every request with 200, those below `/fail` with 500, and those below `/stream` without an end.
     pub(crate) fn http() -> Self {
         Self::start(serve)
     }
@@ -63,14 +64,27 @@ fn echo(mut stream: TcpStream) {
     }
 }
 
+/// A piece ten times a second, for as long as somebody takes it.
+fn flow(mut answers: TcpStream) {
+    let mut next = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n".to_vec();
+    while answers.write_all(&next).is_ok() {
+        next = b"5\r\npiece\r\n".to_vec();
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Requests without a body, one after the other.
 fn serve(stream: TcpStream) {
     let Ok(mut answers) = stream.try_clone() else { return };
     let mut lines = BufReader::new(stream).lines();
     while let Some(Ok(request)) = lines.next() {
-        let fails = request.split(' ').nth(1).is_some_and(|path| path.starts_with("/fail"));
+        let asks = |below: &str| request.split(' ').nth(1).is_some_and(|path| path.starts_with(below));
+        let (fails, streams) = (asks("/fail"), asks("/stream"));
         // The rest of the request's head.
         while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+        if streams {
+            return flow(answers);
+        }
         let status = if fails { "500 Internal Server Error" } else { "200 OK" };
         let answer = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: 7\r\n\r\nserved\n");
         if answers.write_all(answer.as_bytes()).is_err() {

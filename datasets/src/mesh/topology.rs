@@ -6,6 +6,7 @@ use super::{
     Edge, Holding, Instance, Kind, Mesh, MeshConfig, Operation, OperationId, Pattern, Protocol, Schedule, Service,
     ServiceId, Size,
     names::{FOREIGN, HOSTS, NAMESPACES, RUNTIMES, SUBJECTS},
+    pod,
 };
 use crate::{
     calendar::{DAY, HOUR, MINUTE, Millis},
@@ -39,11 +40,9 @@ pub(crate) fn instance(mesh: &Mesh, service: ServiceId, minor: u32, number: u32)
     let owner = mesh.service(service);
     let key = scramble(mesh.config.seed ^ scramble(u64::from(service.0) << 32 | u64::from(number)));
     let (runtime, ja4) = if owner.kind == Kind::Person { FOREIGN[0] } else { RUNTIMES[owner.runtime] };
-    let hex =
-        |value: u64, digits: u32| format!("{:0width$x}", value & ((1 << (4 * digits)) - 1), width = digits as usize);
     Instance {
         service,
-        pod: format!("{}-{}-{}", owner.name, hex(scramble(key ^ u64::from(minor)), 9), hex(key >> 7, 5)),
+        pod: pod::name(mesh.config.seed, owner, service.0, minor, number),
         // 10.(64 to 127).x.y by service and number: an address is never used twice.
         address: Ipv4Addr::from(0x0a40_0000 | (service.0 << 10) | ((number + 1) & 0x3ff)),
         minor,

@@ -1,10 +1,11 @@
 //! One pass over a JSON record: where the line stands in it, and what it says of the line's origin.
 
+mod mold;
 mod reading;
 
 use qualm_model::time::Timestamp;
 
-pub(super) use self::reading::Reading;
+pub(super) use self::{mold::Molds, reading::Reading};
 use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, passed::Kind, path, vector};
 use crate::{
     parse::{
@@ -76,7 +77,7 @@ pub(super) enum Text {
 }
 
 /// What was found.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Object {
     pub(super) record: Option<Text>,
     pub(super) nested: Option<Stretch>,
@@ -88,6 +89,8 @@ pub(super) struct Object {
     /// Whether that is the name of one.
     is_streamed: bool,
     time: Option<Stretch>,
+    /// Whether that is in nanoseconds, as OTLP has it.
+    is_fine: bool,
     file: Stretch,
     signed: Option<Kind>,
     /// Whose word the key of the time is.
@@ -137,13 +140,56 @@ impl Object {
         Ok(object)
     }
 
-    /// What is known of a record by its metadata alone, where `rest` of it begins with some that was seen before.
-    pub(super) fn of_known(text: &str, rest: &str, memo: &Memo) -> Option<Self> {
+    /// What is known of a record by its metadata alone, where `rest` of it begins with some that was seen before; and
+    /// where that stands.
+    pub(super) fn of_known(text: &str, rest: &str, memo: &Memo) -> Option<(Self, Stretch)> {
         let rest = rest.strip_prefix("\"kubernetes\":")?;
-        let (_, places) = memo.find(rest)?;
+        let (bytes, places) = memo.find(rest)?;
         let mut object = Self { is_placed: true, ..Self::default() };
-        object.place_all(places, text.len() - rest.len());
+        let start = text.len() - rest.len();
+        object.place_all(places, start);
+        Some((object, Stretch::new(start, start + bytes)))
+    }
+
+    /// What `within` says, as far as it stands in `text`, of a record that stands there; `time` is that of OTLP.
+    pub(super) fn of_otlp(text: &str, record: &str, within: &Wrapping<'_>, time: &str) -> Option<Self> {
+        let at = |part: &str| {
+            let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+            (start + part.len() <= text.len() && !part.is_empty()).then(|| Stretch::new(start, start + part.len()))
+        };
+        let origin = &within.origin;
+        let mut object = Self { record: Some(Text::Escaped(at(record)?)), is_fine: true, ..Self::default() };
+        for (place, part) in [
+            (Place::Cluster, origin.cluster),
+            (Place::Namespace, origin.namespace),
+            (Place::Pod, origin.pod),
+            (Place::PodIp, origin.pod_ip),
+            (Place::Node, origin.node),
+            (Place::Container, origin.container),
+            (Place::Owner, origin.owner),
+            (Place::Version, origin.version),
+        ] {
+            object.places[place as usize] = at(part).unwrap_or_default();
+        }
+        object.time = Some(at(time)?);
+        object.file = at(within.file).unwrap_or_default();
+        object.stream = at(within.stream).unwrap_or_default();
         Some(object)
+    }
+
+    /// The same of a text in which everything from byte `from` on stands at byte `to` and after.
+    fn moved(&self, from: usize, to: usize) -> Self {
+        let mut object = self.clone();
+        let moved = |stretch: &mut Stretch| {
+            let (start, end) = stretch.bounds();
+            if start >= from {
+                *stretch = Stretch::new(start - from + to, end - from + to);
+            }
+        };
+        object.places.iter_mut().for_each(moved);
+        object.time.iter_mut().for_each(moved);
+        [&mut object.stream, &mut object.file].into_iter().for_each(moved);
+        object
     }
 
     /// Takes the places that are known within a stretch which begins at `offset`.
@@ -363,7 +409,8 @@ impl Object {
         let of = |place: Place| self.places[place as usize].of(text);
         let or = |outer: &'a str, own: &'a str| if outer.is_empty() { own } else { outer };
         let owner = of(Place::Owner);
-        let time = self.time.map(|time| time.of(text)).and_then(written_at);
+        let time = self.time.map(|time| time.of(text));
+        let time = time.and_then(|time| if self.is_fine { fine(time) } else { written_at(time) });
         let own = Origin {
             cluster: of(Place::Cluster),
             namespace: of(Place::Namespace),
@@ -388,6 +435,11 @@ impl Object {
             stream: or(outer.stream, self.stream.of(text)),
         }
     }
+}
+
+/// Nanoseconds since 1970; none is no time.
+fn fine(time: &str) -> Option<Timestamp> {
+    epoch(time, 9).ok().filter(|time| time.0 != 0)
 }
 
 /// RFC 3339, or seconds since 1970.

@@ -5,7 +5,7 @@ use memchr::memmem::Finder;
 use super::{
     Contents, MAX_DEPTH, SyslogHeader, Wrapping, cri, is_taken,
     memo::Memo,
-    object::{Object, Reading, Text},
+    object::{Molds, Object, Reading, Text},
     otlp,
     partial::{Joined, Partials},
     passed::{Kind, Passed},
@@ -27,6 +27,9 @@ pub(super) struct Opener {
     learned: Vec<String>,
     kubernetes: Finder<'static>,
     memo: Memo,
+    molds: Molds,
+    /// Of OTLP's requests of one record.
+    pub(super) otlp_molds: Molds,
     pub(super) partials: Partials,
     /// The envelopes of the record in the reading.
     pub(super) passed: Passed,
@@ -40,6 +43,8 @@ impl Opener {
             learned: Vec::new(),
             kubernetes: Finder::new("\"kubernetes"),
             memo: Memo::default(),
+            molds: Molds::default(),
+            otlp_molds: Molds::default(),
             partials: Partials::new(max_record_bytes),
             passed: Passed::default(),
             room: Vec::new(),
@@ -84,8 +89,8 @@ impl Opener {
         }
         if is_learned || metadata.is_some() {
             // Keys that were lifted beside metadata that is known: nothing else need be looked for.
-            if let Some(object) = metadata.and_then(|at| Object::of_known(text, &text[at..], &self.memo))
-                && contents.take(text, &object.wrapping(text, outer).origin).is_ok()
+            if let Some((object, known)) = metadata.and_then(|at| Object::of_known(text, &text[at..], &self.memo))
+                && contents.take_knowing(text, &object.wrapping(text, outer).origin, known).is_ok()
             {
                 self.passed.note(Kind::Lifted);
                 return Ok(());
@@ -107,14 +112,28 @@ impl Opener {
     /// Reads a record that stands escaped in an envelope in one pass: the envelope's keys before it, the record, the
     /// keys after it. `None` where it must be gone through in steps.
     fn open_in_place(&mut self, text: &str, outer: &Wrapping<'_>, contents: &mut impl Contents) -> Option<()> {
-        let mut reading = Reading::begin(text, &mut self.memo)?;
+        let fitting = self.molds.begin(text);
+        let mut reading = match fitting {
+            Some(fitting) => Reading::resume(text, fitting, &self.molds, &mut self.memo),
+            None => Reading::begin(text, &mut self.memo)?,
+        };
         let head = reading.head()?;
-        let mut kind = Kind::Unnamed;
+        let (molds, start) = (&mut self.molds, text.len() - head.len());
+        let (mut kind, mut is_new) = (Kind::Unnamed, false);
+        let begun = fitting.is_none().then(|| reading.begun());
+        let mut whole = Object::default();
         contents.take_escaped(head, &mut |end| {
-            let object = reading.finish(end)?;
-            kind = object.kind();
-            Some(object.wrapping(text, outer).origin)
+            match fitting.and_then(|fitting| molds.finish(fitting, text, start + end)) {
+                Some(object) => whole = object,
+                None => (whole, is_new) = (reading.finish(end)?.clone(), true),
+            }
+            kind = whole.kind();
+            Some(whole.wrapping(text, outer).origin)
         })?;
+        if is_new {
+            let begun = begun.or_else(|| fitting.map(|fitting| self.molds.begun(fitting))).unwrap_or_default();
+            self.molds.keep(text, &begun, whole);
+        }
         self.passed.note(kind);
         Some(())
     }

@@ -11,7 +11,7 @@ use prost::Message as _;
 use self::request::{Attribute, Body, LogRecord, Request, Resource, ResourceLogs, ScopeLogs, Words};
 use super::{
     Contents, Opener, Wrapping, is_taken,
-    object::{Key, Place},
+    object::{Key, Object, Place},
     passed::Kind,
     path,
 };
@@ -125,9 +125,30 @@ impl Opener {
         depth: u32,
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
+        if self.partials.is_empty() && self.open_alike(text, outer, contents).is_some() {
+            self.passed.note(Kind::OtlpJson);
+            return Ok(());
+        }
         let request = json::request(text)?;
         self.passed.note(Kind::OtlpJson);
-        self.open_request(&request, outer, depth, contents)
+        let outcome = self.open_request(&request, outer, depth, contents);
+        if outcome.is_ok()
+            && let Some(object) = alone(text, &request)
+        {
+            self.otlp_molds.keep(text, &Object::default(), object);
+        }
+        outcome
+    }
+
+    /// Opens a request of one record, like one before.
+    fn open_alike(&mut self, text: &str, outer: &Wrapping<'_>, contents: &mut impl Contents) -> Option<()> {
+        let molds = &mut self.otlp_molds;
+        let fitting = molds.begin(text)?;
+        let start = fitting.record();
+        contents.take_escaped(&text[start..], &mut |end| {
+            let object = molds.finish(fitting, text, start + end)?;
+            Some(object.wrapping(text, outer).origin)
+        })
     }
 
     /// The only log record makes the outcome; of several, those that make nothing are refused each for itself.
@@ -205,6 +226,19 @@ impl Opener {
         unescape(written, &mut text)?;
         self.open_line(text.trim_ascii_end(), false, within, depth, contents)
     }
+}
+
+/// What a request says of its only record, where that is a line that can be read as it was written.
+fn alone(text: &str, request: &Request<'_>) -> Option<Object> {
+    let [logs] = &request.resource_logs[..] else { return None };
+    let [scope] = &logs.scope_logs[..] else { return None };
+    let [record] = &scope.log_records[..] else { return None };
+    let Some(Words::Escaped(line)) = record.body.string_value else { return None };
+    if !line.starts_with("{\\\"") {
+        return None;
+    }
+    let within = placed(&record.attributes, &placed(&logs.resource.attributes, &Wrapping::default()));
+    Object::of_otlp(text, line, &within, record.written)
 }
 
 /// Whether nothing but the end of a line is left of an escaped text.

@@ -24,7 +24,7 @@ pub(super) fn is_of_container(path: &str) -> bool {
 
 /// `origin`, with what the path says that is missing from it. A path of another pod says nothing.
 pub(super) fn fill<'a>(origin: Origin<'a>, path: &'a str) -> Origin<'a> {
-    if !origin.pod.is_empty() && !origin.namespace.is_empty() && !origin.container.is_empty() {
+    if path.is_empty() || !origin.pod.is_empty() && !origin.namespace.is_empty() && !origin.container.is_empty() {
         return origin;
     }
     let Some(own) = of(path) else { return origin };

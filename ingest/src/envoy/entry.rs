@@ -24,8 +24,9 @@ use crate::{
     source::{Invalid, Rejection},
 };
 
-/// The filters whose verdict may be our own action.
-const RBAC_FILTERS: [&str; 2] = ["envoy.filters.http.rbac", "envoy.filters.network.rbac"];
+/// The filters whose verdict may be our own action; what Qualm answers to the last has the words of the others.
+const RBAC_FILTERS: [&str; 3] =
+    ["envoy.filters.http.rbac", "envoy.filters.network.rbac", "envoy.filters.http.ext_authz"];
 
 /// Room for the texts that an entry does not have as such.
 #[derive(Debug, Default)]

@@ -268,20 +268,22 @@ async fn a_tcp_entry_is_a_connection_and_says_which_part_of_it_it_tells_of() {
 
 #[tokio::test]
 async fn our_own_denial_is_known_by_its_details_or_its_metadata_and_a_policy_that_allowed_is_none() {
-    let verdict = |result: &str| {
+    let verdict = |filter: &str, result: &str| {
         let text = |text: &str| Value { kind: Some(value::Kind::StringValue(text.into())) };
         let fields =
             [("enforced_engine_result", text(result)), ("enforced_effective_policy_id", text("qualm-deny/d1"))];
         let verdict = Struct { fields: fields.map(|(key, value)| (key.to_owned(), value)).into() };
-        let filter_metadata = HashMap::from([("envoy.filters.http.rbac".into(), verdict)]);
+        let filter_metadata = HashMap::from([(filter.to_owned(), verdict)]);
         Some(Metadata { filter_metadata, ..Metadata::default() })
     };
     let mut world = World::start(TelemetryLimits::default()).await;
     let stream = world.stream(ORDERS);
     for (details, metadata, decision) in [
         ("rbac_access_denied_matched_policy[qualm-deny/d1]", None, "d1"),
-        ("", verdict("denied"), "d1"),
-        ("via_upstream", verdict("allowed"), ""),
+        ("", verdict("envoy.filters.http.rbac", "denied"), "d1"),
+        ("ext_authz_denied", verdict("envoy.filters.http.ext_authz", "denied"), "d1"),
+        ("ext_authz_denied", None, ""),
+        ("via_upstream", verdict("envoy.filters.http.rbac", "allowed"), ""),
     ] {
         let mut entry = request(ORDERS, CART, 403, details);
         entry.common_properties.as_mut().unwrap().metadata = metadata;

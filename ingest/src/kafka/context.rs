@@ -1,7 +1,7 @@
 //! What librdkafka calls back.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
@@ -18,6 +18,8 @@ use rdkafka::{
 };
 
 const UNKNOWN_LAG: u64 = u64::MAX;
+/// A partition that has records and has given none for so many seconds is held up.
+const HELD_UP_S: i64 = 20;
 /// Brokers are there.
 const REACHED: i64 = i64::MAX;
 
@@ -38,11 +40,42 @@ struct Heard {
     records: AtomicU64,
     /// Since which second no broker is connected.
     alone_since_s: AtomicI64,
+    held_up: AtomicU64,
+}
+
+/// How far a partition is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Progress {
+    /// The record after the last that was handed on.
+    pub(super) read: i64,
+    /// Whether the brokers, or librdkafka's queue, have more.
+    pub(super) has_more: bool,
+}
+
+/// Since which second a partition with more to read stands at one record.
+#[derive(Debug, Default)]
+pub(super) struct Standing(BTreeMap<(String, i32), (i64, i64)>);
+
+impl Standing {
+    /// Partitions that are held up at second `at_s`.
+    pub(super) fn held_up(&mut self, at_s: i64, partitions: impl Iterator<Item = ((String, i32), Progress)>) -> u64 {
+        let before = std::mem::take(&mut self.0);
+        let standing = partitions.filter(|(_, progress)| progress.has_more).map(|(key, progress)| {
+            let since = before.get(&key).filter(|(read, _)| *read == progress.read).map_or(at_s, |(_, since)| *since);
+            (key, (progress.read, since))
+        });
+        self.0 = standing.collect();
+        self.0.values().filter(|(_, since)| at_s - since >= HELD_UP_S).count() as u64
+    }
 }
 
 impl Default for Lag {
     fn default() -> Self {
-        Self(Arc::new(Heard { records: AtomicU64::new(UNKNOWN_LAG), alone_since_s: AtomicI64::new(REACHED) }))
+        Self(Arc::new(Heard {
+            records: AtomicU64::new(UNKNOWN_LAG),
+            alone_since_s: AtomicI64::new(REACHED),
+            held_up: AtomicU64::new(0),
+        }))
     }
 }
 
@@ -56,6 +89,12 @@ impl Lag {
     pub fn unreachable_since(&self) -> Option<Timestamp> {
         let since = self.0.alone_since_s.load(Ordering::Relaxed);
         (since != REACHED).then(|| Timestamp::from_seconds(since))
+    }
+
+    /// Partitions that have records and have given none for 20 s: of those whose records are there nobody's silence may be
+    /// concluded.
+    pub fn held_up(&self) -> u64 {
+        self.0.held_up.load(Ordering::Relaxed)
     }
 
     /// Takes in the state of each broker at a second.
@@ -81,6 +120,7 @@ pub(super) struct Context {
     /// A broker was there and let nobody in.
     refused: AtomicBool,
     lag: Lag,
+    standing: Mutex<Standing>,
     connection_errors: Vec<IntCounter>,
 }
 
@@ -91,6 +131,7 @@ impl Context {
             closing: AtomicBool::new(false),
             refused: AtomicBool::new(false),
             lag: Lag::default(),
+            standing: Mutex::default(),
             connection_errors,
         }
     }
@@ -125,6 +166,18 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let partitions = statistics.topics.values().flat_map(|topic| topic.partitions.values());
         self.lag.told(partitions.map(|partition| partition.consumer_lag));
+        let held_up = self.standing.lock().unwrap_or_else(PoisonError::into_inner).held_up(statistics.time, {
+            // Partitions of others have no position here.
+            let topics = statistics.topics.values().flat_map(|topic| {
+                topic.partitions.values().filter(|of| of.fetch_state == "active").map(move |of| (&topic.topic, of))
+            });
+            topics.map(|(topic, of)| {
+                let end = if of.ls_offset >= 0 { of.ls_offset } else { of.hi_offset };
+                let has_more = of.fetchq_cnt > 0 || of.next_offset >= 0 && end > of.next_offset;
+                ((topic.clone(), of.partition), Progress { read: of.app_offset, has_more })
+            })
+        });
+        self.lag.0.held_up.store(held_up, Ordering::Relaxed);
         self.lag.saw(statistics.time, statistics.brokers.values().map(|broker| broker.state.as_str()));
     }
 
@@ -192,6 +245,21 @@ mod tests {
         assert_eq!(lag.records(), None, "no position is committed yet");
         lag.told([-1, 0, 7].into_iter());
         assert_eq!(lag.records(), Some(7));
+    }
+
+    #[test]
+    fn a_partition_is_held_up_that_has_records_and_gives_none() {
+        let mut standing = Standing::default();
+        let mut at = |second: i64, partitions: &[(i32, i64, bool)]| {
+            let told = |&(partition, read, has_more)| (("mesh".to_owned(), partition), Progress { read, has_more });
+            standing.held_up(second, partitions.iter().map(told))
+        };
+        assert_eq!(at(0, &[(0, 7, true), (1, 7, false), (2, 7, true)]), 0);
+        assert_eq!(at(10, &[(0, 7, true), (1, 7, false), (2, 9, true)]), 0);
+        assert_eq!(at(20, &[(0, 7, true), (1, 7, false), (2, 12, true)]), 1, "it is read as far as before");
+        assert_eq!(at(25, &[(0, 7, true), (1, 7, true), (2, 12, false)]), 1, "the others are read, or at their end");
+        assert_eq!(at(30, &[(0, 8, true), (1, 7, true)]), 0, "it moves again");
+        assert_eq!(at(40, &[]), 0, "others read them now");
     }
 
     #[test]

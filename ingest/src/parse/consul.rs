@@ -25,7 +25,8 @@ pub struct Consul {
 impl Consul {
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        self.envoy.read(line, |entry, operation| {
+        let known = row.known();
+        self.envoy.read(line, known, |entry, operation| {
             let direction = direction_of(entry.upstream_cluster);
             let entry = AccessEntry { direction, ..entry };
             let mut draft = entry.draft(operation)?;

@@ -50,16 +50,19 @@ struct Order(Vec<Remembered>);
 impl IstioJson {
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        self.read(line, |entry, operation| {
+        let known = row.known();
+        self.read(line, known, |entry, operation| {
             let pod = row.origin().pod;
             row.push(AccessEntry { pod, ..entry }.draft(operation)?)
         })
     }
 
-    /// Reads one line and hands on what it says, with the place for the folded operation.
+    /// Reads one line and hands on what it says, with the place for the folded operation. A value that is `known` was
+    /// read before, and is none of Envoy's.
     pub(super) fn read(
         &mut self,
         line: &str,
+        known: Stretch,
         then: impl FnOnce(AccessEntry<'_>, &mut String) -> Result<(), Rejection>,
     ) -> Result<(), Rejection> {
         if !line.trim_ascii_start().starts_with('{') {
@@ -67,7 +70,7 @@ impl IstioJson {
         }
         let unescaped: Unescaped = [const { OnceCell::new() }; KEYS];
         let mut fields = Fields::of(line, &unescaped);
-        let mut lexer = Lexer::new(line);
+        let mut lexer = Lexer::new(line).knowing(known);
         let read = fields.read(&mut lexer, &mut self.order).and_then(|()| lexer.end());
         if !fields.known && read.is_ok() {
             return Err(Rejection::Foreign);

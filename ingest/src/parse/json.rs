@@ -68,6 +68,8 @@ pub struct Lexer<'a, const ESCAPED: bool = false> {
     /// Bit n: the n-th open bracket is that of an object.
     objects: u64,
     after_value: bool,
+    /// A value that was read before, whose end is known.
+    known: Stretch,
 }
 
 type Lexed<T> = Result<T, Invalid>;
@@ -76,6 +78,17 @@ impl<'a> Lexer<'a> {
     /// A lexer at the beginning of `text`.
     pub fn new(text: &'a str) -> Self {
         Self::at_start(text)
+    }
+
+    /// A lexer in the object that `text` is, before the value at byte `at` of it.
+    pub fn within(text: &'a str, at: usize) -> Self {
+        Self { at, depth: 1, objects: 0b10, ..Self::at_start(text) }
+    }
+
+    /// The same, which steps over one value as a whole where nobody asks for what is in it: it was read before.
+    #[must_use]
+    pub fn knowing(self, known: Stretch) -> Self {
+        Self { known, ..self }
     }
 }
 
@@ -92,7 +105,7 @@ impl<'a, const ESCAPED: bool> Lexer<'a, ESCAPED> {
     const QUOTE: usize = 1 + ESCAPED as usize;
 
     fn at_start(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0, objects: 0, after_value: false }
+        Self { text, at: 0, depth: 0, objects: 0, after_value: false, known: Stretch::default() }
     }
 
     /// What is not read yet.
@@ -214,6 +227,11 @@ impl<'a, const ESCAPED: bool> Lexer<'a, ESCAPED> {
 
     /// Steps over the next value, whatever it is.
     pub fn skip_value(&mut self) -> Lexed<()> {
+        let (start, end) = self.known.bounds();
+        if self.at == start && end > start {
+            self.step_over(end - start);
+            return Ok(());
+        }
         match self.value()? {
             Value::Object | Value::Array => self.skip_rest(),
             _ => Ok(()),

@@ -17,6 +17,7 @@ use qualm_model::{
 };
 
 use self::witness::Voucher;
+use super::json::Stretch;
 use crate::source::{Invalid, Rejection};
 
 /// How far ahead of its arrival a record may be.
@@ -85,6 +86,8 @@ pub struct Row<'a> {
     stranger: &'a str,
     /// Containers of proxies, as configured.
     proxies: &'a [String],
+    /// A value of the record that was read already.
+    known: Stretch,
 }
 
 /// Where the one who wrote a record stands.
@@ -112,6 +115,7 @@ impl<'a> Row<'a> {
             unvouched: 0,
             stranger: "",
             proxies: &[],
+            known: Stretch::default(),
         }
     }
 
@@ -137,6 +141,17 @@ impl<'a> Row<'a> {
     #[must_use]
     pub(super) fn believing(self, proxies: &'a [String]) -> Self {
         Self { proxies, ..self }
+    }
+
+    /// The same row of a record of which one value, the shipper's metadata, was read already.
+    #[must_use]
+    pub(super) fn knowing(self, known: Stretch) -> Self {
+        Self { known, ..self }
+    }
+
+    /// Where that stands in the record; empty where there is none.
+    pub(super) fn known(&self) -> Stretch {
+        self.known
     }
 
     /// Says where the record was written.

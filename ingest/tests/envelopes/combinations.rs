@@ -1,7 +1,8 @@
 //! The same events come out of every envelope.
 
 use proptest::prelude::*;
-use qualm_ingest::parse::Format;
+use qualm_ingest::parse::{Format, Parser};
+use qualm_model::event::{EventBuilder, Position};
 
 use crate::{
     broken::wounded,
@@ -51,6 +52,89 @@ fn envelopes_and_formats_may_change_from_record_to_record() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn an_envelope_that_is_like_the_one_before_but_for_digits_says_what_it_says_itself() {
+    let inner = |number: usize| inbound().replace("/x", &format!("/x/{number}?{}", "q".repeat(number % 3)));
+    let forms: [fn(&str, usize) -> String; 4] = [
+        |line, n| {
+            format!(
+                r#"{{"@timestamp":179531294{}.5,"stream":"stdout","log":{line},"kubernetes":{{"pod_name":"orders-{n}","namespace_name":"shop","labels":{{"version":"v{n}"}}}}}}"#,
+                n % 10
+            )
+        },
+        |line, n| {
+            format!(
+                r#"{{"offset":{n},"message":{line},"kubernetes":{{"pod":{{"name":"orders-{n}"}},"labels":{{"version":"v{n}"}},"namespace":"shop"}},"stream":"stdout"}}"#
+            )
+        },
+        |line, n| {
+            format!(
+                r#"{{"kubernetes":{{"pod_name":"orders-{n}","namespace_name":"shop","labels":{{"version":"v{n}"}}}},"stream":"stdout","log":{line}}} "#
+            )
+        },
+        |line, n| {
+            format!(
+                r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"k8s.pod.name","value":{{"stringValue":"orders-{n}"}}}},{{"key":"k8s.pod.labels.version","value":{{"stringValue":"v{n}"}}}}]}},"scopeLogs":[{{"logRecords":[{{"timeUnixNano":"17953129450000000{:02}","body":{{"stringValue":{line}}},"attributes":[]}}]}}]}}]}}"#,
+                n % 100
+            )
+        },
+    ];
+    for (form, wrap) in forms.into_iter().enumerate() {
+        let mut used = parser(Format::IstioJson);
+        for number in (0..40).chain(95..105).chain([7, 7, 1003, 8]) {
+            let line = inner(number);
+            let wrapped = wrap(&serde_json::Value::from(format!("{line}\n")).to_string(), number);
+            let told = |parser: &mut _| {
+                let mut builder = EventBuilder::new();
+                let read = Parser::parse(parser, wrapped.as_bytes(), Position::default(), &mut builder);
+                assert!(read.is_ok(), "{read:?} of {wrapped}");
+                let batch = builder.finish();
+                let event = batch.event(0);
+                let (own, caller) = (event.destination(), event.source());
+                [own.instance(), own.version(), event.operation(), caller.principal()].map(str::to_owned)
+            };
+            let found = told(&mut used);
+            assert_eq!(found, told(&mut parser(Format::IstioJson)), "form {form}, {wrapped}");
+            assert_eq!(found[..2], [format!("orders-{number}"), format!("v{number}")], "form {form}");
+        }
+    }
+}
+
+#[test]
+fn what_follows_an_envelope_that_is_known_is_read_as_if_none_were() {
+    let wrapped = |tail: &str| {
+        let line = serde_json::Value::from(inbound()).to_string();
+        format!(
+            r#"{{"stream":"stdout","log":{line},"kubernetes":{{"pod_name":"orders-1","namespace_name":"shop"}}{tail}"#
+        )
+    };
+    let otlp = |line: &str, tail: &str| {
+        let line = serde_json::Value::from(line).to_string();
+        format!(
+            r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{{"timeUnixNano":"1795312945000000000","body":{{"stringValue":{line}}}{tail}"#
+        )
+    };
+    let record = inbound();
+    let records = [
+        wrapped("}"),
+        wrapped(""),
+        wrapped("}}"),
+        wrapped(",\"logtag\":\"F\"}"),
+        otlp(&record, "}]}]}]}"),
+        otlp(&record, "}]}]}]"),
+        otlp(&record, "},{}]}]}]}"),
+        otlp(&record[..40], "}]}]}]}"),
+        otlp("listening", "}]}]}]}"),
+        otlp("{\"level\":\"info\",\"msg\":\"up\"}", "}]}]}]}"),
+        otlp(&record, "}]}]}]}"),
+    ];
+    let mut used = parser(Format::IstioJson);
+    for record in records.iter().chain(&records) {
+        let expected = outcome_of(&mut parser(Format::IstioJson), record.as_bytes());
+        assert_eq!(outcome_of(&mut used, record.as_bytes()), expected, "{record}");
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
         Bigger, Detector, Deviation, Failing, Novelty, Observation, Question, Rarity, Rate, Refused, Silence, Spread,
     },
     evidence::{EValues, Habit},
-    stats::{ETable, Exposure, trust},
+    stats::{ETable, Exposure, WindowCount, trust},
     time::{Span, Timestamp},
 };
 
@@ -155,6 +155,9 @@ impl SourceBaseline {
             Question::Rate1h => Some(self.rate_1h.counts().usual()),
             Question::Spread10m => Some(self.spread_10m.counts().usual()),
             Question::Spread1h => Some(self.spread_1h.counts().usual()),
+            Question::Silence if self.rate_10m.counts().timely_mean() < Silence::LEAST_EXPECTED => {
+                Some(self.rate_1h.counts().calm().usual())
+            }
             Question::Silence => Some(self.rate_10m.counts().calm().usual()),
             Question::Failing => Some(self.failing.usual()),
             Question::Refused => Some(self.refused.usual()),
@@ -286,16 +289,19 @@ impl SourceBaseline {
         counts.mean().max(counts.count())
     }
 
-    /// Whether the source has fallen silent, asked at the end of a ten-minute window.
+    /// Whether the source has fallen silent, asked at the end of a ten-minute window: of those minutes where it usually
+    /// calls in them, otherwise of the hour that ends with them.
     #[inline]
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
-        let ended = Observation { more: 0.0, ..Observation::at(exposure) };
-        let counts = self.rate_10m.counts();
-        // What is told of long after it was made cannot be missed in time.
-        if counts.timely_mean() < Silence::LEAST_EXPECTED || counts.timely_mean() < 0.9 * counts.calm_mean() {
-            return None;
-        }
-        Silence::from(counts.calm()).score_one(&ended)
+        let of = |counts: &WindowCount, length: Span| {
+            // What is told of long after it was made cannot be missed in time.
+            let is_timely = counts.timely_mean() >= 0.9 * counts.calm_mean();
+            let is_asked = is_timely && counts.timely_mean() >= Silence::LEAST_EXPECTED;
+            is_asked.then(|| Silence::from(counts.calm()).at_end(exposure, length)).flatten()
+        };
+        let ends_an_hour = Timestamp(exposure.now.0 + 1).window(Span::HOUR) > exposure.now.window(Span::HOUR);
+        let minutes = of(self.rate_10m.counts(), Span(10 * Span::MINUTE.0));
+        minutes.or_else(|| ends_an_hour.then(|| of(self.rate_1h.counts(), Span::HOUR)).flatten())
     }
 
     /// Takes back a first contact made at `since` that was recognised as an honest change.

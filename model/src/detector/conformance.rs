@@ -6,7 +6,10 @@ use proptest::prelude::*;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::*;
-use crate::time::Timestamp;
+use crate::{
+    peers::{FEATURES, Group, Peers, WINDOW},
+    time::Timestamp,
+};
 
 /// One call of a made-up stream.
 #[derive(Debug, Clone, Copy)]
@@ -73,6 +76,38 @@ where
     assert_eq!(detector, twin, "a restart in the middle changes nothing");
 }
 
+/// [`Unlike`] beside fixed peers: a window is judged while it is open, and learned when a call comes after its end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, serde::Deserialize)]
+struct UnlikeFixedPeers {
+    unlike: Unlike,
+    window: i64,
+}
+
+impl UnlikeFixedPeers {
+    fn peers() -> Peers {
+        let everybody = Group { centre: [0.0; FEATURES], members: 9, windows: 900.0, axes: Vec::new(), rest: 0.1 };
+        Peers { mean: [0.0; FEATURES], spread: [1.0; FEATURES], groups: vec![everybody] }
+    }
+}
+
+impl Detector for UnlikeFixedPeers {
+    fn score_one(&self, seen: &Observation) -> Option<Deviation> {
+        self.unlike.score(&Self::peers(), seen.exposure.tide)
+    }
+
+    fn learn_one(&mut self, seen: &Observation) -> Option<f64> {
+        let window = seen.exposure.now.window(WINDOW);
+        let mut sample = None;
+        if window > self.window {
+            sample = self.score_one(seen).map(|deviation| deviation.x);
+            self.unlike.close(Some(&Self::peers()), seen.exposure.tide);
+            self.window = window;
+        }
+        self.unlike.count(seen, seen.first_contact, seen.novel == Some(true));
+        sample
+    }
+}
+
 macro_rules! conformance {
     ($($name:ident: $detector:ty),* $(,)?) => {
         $(
@@ -100,6 +135,7 @@ conformance! {
     longer_conforms: Longer,
     silence_conforms: Silence,
     rhythm_conforms: Rhythm,
+    unlike_conforms: UnlikeFixedPeers,
 }
 
 /// A stationary stream: 20 calls a minute, 2 % failing, constant size, nothing new.
@@ -128,6 +164,29 @@ fn is_calm<D: Detector + Default>() {
         }
     });
     assert!(worst < 6.0, "x = {worst} on a stationary stream");
+}
+
+#[test]
+fn ten_minutes_unlike_any_before_are_a_deviation_when_they_have_ended_and_a_steady_stream_is_none() {
+    let (mut unlike, peers) = (Unlike::default(), UnlikeFixedPeers::peers());
+    let at = Observation::at(Exposure { birth: Timestamp(0), now: Timestamp(0), tide: 1.0 });
+    let window = |unlike: &mut Unlike, calls: i32, bytes: u64| {
+        (0..calls).for_each(|call| unlike.count(&Observation { bytes: Some(bytes), ..at }, call == 0, false));
+        let answer = unlike.score(&peers, 1.0);
+        unlike.close(Some(&peers), 1.0);
+        answer.map(|deviation| deviation.x)
+    };
+    for number in 0..20 {
+        let answer = window(&mut unlike, 100 + number % 5, 5_000);
+        assert_eq!(answer.is_some(), number >= 6, "no opinion before an hour of its own");
+        assert!(answer.is_none_or(|x| x < 1.5), "{answer:?} in window {number}");
+    }
+    assert_eq!(unlike.score(&peers, 1.0), None, "who did nothing did nothing odd");
+    let odd = window(&mut unlike, 100, 5_000_000).expect("it has grounds");
+    assert!(odd > 100.0, "{odd}");
+    // It was not learned: the next one is as odd.
+    let again = window(&mut unlike, 100, 5_000_000).expect("it has grounds");
+    assert!(again > 0.9 * odd, "{again} after {odd}");
 }
 
 #[test]

@@ -1,9 +1,12 @@
-//! Too few? Asked when a window has ended, never by an event.
+//! Too few? Asked when ten minutes or an hour have ended, never by an event.
 
 use serde::{Deserialize, Serialize};
 
 use super::{Detector, Deviation, Observation, window};
-use crate::stats::WindowCount;
+use crate::{
+    stats::{Exposure, WindowCount},
+    time::Span,
+};
 
 const TEN_MINUTES: i64 = 600;
 
@@ -25,6 +28,18 @@ impl Silence {
     /// Where fewer calls than this are expected in ten minutes, their absence means nothing.
     pub(crate) const LEAST_EXPECTED: f64 = 20.0;
 
+    /// What it means that the open window, of this length, ends with the calls that it has. `None` where too few are
+    /// expected for their absence to mean anything.
+    pub(crate) fn at_end(&self, exposure: Exposure, length: Span) -> Option<Deviation> {
+        if self.0.mean() < Self::LEAST_EXPECTED {
+            return None;
+        }
+        let mut ended = self.0;
+        ended.add(exposure, length, 0.0);
+        let age = (exposure.now - exposure.birth).0 / length.0;
+        Some(Deviation { x: 1.0 + ended.too_few(), observed: ended.count(), expected: ended.mean(), n: age as f64 })
+    }
+
     /// The calls in ten minutes that the baseline expects.
     pub fn expected(&self) -> f64 {
         self.0.mean()
@@ -38,13 +53,7 @@ impl Silence {
 
 impl Detector for Silence {
     fn score_one(&self, seen: &Observation) -> Option<Deviation> {
-        if self.0.mean() < Self::LEAST_EXPECTED {
-            return None;
-        }
-        let mut ended = self.0;
-        ended.add(seen.exposure, window(TEN_MINUTES), 0.0);
-        let age = (seen.exposure.now - seen.exposure.birth).0 / window(TEN_MINUTES).0;
-        Some(Deviation { x: 1.0 + ended.too_few(), observed: ended.count(), expected: ended.mean(), n: age as f64 })
+        self.at_end(seen.exposure, window(TEN_MINUTES))
     }
 
     fn learn_one(&mut self, seen: &Observation) -> Option<f64> {

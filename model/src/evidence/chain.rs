@@ -34,9 +34,15 @@ const PAPERS: Link = Link::of(&[
     Question::NoCertificate,
     Question::LoginElsewhere,
 ]);
-/// What is found out later than at the event that it is about; a credential's issue may be told of after its use.
-const ABSENCE: Link =
-    Link::of(&[Question::Silence, Question::Unwitnessed, Question::NeverIssued, Question::BeforeIssuance]);
+/// What is found out later than at the event that it is about; a credential's issue may be told of after its use, and a
+/// window is whole when it has ended.
+const ABSENCE: Link = Link::of(&[
+    Question::Silence,
+    Question::Unwitnessed,
+    Question::NeverIssued,
+    Question::BeforeIssuance,
+    Question::UnlikePeers,
+]);
 
 /// The e-values of one event by question.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,4 +1,4 @@
-//! Habit: a recurring short daily episode is forgiven, a continuing one never.
+//! Habit: a recurring short episode is forgiven, a continuing one never.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,14 @@ const LONGEST: usize = 6;
 /// A habit that was not kept for four days is none: without this limit two floods at the same hour seven and eight
 /// days later were hidden in the prototype.
 const KEPT_HOURS: i64 = 96;
+
+/// Slots of the hours of a day.
+const HOURS: usize = 24;
+/// Behind them, slots of the last days: today, and a week.
+const DAYS: usize = 8;
+/// As high as on so many days of the week before is usual, whatever the hour: who logs in on most days does not do so by
+/// the clock. Twice may be one cause.
+const USUAL_DAYS: usize = 3;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 struct Slot {
@@ -36,7 +44,8 @@ impl Habit {
         Self::less(bits, self.kept(now, bits))
     }
 
-    /// How high this hour or a neighbouring one was within the last four days, where that bears on `bits`; otherwise 0.
+    /// How high this hour or a neighbouring one was within the last four days, or any on three days of the last week, where
+    /// that bears on `bits`; otherwise 0.
     #[inline]
     pub fn kept(&self, now: Timestamp, bits: f64) -> f64 {
         if self.slots.is_empty() || bits <= f64::from(NOTABLE) {
@@ -45,14 +54,28 @@ impl Habit {
         let hour = now.window(Span::HOUR);
         [-1, 0, 1]
             .into_iter()
-            .map(|offset| self.slots[(hour + offset).rem_euclid(24) as usize])
+            .map(|offset| self.slots[(hour + offset).rem_euclid(HOURS as i64) as usize])
             .filter(|slot| {
                 slot.bits > 0.0
                     && hour - i64::from(slot.hour) <= KEPT_HOURS
                     && hour - i64::from(slot.hour) > LONGEST as i64
             })
             .map(|slot| f64::from(slot.bits))
-            .fold(0.0, f64::max)
+            .fold(self.usual(hour), f64::max)
+    }
+
+    /// The height that three days of the last week have reached, each in an episode that ended by itself.
+    fn usual(&self, hour: i64) -> f64 {
+        let today = hour.div_euclid(HOURS as i64);
+        let mut heights: [f32; DAYS] = [0.0; DAYS];
+        for (height, slot) in heights.iter_mut().zip(self.slots.get(HOURS..).unwrap_or_default()) {
+            let day = i64::from(slot.hour).div_euclid(HOURS as i64);
+            if (today - (DAYS as i64 - 1)..today).contains(&day) {
+                *height = slot.bits;
+            }
+        }
+        heights.sort_by(|a, b| b.total_cmp(a));
+        f64::from(heights[USUAL_DAYS - 1])
     }
 
     /// `bits` less a habit that was as high as `kept`; 0 is none.
@@ -98,10 +121,15 @@ impl Habit {
         if std::mem::take(&mut self.run_is_long) {
             return;
         }
-        self.slots.resize(24, Slot::default());
+        self.slots.resize(HOURS + DAYS, Slot::default());
+        let day = last.div_euclid(HOURS as i64);
+        let of_day = &mut self.slots[HOURS + day.rem_euclid(DAYS as i64) as usize];
+        let is_same = i64::from(of_day.hour).div_euclid(HOURS as i64) == day;
+        let highest = run.iter().copied().fold(if is_same { of_day.bits } else { 0.0 }, f32::max);
+        *of_day = Slot { bits: highest, hour: last as i32 };
         for (back, &bits) in run.iter().rev().enumerate() {
             let hour = last - back as i64;
-            self.slots[hour.rem_euclid(24) as usize] = Slot { bits, hour: hour as i32 };
+            self.slots[hour.rem_euclid(HOURS as i64) as usize] = Slot { bits, hour: hour as i32 };
         }
     }
 
@@ -144,6 +172,20 @@ mod tests {
     fn a_habit_is_lost_after_four_days() {
         let habit = lived(3 + 97, |n| n == 3);
         assert_eq!(habit.forgive(hour(3 + 120), 10.0), 10.0);
+    }
+
+    #[test]
+    fn what_is_done_on_three_days_of_a_week_is_usual_at_any_hour_and_twice_is_not() {
+        let days = |of: &'static [i64]| lived(5 * 24, move |n| of.contains(&n));
+        assert_eq!(days(&[9, 24 + 16, 48 + 12]).forgive(hour(5 * 24 + 21), 10.0), 2.0);
+        assert_eq!(
+            days(&[9, 24 + 16, 48 + 12]).forgive(hour(5 * 24 + 21), 14.0),
+            5.0,
+            "but only as far as it was as high"
+        );
+        assert_eq!(days(&[9, 48 + 12, 48 + 18]).forgive(hour(5 * 24 + 23), 10.0), 10.0, "two days");
+        let last_week = lived(11 * 24, |n| [9, 24 + 16, 48 + 12].contains(&n));
+        assert_eq!(last_week.forgive(hour(11 * 24 + 21), 10.0), 10.0);
     }
 
     #[test]

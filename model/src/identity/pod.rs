@@ -4,6 +4,8 @@
 const MADE_UP: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Of a pod of a ReplicaSet, DaemonSet or Job.
 const POD_SUFFIX: usize = 5;
+/// What a hash is written in: decimal digits by their bytes, each one of the characters above.
+const OF_HASHES: &[u8] = b"456789bcdf";
 /// Of a ReplicaSet of a Deployment.
 const HASH: std::ops::RangeInclusive<usize> = 6..=10;
 /// Minutes since 1970 in the name of a CronJob's Job: eight digits from 1989 to 2160.
@@ -25,8 +27,9 @@ pub fn workload_of_pod(pod: &str) -> &str {
         return pod;
     }
     let Some((workload, middle)) = name.rsplit_once('-') else { return name };
-    // A word of these letters without a digit is more often a word: `cart-dns-r7zb9`.
-    let is_hash = HASH.contains(&middle.len()) && is_made_up(middle) && middle.bytes().any(|c| c.is_ascii_digit());
+    // A word of these letters without a digit is more often a word: `cart-dns-r7zb9`. None is of a hash's alone.
+    let is_no_word = middle.bytes().any(|c| c.is_ascii_digit()) || middle.bytes().all(|c| OF_HASHES.contains(&c));
+    let is_hash = HASH.contains(&middle.len()) && is_made_up(middle) && is_no_word;
     let is_scheduled = middle.len() == SCHEDULED && middle.bytes().all(|c| c.is_ascii_digit());
     if (is_hash || is_scheduled) && !workload.is_empty() { workload } else { name }
 }
@@ -100,6 +103,8 @@ mod tests {
             ("cart-7d6c6c7775-x2vkq", "cart"),
             ("productpage-v1-87d54dd59-fn6vw", "productpage-v1"),
             ("linkerd-destination-7d6c6c7775-49tpt", "linkerd-destination"),
+            ("search-ddcbbbdcf-gsl6s", "search"),
+            ("cart-grpctls-gsl6s", "cart-grpctls"),
             ("node-exporter-qx7lz", "node-exporter"),
             ("postgres-0", "postgres"),
             ("kafka-12", "kafka"),

@@ -161,9 +161,68 @@ pub struct ShowResponse {
     /// What holds for all entries.
     #[prost(message, optional, tag = "12")]
     pub enforcement: ::core::option::Option<Enforcement>,
-    /// Odd behaviour of it that is accepted now.
+    /// How far each decision that acts on it has come.
     #[prost(message, repeated, tag = "13")]
+    pub containment: ::prost::alloc::vec::Vec<Containment>,
+    /// Odd behaviour of it that is accepted now.
+    #[prost(message, repeated, tag = "14")]
     pub acceptances: ::prost::alloc::vec::Vec<Acceptance>,
+}
+/// How far a decision that acts has come. Times are wall time, but for the event's own; absent is not yet.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Containment {
+    /// The decision.
+    #[prost(string, tag = "1")]
+    pub decision_id: ::prost::alloc::string::String,
+    /// The one instance that is meant; empty means every instance.
+    #[prost(string, tag = "2")]
+    pub instance: ::prost::alloc::string::String,
+    /// The level that acts.
+    #[prost(enumeration = "super::super::trust::v1::Level", tag = "3")]
+    pub level: i32,
+    /// As its worst proxy: quiet, effective, acknowledged, pushed, unobserved, leaking. Quiet and effective are proven.
+    #[prost(string, tag = "4")]
+    pub state: ::prost::alloc::string::String,
+    /// How many of the proxies that matter are how far.
+    #[prost(map = "string, uint32", tag = "5")]
+    pub proxies: ::std::collections::HashMap<::prost::alloc::string::String, u32>,
+    /// The proxies because of which it is not contained.
+    #[prost(string, repeated, tag = "6")]
+    pub not_contained_at: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// When the event was written that led to it.
+    #[prost(message, optional, tag = "7")]
+    pub event: ::core::option::Option<::prost_types::Timestamp>,
+    /// When the threshold was crossed, or a person decided.
+    #[prost(message, optional, tag = "8")]
+    pub crossed: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it went out.
+    #[prost(message, optional, tag = "9")]
+    pub pushed: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "10")]
+    pub first_acknowledged: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "11")]
+    pub last_acknowledged: ::core::option::Option<::prost_types::Timestamp>,
+    /// Begin of the first call that was refused because of it.
+    #[prost(message, optional, tag = "12")]
+    pub first_denied: ::core::option::Option<::prost_types::Timestamp>,
+    /// Begin of the latest call that was served and should not have been.
+    #[prost(message, optional, tag = "13")]
+    pub last_served: ::core::option::Option<::prost_types::Timestamp>,
+    /// When it was first proven.
+    #[prost(message, optional, tag = "14")]
+    pub contained: ::core::option::Option<::prost_types::Timestamp>,
+    /// Calls that were refused.
+    #[prost(uint64, tag = "15")]
+    pub denied: u64,
+    /// Calls that began after it was decided and were served although they should not have been.
+    #[prost(uint64, tag = "16")]
+    pub served: u64,
+    /// It has leaked, and what is kept for that acts besides.
+    #[prost(bool, tag = "17")]
+    pub escalated: bool,
+    /// What of the subject's calls is not cut, in words.
+    #[prost(string, repeated, tag = "18")]
+    pub not_cut: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// One decision.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -29,6 +29,8 @@ pub(super) struct Case {
     /// When the event that led to it was written, event time.
     pub(super) event: Option<Timestamp>,
     pub(super) pushed: Timestamp,
+    /// When it first went out, also by a process before this one.
+    first_pushed: Timestamp,
     pub(super) acknowledged: BTreeMap<String, Timestamp>,
     pub(super) first_acknowledged: Option<Timestamp>,
     pub(super) last_acknowledged: Option<Timestamp>,
@@ -44,6 +46,8 @@ pub(super) struct Case {
     pub(super) contained: Option<Timestamp>,
     told: u32,
     is_alarmed: bool,
+    /// It has leaked.
+    pub(super) is_escalated: bool,
 }
 
 /// What is known of all proxies.
@@ -59,6 +63,7 @@ impl Case {
             version,
             event: None,
             pushed,
+            first_pushed: pushed,
             acknowledged: BTreeMap::new(),
             first_acknowledged: None,
             last_acknowledged: None,
@@ -72,7 +77,22 @@ impl Case {
             contained: None,
             told: 0,
             is_alarmed: false,
+            is_escalated: false,
         }
+    }
+
+    /// Goes on where a process before this one was. What it had proven is proven anew.
+    pub(super) fn resume(&mut self, before: &Timeline) {
+        self.event = before.event;
+        self.first_pushed = before.pushed;
+        self.first_acknowledged = before.first_acknowledged;
+        self.last_acknowledged = before.last_acknowledged;
+        self.first_denied = before.first_denied;
+        self.last_served = before.last_served;
+        (self.denied, self.served) = (before.denied, before.served);
+        (self.contained, self.state) = (before.contained, before.state);
+        self.is_alarmed = matches!(before.moment, Moment::Leaking | Moment::Unobserved);
+        self.is_escalated = before.escalated;
     }
 
     /// When evidence crossed the threshold, or an operator decided, wall time.
@@ -213,6 +233,7 @@ impl Case {
     pub(super) fn settle(&mut self, proxies: Proxies<'_>, wall: Timestamp) -> Option<Moment> {
         let overall = self.overall(proxies, wall);
         let before = std::mem::replace(&mut self.state, overall);
+        self.is_escalated |= overall == State::Leaking;
         let is_first_contained = self.state.is_contained() && self.contained.is_none();
         if is_first_contained {
             self.contained = Some(wall);
@@ -275,7 +296,7 @@ impl Case {
             at: wall,
             event: self.event,
             crossed: self.crossed(),
-            pushed: self.pushed,
+            pushed: self.first_pushed,
             first_acknowledged: self.first_acknowledged,
             last_acknowledged: self.last_acknowledged,
             first_denied: self.first_denied,
@@ -283,6 +304,7 @@ impl Case {
             denied: self.denied,
             served: self.served,
             contained: self.contained,
+            escalated: self.is_escalated,
             not_cut: self.not_cut(proxies),
         }
     }

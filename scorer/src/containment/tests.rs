@@ -256,6 +256,36 @@ fn what_acts_no_more_has_ended_and_says_what_came_of_it() {
     assert!(of.is_idle());
 }
 
+#[test]
+fn what_was_proven_and_counted_before_a_restart_is_known_after_it_and_a_leak_stays_escalated() {
+    let mut of = followed(Level::Quarantined, None);
+    of.caused("d1", second(9.5));
+    for node in ["o-0", "o-1"] {
+        acknowledged(&mut of, node, 10.5);
+        of.see(&denied(node, 11.0));
+    }
+    let [contained] = of.tick(second(12.0)).try_into().expect("it is told");
+    assert!(of.leaking().is_empty());
+    of.see(&call("o-1", 15.0));
+    let [leaking] = of.tick(second(16.0)).try_into().expect("it is told");
+    assert_eq!((leaking.moment, leaking.escalated), (Moment::Leaking, true));
+    assert_eq!(of.leaking(), ["d1".to_owned()].into());
+
+    let mut of = Containment::resumed([leaking.clone()]);
+    of.push(&table(7, vec![entry(Level::Quarantined, None)]), second(400.0));
+    let told = of.timelines(second(400.0)).remove(0);
+    assert_eq!((told.event, told.pushed, told.first_denied), (leaking.event, leaking.pushed, leaking.first_denied));
+    assert_eq!((told.denied, told.served, told.contained), (2, 1, contained.contained));
+    assert_eq!((told.state, of.leaking()), (State::Leaking, ["d1".to_owned()].into()));
+    // What was proven is proven anew, and nobody is alarmed because that takes a moment.
+    assert!(of.tick(second(401.0)).is_empty());
+    // What does not stand any more is not gone on with.
+    let mut of = Containment::resumed([leaking]);
+    of.push(&table(8, Vec::new()), second(400.0));
+    of.push(&table(9, vec![entry(Level::Quarantined, None)]), second(401.0));
+    assert_eq!((of.timelines(second(401.0))[0].denied, of.leaking().len()), (0, 0));
+}
+
 /// One thing that may happen.
 #[derive(Debug, Clone)]
 enum Happening {

@@ -67,6 +67,10 @@ pub struct Timeline {
     pub served: u64,
     /// When it was first contained.
     pub contained: Option<Timestamp>,
+    /// A call was served at some time although its proxy had acknowledged: what is kept for that acts until the decision
+    /// ends.
+    #[serde(default)]
+    pub escalated: bool,
     /// What of the subject's calls is not cut.
     pub not_cut: Vec<String>,
 }

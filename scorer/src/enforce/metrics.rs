@@ -19,6 +19,8 @@ pub struct EnforcementMetrics {
     pub superseded: IntCounterVec,
     /// Entries of the present table that this kind of enforcement point cannot express.
     pub inexpressible: IntGaugeVec,
+    /// Requests about which a proxy has asked, by the answer.
+    pub checks: IntCounterVec,
     /// Subscriptions for what is not served here.
     pub foreign_requests: IntCounterVec,
 }
@@ -62,6 +64,11 @@ impl EnforcementMetrics {
             inexpressible: gauge(
                 "qualm_enforcement_inexpressible_entries",
                 "Entries of the trust table that this kind of enforcement point cannot express.",
+            )?,
+            checks: counter(
+                "qualm_ext_authz_checks_total",
+                "Requests about which a proxy has asked: allowed, denied, limited.",
+                &["answer"],
             )?,
             foreign_requests: counter(
                 "qualm_enforcement_foreign_requests_total",

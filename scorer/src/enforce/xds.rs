@@ -6,6 +6,7 @@
 //! - [`snapshot`]: the resources of one version, compiled once for all nodes
 //! - `session`: one node's stream
 //! - `service`: the two gRPC services
+//! - [`ext_authz`](super::ext_authz): the same answers, asked for request by request
 //!
 //! The resources always exist, so that lifting a denial is a push and not a removal. They carry the longest remaining
 //! lease as their time to live, refreshed by heartbeats: a dead Qualm neither lifts a denial early nor leaves it for
@@ -14,6 +15,7 @@
 use std::{sync::Arc, time::Duration};
 
 use envoy_types::pb::envoy::service::{
+    auth::v3::authorization_server::AuthorizationServer,
     discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
     extension::v3::extension_config_discovery_service_server::ExtensionConfigDiscoveryServiceServer,
 };
@@ -27,6 +29,7 @@ pub use self::service::Discovery;
 use self::snapshot::{Compiler, Snapshot};
 use super::{
     Enforcer,
+    ext_authz::ExtAuthz,
     metrics::EnforcementMetrics,
     nodes::{NodeLimits, Nodes},
 };
@@ -69,6 +72,12 @@ impl Xds {
     /// The service for ADS.
     pub fn aggregated(&self) -> AggregatedDiscoveryServiceServer<Discovery> {
         AggregatedDiscoveryServiceServer::new(self.discovery()).max_decoding_message_size(self.limits.message_bytes)
+    }
+
+    /// The service for proxies that ask about every request.
+    pub fn authorization(&self) -> AuthorizationServer<ExtAuthz> {
+        let service = ExtAuthz::new(self.snapshots.subscribe(), self.metrics.clone());
+        AuthorizationServer::new(service).max_decoding_message_size(self.limits.message_bytes)
     }
 
     fn discovery(&self) -> Discovery {

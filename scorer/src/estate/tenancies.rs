@@ -16,12 +16,12 @@ use std::{
 use foldhash::fast::FixedState;
 use qualm_model::{
     event::PartyView,
-    identity::{Provenance, Tenancy, Tenant},
+    identity::{Provenance, Tenancy, Tenant, service_of_workload},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
 
-use crate::scorer::Scorer;
+use crate::{scorer::Scorer, table::Subject};
 
 /// Addresses kept; those that were left longest ago are forgotten first.
 const KEPT: usize = 1 << 16;
@@ -278,6 +278,29 @@ impl Tenancies {
         let Some((had, later)) = stays[..before].last().map(|had| (had, &stays[before..])) else { return false };
         let has_ended = had.until.is_some_and(|until| until <= now);
         had.tenant != Tenant::Node && (has_ended || later.iter().any(|next| next.pod != had.pod && next.since <= now))
+    }
+
+    /// Addresses of the pods of a subject's account that have not ended; of its workload's alone, where it has one.
+    pub(crate) fn addresses_of(&self, subject: &Subject) -> BTreeSet<&str> {
+        let cluster = subject.cluster.as_deref().unwrap_or_default();
+        let is_of = |tenant: &Tenant| match tenant {
+            Tenant::Workload { name, account, .. } => {
+                let workload = name.rsplit_once('.').map_or(&**name, |(workload, _)| workload);
+                subject.principal.ends_with(&**account)
+                    && subject.workload.as_deref().is_none_or(|of| service_of_workload(workload, "") == of)
+            }
+            Tenant::Node => false,
+        };
+        let mut addresses = BTreeSet::new();
+        for (pod, open) in self.open.iter().filter(|(_, open)| *open.cluster == *cluster) {
+            for at in &open.places {
+                let stays = self.stays.get(at).map(Vec::as_slice).unwrap_or_default();
+                if stays.iter().any(|stay| stay.pod == *pod && is_of(&stay.tenant)) {
+                    addresses.insert(at.rsplit_once('@').map_or(&**at, |(ip, _)| ip));
+                }
+            }
+        }
+        addresses
     }
 
     /// Bytes it takes.

@@ -6,11 +6,11 @@ use qualm_model::{level::Level, time::Timestamp};
 
 use super::{Grounds, Kept, Policy, Rate, Seen, Step, Track, VERSION, Who, model};
 use crate::{
-    config::Mode,
     mesh::{Mesh, SourceKey},
     scorer::Scorer,
     shard::Source,
     standing::{Evidence, Reached, Standing},
+    table::Subject,
     verdict::Verdict,
 };
 
@@ -40,18 +40,14 @@ impl Scorer {
             who: self.who(key, source.map(|source| &**source), before.as_ref(), now),
             own: source.map(|source| track(&source.evidence)),
             claimed: source.and_then(|source| source.claimed.as_deref()).map(track),
+            other: source.map(|source| source.other),
             before,
             thresholds: *self.mesh.thresholds(),
             identities: self.mesh.identities(),
             rate: Rate::default(),
             policy: Policy {
-                mode: self.config.enforce.mode,
-                lease: self.config.lease.clone(),
-                max_age: self.config.enforce.max_age.0,
                 is_protected: source.is_some_and(|source| self.config.enforce.protects(&source.principal)),
-                reach: None,
-                is_paused: self.orders.is_paused(),
-                crowd: None,
+                ..self.policy("")
             },
             ordinal,
             step,
@@ -66,18 +62,24 @@ impl Scorer {
             of_evidence: self.mesh.per_day(reached.pace, reached.m),
             of_threshold: self.mesh.per_day(reached.pace, reached.threshold),
         };
-        let is_asked = match &grounds.step {
-            Step::Reached(_) => true,
-            // What was held back is weighed anew.
-            Step::LeaseEnded => grounds.before.as_ref().is_some_and(|before| before.held),
-            Step::Mandate { .. } => false,
-        };
-        let may_limit = is_asked && reached.level.limits() && self.config.enforce.mode == Mode::Enforce;
-        let times = (grounds.now, grounds.wall);
-        grounds.policy.crowd = may_limit.then(|| self.crowd_with(&grounds.who.principal, times)).flatten();
-        let may_deny = may_limit && reached.level.denies();
-        grounds.policy.reach = may_deny.then(|| (self.denied().len(), self.most_denied(grounds.now)));
+        self.tell_reach(grounds, reached.level);
         Some(reached.level)
+    }
+
+    /// What the operator lets happen to a principal, before it is asked how far that would reach.
+    pub(crate) fn policy(&self, principal: &str) -> Policy {
+        Policy {
+            mode: self.config.enforce.mode,
+            lease: self.config.lease.clone(),
+            max_age: self.config.enforce.max_age.0,
+            is_protected: self.config.enforce.protects(principal),
+            reach: None,
+            is_paused: self.orders.is_paused(),
+            crowd: None,
+            replicas: None,
+            traffic: None,
+            is_blind: false,
+        }
     }
 
     fn who(&self, key: SourceKey, source: Option<&Source>, before: Option<&Standing>, now: Timestamp) -> Who {
@@ -118,6 +120,14 @@ impl Track {
 }
 
 impl Grounds {
+    /// Whom the step is about.
+    pub(crate) fn subject(&self) -> Subject {
+        match (&self.step, &self.before) {
+            (Step::LeaseEnded | Step::Mandate { .. }, Some(before)) => self.who.as_before(before),
+            _ => self.who.subject(),
+        }
+    }
+
     /// An invariant may have led to a level while the clocks stood still.
     pub(crate) fn settle(&mut self, by: Reached) {
         if self.weigh() != Some(by)

@@ -113,7 +113,14 @@ fn compared(recorded: &Verdict, follows: &Verdict) -> Vec<Difference> {
 
 fn fields(verdict: &Verdict) -> Map<String, Value> {
     // What is told to people beside the decision does not follow from its inputs.
-    let bare = Verdict { grounds: None, carried_by: Vec::new(), incident: None, announced: None, ..verdict.clone() };
+    let bare = Verdict {
+        grounds: None,
+        carried_by: Vec::new(),
+        incident: None,
+        announced: None,
+        dependants: None,
+        ..verdict.clone()
+    };
     match serde_json::to_value(bare) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),

@@ -10,8 +10,8 @@ use qualm_model::{
 
 use super::{Grounds, Of, Step, Track, Weighed, Who};
 use crate::{
-    breaker,
     config::Mode,
+    guard::Withheld,
     mesh::shown,
     papers::invariant,
     scoring::lifted,
@@ -29,7 +29,9 @@ impl Grounds {
         match (&self.step, &self.before) {
             (Step::Reached(weighed), _) => self.entered(weighed),
             (Step::LeaseEnded, Some(before)) => Some(self.lease_ended(before)),
-            (Step::Mandate { cause, held }, Some(before)) => Some(self.mandated(before, *cause, held.clone())),
+            (Step::Mandate { cause, held, held_by }, Some(before)) => {
+                Some(Verdict { held: held.clone(), held_by: *held_by, ..self.mandated(before, *cause) })
+            }
             (_, None) => None,
         }
     }
@@ -61,11 +63,19 @@ impl Grounds {
         }
         let only_more = weighed.of == Of::Event
             && weighed.most >= Level::Quarantined
-            && self.own.as_ref().is_some_and(|own| !own.evidence.shows_another_kind());
+            && self.own.as_ref().is_some_and(|own| !self.is_of_another_kind(own));
         let most = if only_more { Level::Restricted } else { weighed.most };
         let by_evidence = || reached(&self.thresholds, track.reading(self.now), most, 1.0);
         let by_evidence = if weighed.has_moved { by_evidence() } else { None };
         invariant(&self.thresholds, weighed.invariant, by_evidence)
+    }
+
+    /// Whether it is against the identity for another kind than more of the same, in the main.
+    fn is_of_another_kind(&self, own: &Track) -> bool {
+        match &self.other {
+            Some(other) => other.is_main(own.evidence.slow_before(self.now), own.reading(self.now).slow),
+            None => own.evidence.showed_another_kind(),
+        }
     }
 
     /// Evidence that bears on an entry: claims that may not lead further count for *watched* only.
@@ -104,7 +114,8 @@ impl Grounds {
         let previous = self.before.as_ref().filter(|before| before.historic == historic);
         let subject = self.who.subject();
         let is_enforceable = subject.instance.is_some() || !self.who.is_shared;
-        let held = self.held(reached.level).filter(|_| is_enforceable);
+        let is_denied = self.before.as_ref().is_some_and(Standing::denies);
+        let held = self.policy.withheld(reached.level, is_denied).filter(|_| is_enforceable);
         let (episode, lease) = (self.episode(), self.policy.lease.of(reached.level));
         Some(Verdict {
             level: reached.level,
@@ -119,23 +130,18 @@ impl Grounds {
             episode,
             historic,
             enforce: self.policy.mode == Mode::Enforce && held.is_none() && is_enforceable,
-            held,
+            held_by: held.as_ref().map(|held| held.by),
+            held: held.map(|held| held.why),
             reasons: weighed.reasons(),
             ..self.told(subject, reached)
         })
-    }
-
-    /// Why an entry is to be a shadow although the mode says enforce.
-    fn held(&self, level: Level) -> Option<String> {
-        let policy = &self.policy;
-        withheld(level, policy.mode, (policy.is_protected, policy.crowd), || policy.reach)
     }
 
     fn lease_ended(&self, before: &Standing) -> Verdict {
         let reached = self.weigh().unwrap_or_else(|| told(Level::Trusted, Reading::default()));
         let subject = self.who.as_before(before);
         let lease = (reached.level > Level::Trusted).then(|| self.policy.lease.of(reached.level));
-        let held = if before.held { self.held(reached.level) } else { None };
+        let held: Option<Withheld> = if before.held { self.policy.withheld(reached.level, false) } else { None };
         let is_new = reached.level != before.level && reached.level > Level::Trusted;
         let decision = if is_new {
             decision_id(&subject, reached.level, before.episode, self.ordinal)
@@ -152,12 +158,13 @@ impl Grounds {
             episode: before.episode,
             historic: before.historic,
             enforce: before.enforce && held.is_none(),
-            held,
+            held_by: held.as_ref().map(|held| held.by),
+            held: held.map(|held| held.why),
             ..self.told(subject, reached)
         }
     }
 
-    fn mandated(&self, before: &Standing, cause: Cause, held: Option<String>) -> Verdict {
+    fn mandated(&self, before: &Standing, cause: Cause) -> Verdict {
         Verdict {
             level: before.level,
             previous: before.level,
@@ -167,7 +174,6 @@ impl Grounds {
             decision: before.decision.clone(),
             episode: before.episode,
             enforce: before.enforce && !before.held,
-            held,
             ..self.told(self.who.as_before(before), told(before.level, self.reading_for(before)))
         }
     }
@@ -197,6 +203,8 @@ impl Grounds {
             historic: false,
             enforce: false,
             held: None,
+            held_by: None,
+            dependants: None,
             instances: self.who.live(),
             co_owners: self.who.co_owners.clone(),
             reasons: Vec::new(),
@@ -208,30 +216,6 @@ impl Grounds {
             grounds: None,
         }
     }
-}
-
-/// Why what would be denied is held back: it is protected, or of those who may be denied, `reach` says how many are and
-/// how many may be.
-pub(crate) fn withheld(
-    level: Level,
-    mode: Mode,
-    (is_protected, crowd): (bool, Option<usize>),
-    reach: impl FnOnce() -> Option<(usize, usize)>,
-) -> Option<String> {
-    if !level.limits() || mode == Mode::Shadow {
-        return None;
-    }
-    if is_protected {
-        return Some("protected by the operator".to_owned());
-    }
-    if let Some(crowd) = crowd {
-        return Some(breaker::why(crowd));
-    }
-    if !level.denies() {
-        return None;
-    }
-    let (denied, most) = reach()?;
-    (denied >= most).then(|| format!("blast radius: {denied} of at most {most} identities are denied already"))
 }
 
 /// The stronger of both clocks, beside a level that no threshold has led to now.
@@ -275,7 +259,7 @@ impl Weighed {
 impl Who {
     /// Whom an entry is about: one instance where nearly all of the evidence comes from it and others are live, of the
     /// same identity or of those who share the principal.
-    fn subject(&self) -> Subject {
+    pub(super) fn subject(&self) -> Subject {
         let live = self.instances.iter().filter(|seen| seen.is_live).count();
         let total: f64 = self.instances.iter().map(|seen| seen.odds).sum();
         let odd = self.instances.iter().find(|seen| seen.odds >= NARROW_SHARE * total && total > 0.0);
@@ -291,7 +275,7 @@ impl Who {
     }
 
     /// Whom what stood is about.
-    fn as_before(&self, before: &Standing) -> Subject {
+    pub(super) fn as_before(&self, before: &Standing) -> Subject {
         Subject { workload: self.workload.clone(), ..before.subject.clone() }
     }
 

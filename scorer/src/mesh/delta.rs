@@ -48,6 +48,9 @@ pub(crate) struct Delta {
     pub(super) samples: Vec<(Question, u16)>,
     pub(super) minutes: Vec<(f64, f64)>,
     pub(super) climbs: Vec<(Pace, Climb)>,
+    /// Those of evidence that may lead beyond *watched*. In a snapshot it stands beside what else is in the air.
+    #[serde(skip)]
+    pub(crate) acting: Vec<(Pace, Climb)>,
     pub(super) context: Vec<(SourceKey, i64, f64)>,
     pub(super) siblings: HashMap<Arc<str>, SiblingRate, FixedState>,
     pub(super) laps: Vec<Lap>,
@@ -72,9 +75,13 @@ impl Delta {
         }
     }
 
-    pub(crate) fn climb(&mut self, pace: Pace, climb: Climb) {
-        if self.climbs.len() < MINUTES {
+    /// An episode has climbed, by evidence that may lead as far as `reach`.
+    pub(crate) fn climb(&mut self, pace: Pace, climb: Climb, reach: Level) {
+        if reach >= Level::Watched && self.climbs.len() < MINUTES {
             self.climbs.push((pace, climb));
+        }
+        if reach > Level::Watched && self.acting.len() < MINUTES {
+            self.acting.push((pace, climb));
         }
     }
 

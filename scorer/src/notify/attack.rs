@@ -41,7 +41,7 @@ impl Technique {
     /// The technique that a question, by its name, points at first. `None` for a question of no such meaning.
     pub fn of(detector: &str) -> Option<Self> {
         Some(match detector {
-            "rare-source" | "new-operation" | "rare-operation" => VALID_ACCOUNTS,
+            "rare-source" | "new-operation" | "rare-operation" | "unlike-peers" => VALID_ACCOUNTS,
             "new-peer" | "rare-destination" => REMOTE_SERVICES,
             "new-credential" => TOKEN_USE,
             "new-fingerprint" | "new-network" | "lone-replica" | "unwitnessed" => TOKEN_THEFT,

@@ -97,6 +97,8 @@ pub enum Effect {
     /// It is to be cut off and must not be: the operator protects it, or as many are cut off as may be. Enforcement
     /// points go as far as *restricted*.
     Held,
+    /// It is to be cut off and a bound forbids that for now: enforcement points limit its calls meanwhile.
+    Limited,
     /// Found in history or while catching up, where nothing is ever enforced.
     Historic,
 }
@@ -176,6 +178,7 @@ impl Effect {
             Self::Enforced => "enforced",
             Self::Shadow => "shadow",
             Self::Held => "held",
+            Self::Limited => "limited",
             Self::Historic => "historic",
         }
     }

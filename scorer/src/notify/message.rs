@@ -33,7 +33,7 @@ pub(super) fn title(finding: &Finding) -> String {
     let verb = match (finding.activity, finding.effect) {
         (Activity::Close, _) => return format!("{} is {} again", who(finding), finding.level),
         (_, Effect::Enforced) => "is",
-        (_, Effect::Shadow | Effect::Held) => "would be",
+        (_, Effect::Shadow | Effect::Held | Effect::Limited) => "would be",
         (_, Effect::Historic) => "would have been",
     };
     format!("{}{} {verb} {}", who(finding), and_others(finding), finding.level)
@@ -175,6 +175,10 @@ fn what_was_done(finding: &Finding) -> Option<String> {
         (Effect::Held, level) => format!(
             "nothing is cut although it would be {level}, because the operator protects it or as many are cut off as may \
              be{until}"
+        ),
+        (Effect::Limited, level) => format!(
+            "its calls are limited and not cut although it would be {level}, because that would take away what its service \
+             or the mesh cannot spare, or comes while records are missing{until}"
         ),
         (Effect::Enforced, Level::Throttled) => {
             format!("enforcement points are told to limit its calls{until}")

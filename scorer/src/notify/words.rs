@@ -77,7 +77,7 @@ fn words(
             (format!("made {} to {whom} in ten minutes", counted(observed, "unusually big call")), usual)
         }
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
-        Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
+        Question::Silence => (format!("fell silent, with {}", counted(observed, "call")), usual),
         Question::Rhythm if observed.is_finite() => unusual(format!(
             "called {whom}, which is new to it and hardly anybody calls, every {}",
             duration(observed * 1e6)
@@ -98,6 +98,11 @@ fn words(
         Question::LoginElsewhere => unusual(format!(
             "logged in to {whom} from elsewhere after {}",
             if observed.is_finite() { counted(observed, "failed login") } else { "failed logins".to_owned() }
+        )),
+        Question::UnlikePeers => unusual(format!(
+            "did in ten minutes what lies {} times as far from its usual ten minutes as those of its peers do, calls, peers, \
+             operations, failures, sizes and lengths taken together",
+            number(observed)
         )),
         Question::Unwitnessed => {
             (format!("made {} to {whom} that only one of the two proxies reported", counted(observed, "call")), usual)

@@ -7,7 +7,7 @@
 //! the end of the acceptance the baseline knows them by itself.
 //!
 //! **Invariants:** nothing is accepted that was not seen; what does not add up of a credential never is
-//! ([`NEVER_ACCEPTED`]); no acceptance outlasts its time, and each says what it has hidden.
+//! ([`Question::is_invariant`]); no acceptance outlasts its time, and each says what it has hidden.
 
 use std::sync::Arc;
 
@@ -21,12 +21,7 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 
 use super::{Ask, Instruction, Refusal};
-use crate::{
-    door::Ids,
-    names::Names,
-    scorer::Scorer,
-    withheld::{NEVER_ACCEPTED, Withheld},
-};
+use crate::{door::Ids, names::Names, scorer::Scorer, withheld::Withheld};
 
 /// Acceptances that stand at once, and of one identity.
 const MOST: usize = 512;
@@ -215,7 +210,7 @@ impl Acceptance {
 
 /// Whether a question can be accepted.
 pub(super) fn check(question: Option<Question>) -> Result<(), Refusal> {
-    match question.filter(|question| NEVER_ACCEPTED.contains(question)) {
+    match question.filter(|question| question.is_invariant()) {
         Some(question) => Err(Refusal::Invalid(format!(
             "`{}` says that a credential does not add up, which no habit explains: mend what the issuer's log says, or \
              keep the identity out for a time with `lift --hold`",

@@ -10,6 +10,7 @@ use qualm_model::{
 use super::orders::{Hold, Order};
 use crate::{
     config::Mode,
+    mesh::SourceKey,
     scorer::Scorer,
     shard::Source,
     standing::Standing,
@@ -65,7 +66,8 @@ pub struct PeerCalls {
 impl Scorer {
     /// Everything that stands, by subject; of evidence and of an operator for one subject there are two lines.
     pub fn lines(&self) -> Vec<Line> {
-        let mut lines: Vec<Line> = self.standings.values().filter_map(|standing| self.line_of(standing)).collect();
+        let standings = self.standings.iter();
+        let mut lines: Vec<Line> = standings.filter_map(|(key, standing)| self.line_of(*key, standing)).collect();
         lines.extend(self.orders.iter().map(|order| self.line_of_order(order)));
         lines.sort_by(|a, b| {
             let by_subject = (&a.entry.subject, &a.entry.object).cmp(&(&b.entry.subject, &b.entry.object));
@@ -140,8 +142,8 @@ impl Scorer {
         (peers, left_out)
     }
 
-    fn line_of(&self, standing: &Standing) -> Option<Line> {
-        let entry = standing.entry().filter(|entry| entry.level > Level::Trusted)?;
+    fn line_of(&self, key: SourceKey, standing: &Standing) -> Option<Line> {
+        let entry = self.entry_of(key, standing).filter(|entry| entry.level > Level::Trusted)?;
         Some(Line { entry: self.as_in_force(entry), by: None })
     }
 

@@ -16,7 +16,7 @@ use crate::{
     operator::{accepted::Acceptances, announced::Announcements, orders::Orders},
     scorer::Scorer,
     shard::shard_of,
-    standing::Evidence,
+    standing::{Evidence, Other},
     table::{Object, Subject},
     verdict::{Cause, Ordered, Verdict},
 };
@@ -298,7 +298,7 @@ impl Scorer {
     fn forget_evidence(&mut self, identity: &str) {
         let Some(key) = self.key_of(identity) else { return };
         let Some(source) = self.shards[usize::from(key.0)].source_to_change(key.1) else { return };
-        (source.evidence, source.claimed) = (Evidence::default(), None);
+        (source.evidence, source.claimed, source.other) = (Evidence::default(), None, Other::default());
         (source.episode, source.shown_bits, source.carriers) = (None, 0.0, None);
         source.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
     }
@@ -411,6 +411,8 @@ impl Scorer {
             historic: false,
             enforce: false,
             held: None,
+            held_by: None,
+            dependants: None,
             instances: Vec::new(),
             co_owners: self.co_owners(subject),
             reasons: Vec::new(),

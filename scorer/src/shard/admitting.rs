@@ -10,6 +10,7 @@ use qualm_model::{
     detector::Observation,
     event::Event,
     identity::Hierarchy,
+    peers::WINDOW,
     stats::Exposure,
     time::{Span, Timestamp},
 };
@@ -24,7 +25,7 @@ use crate::{
     forgotten::Forgotten,
     mesh::{Arrival, Delta, FOREIGN, Mesh, operation_key},
     names::Names,
-    scorer::Case,
+    scorer::{Case, FirstInWindow},
     workloads::workload_in,
 };
 
@@ -72,10 +73,13 @@ impl Shard {
         let mut owned = (source.instances.len() - instances) * INSTANCE_BYTES;
         source.last = source.last.max(now);
         let key = (ids.source, ids.destination);
+        let window = now.window(WINDOW);
+        let mut in_window = FirstInWindow { peer: true, operation: false };
         let (edge, link, first_contact) = match edges.entry(key) {
             Entry::Occupied(entry) => {
                 let edge = &mut **entry.into_mut();
                 changed.touch_edge(key, edge);
+                in_window.peer = edge.last.window(WINDOW) < window;
                 edge.used_by(place, source, now);
                 (edge, links.entry(ids.destination).or_default(), false)
             }
@@ -94,7 +98,7 @@ impl Shard {
             source.vouched = source.vouched.max(Some(now));
         }
         let attributes = Attributes { known, changed, forgotten, names };
-        let (first, operation, taken) = attributes.first_times(ids, (edge, source, place), exposure);
+        let (first, operation, taken) = attributes.first_times(ids, (edge, source, place), exposure, &mut in_window);
         owned += taken;
         source.owned += owned;
         let adopted = edge.adopted.filter(|&since| now - since <= ADOPTED_FOR);
@@ -116,6 +120,7 @@ impl Shard {
             // An operation on an edge that is itself new says nothing of its own.
             first: FirstTimes { operation: first.operation.filter(|_| !first_contact), network, ..first },
             edge_is_excused: edge.returned || adopted.is_some(),
+            in_window,
             broken: None,
         };
         (case, Place { source, edge: Some(edge), operation, link, views, delta, touched }, bytes + owned)
@@ -164,6 +169,7 @@ impl<'a> Attributes<'a> {
         ids: Ids,
         user: (&mut Edge, &Source, usize),
         exposure: Exposure,
+        in_window: &mut FirstInWindow,
     ) -> (FirstTimes, Option<&'a mut Operation>, usize) {
         let Self { known, changed, forgotten, names } = self;
         let now = exposure.now;
@@ -204,6 +210,7 @@ impl<'a> Attributes<'a> {
         }
         let seen = known.entry(of(operation)).or_insert_with(|| Seen { stamp: changed.epoch, ..Seen::default() });
         changed.touch_known(of(operation), seen);
+        in_window.operation = seen.last.window(WINDOW) < now.window(WINDOW);
         seen.count_one(now);
         let used = seen.operation.get_or_insert_with(|| {
             let in_mesh =

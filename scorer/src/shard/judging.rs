@@ -6,7 +6,7 @@ use qualm_model::{
     evidence::EValues,
     level::Level,
     stats::Exposure,
-    time::Span,
+    time::{Span, Timestamp},
 };
 
 use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Source, TOUCHED, Users, View};
@@ -14,8 +14,8 @@ use crate::{
     door::Ids,
     estate::Weight,
     mesh::{Delta, Mesh},
-    scorer::Case,
-    standing::Reached,
+    scorer::{Case, FirstInWindow},
+    standing::{Kind, Reached},
     standings::Standings,
 };
 
@@ -215,23 +215,33 @@ impl Place<'_> {
         weight
     }
 
-    /// Adds the bits of a case to the evidence against its source. Returns the level that it reaches, where that has
-    /// moved.
+    /// Adds the bits of a case to the evidence against its source; `may` is how far they may lead now, and how far by where
+    /// they come from. Returns the level that it reaches, where that has moved.
     #[inline]
     pub(crate) fn weigh(
         &mut self,
         known: (&Mesh, &Standings),
         case: &Case<'_>,
         told: (f64, Option<Question>),
-        most: Level,
+        may: (Level, Level),
     ) -> Option<Reached> {
-        self.source.weigh(self.delta, known, case, told, most)
+        let kind = self.kind(told.1, case.seen.exposure.now);
+        self.source.weigh(self.delta, known, case, (told.0, told.1, kind), may)
+    }
+
+    /// What kind of oddness an event shows whose strongest answer is to `leading`.
+    fn kind(&self, leading: Option<Question>, now: Timestamp) -> Kind {
+        let is_known = self.edge.as_ref().is_none_or(|edge| edge.is_known(now))
+            && self.operation.as_ref().is_none_or(|operation| operation.is_known(now));
+        if is_known { Kind::of_known(leading) } else { Kind::Another }
     }
 
     /// Learns a case that was [answered](Self::answer), whose windows are closed; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
         let Self { source, edge, operation, link, touched, delta, .. } = self;
+        let FirstInWindow { peer, operation: new_operation } = case.in_window;
+        source.unlike.get_or_insert_default().count(&case.seen, peer, new_operation);
         let seen = Observation { weight, ..case.seen };
         source.baseline.habit.learn(seen.exposure.now, raw);
         source.baseline.learn(&seen, case.first, &mut |question, x| delta.sample(question, x));

@@ -61,7 +61,7 @@ struct OfEdge {
 }
 
 impl Edge {
-    fn is_known(&self, before: Timestamp) -> bool {
+    pub(super) fn is_known(&self, before: Timestamp) -> bool {
         let is_settled = before - self.users.first() >= SETTLED;
         // What was folded away was known before.
         is_settled || self.returned || self.adopted.is_some_and(|adopted| adopted < before)

@@ -87,12 +87,14 @@ impl Source {
             baseline: self.baseline.part(*rates),
             instances: split.own.iter().map(|&place| self.instances[place].clone()).collect(),
             last: now,
+            // All of them together are nobody's window.
+            unlike: None,
             round: Default::default(),
             ..self.clone()
         };
         // Evidence goes where it came from. What came from several, or nobody knows from whom, is against none of them.
         if total <= 0.0 || own < MOST * total {
-            (part.evidence, part.claimed, part.episode) = Default::default();
+            (part.evidence, part.claimed, part.episode, part.other) = Default::default();
             (part.shown_bits, part.decided) = (0.0, (Timestamp::default(), 0));
             part.instances.iter_mut().for_each(|instance| instance.odds = 0.0);
         }

@@ -22,6 +22,7 @@ use crate::{
     pending::{Gone, Taken},
     scorer::Scorer,
     shard::{Attribute, Edge, Hours, Seen, Shard, Source},
+    standing::Other,
 };
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -371,9 +372,17 @@ pub(super) fn edge_of(bytes: &[u8], version: u32) -> Result<Edge, AnyError> {
     }
 }
 
-/// A source as a release of this version wrote it.
+/// A source as a release of this version wrote it. What came later stands at its end, and is absent.
 pub(super) fn source_of(bytes: &[u8], version: u32) -> Result<Source, AnyError> {
-    if version >= 3 { parse(bytes) } else { parse(&[bytes, &[0]].concat()) }
+    // Neither how much is of another kind, nor windows.
+    let none = [self::bytes(&Other::default()), vec![0]].concat();
+    let mut source: Source = match version {
+        ..3 => parse(&[bytes, &[0], &none].concat())?,
+        3 => parse(&[bytes, &none].concat())?,
+        _ => return parse(bytes),
+    };
+    source.other = Other::of_before(&source.evidence);
+    Ok(source)
 }
 
 /// What is known of the estate, as a release of this version wrote it.
@@ -412,6 +421,9 @@ fn restore(
     if let Some(incidents) = meta.get("incidents")? {
         scorer.incidents = parse(incidents.value())?;
     }
+    if let Some(waiting) = meta.get("waiting")? {
+        scorer.waiting = parse(waiting.value())?;
+    }
     if let Some(announced) = meta.get("announced")? {
         scorer.announced = parse(announced.value())?;
     }
@@ -426,6 +438,11 @@ fn restore(
     }
     if let Some(workloads) = meta.get("workloads")? {
         scorer.workloads = parse(workloads.value())?;
+    }
+    let acting = meta.get("acting")?.map(|acting| parse(acting.value())).transpose()?;
+    scorer.mesh.restore_acting(acting);
+    if let Some(peers) = meta.get("peers")? {
+        scorer.peers = parse(peers.value())?;
     }
     // Only where it is another one: reading the curves out of turn is itself a change.
     if let Some(budget) = meta.get("budget")?
@@ -460,7 +477,11 @@ fn restore(
     }
     for entry in read.open_table(RESTS)?.iter()? {
         let (key, value) = entry?;
-        let rest: Rest<Delta> = parse(value.value())?;
+        let mut rest: Rest<Delta> = match version {
+            ..4 => parse(&[value.value(), &[0]].concat())?,
+            _ => parse(value.value())?,
+        };
+        rest.delta.acting = std::mem::take(&mut rest.acting);
         let index = key.value();
         let (mesh, shards) = (&scorer.mesh, &mut scorer.shards);
         let shard = shards.get_mut(usize::from(index)).ok_or("a shard that does not exist")?;

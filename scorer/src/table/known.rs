@@ -68,7 +68,7 @@ impl Reachable {
 
 /// `spiffe://<domain>/ns/<namespace>/sa/<service>` as `<service>.<namespace>`: how records name a destination whose
 /// certificate they do not show.
-fn short_name(principal: &str) -> Option<String> {
+pub(crate) fn short_name(principal: &str) -> Option<String> {
     let of = Hierarchy::of(principal);
     Some(format!("{}.{}", of.service, of.namespace?))
 }

@@ -94,7 +94,7 @@ impl Pipeline {
 
     pub(super) fn publish(&mut self, owed: Vec<Owed>, read: Option<Instant>) {
         let version = self.last_seq;
-        let table = self.state.table(version, &self.setup.hash);
+        let mut table = self.state.table(version, &self.setup.hash);
         for level in Level::BY_BEHAVIOUR {
             let count = table.entries.iter().filter(|entry| entry.level == level).count();
             self.metrics.standing(level, i64::try_from(count).unwrap_or(i64::MAX));
@@ -106,6 +106,7 @@ impl Pipeline {
             self.decided.pop_first();
         }
         let ended = self.containment.push(&table, self.setup.clock.now());
+        table.leaking = self.containment.leaking();
         self.publisher.publish(table, owed);
         self.tell_containment(ended);
     }

@@ -8,6 +8,7 @@ use qualm_scorer::{
     containment::Timeline,
     journal::{Kind, Seq},
     operator::Instruction,
+    peers::Applied,
     table::EnforcementReport,
     verdict::Verdict,
 };
@@ -41,6 +42,14 @@ pub(super) enum Command<'a> {
     },
     Pods {
         pods: &'a [Tenancy],
+    },
+    /// A fit of peers, in the background or of a model file, judges from its event time on.
+    Peers {
+        peers: &'a Applied,
+    },
+    /// Partitions that are held up now, of all clusters: from here on, and for ten minutes after, nobody's silence is asked.
+    HeldUp {
+        partitions: u64,
     },
     /// Somebody has had something done by hand.
     Operator {
@@ -156,6 +165,13 @@ impl Pipeline {
         });
     }
 
+    /// Journals a fit of peers that judges from now on: before what it leads to.
+    pub(super) fn journal_peers(&mut self) {
+        if let Some(peers) = self.state.scorer.applied_peers() {
+            self.journal_command(&Command::Peers { peers: &peers });
+        }
+    }
+
     pub(super) fn journal_reports(&mut self) {
         for Noted { report, unrecorded } in self.connections.due(Instant::now()) {
             self.journal_command(&Command::Report { report: &report, unrecorded });
@@ -186,7 +202,8 @@ impl Pipeline {
     /// Journals again what of the journal is needed; the last record.
     pub(super) fn journal_checkpoint(&mut self) -> Option<Seq> {
         let sinks = self.setup.config.alerts.sinks();
-        let beside = (self.alerts.owed(), self.state.scorer.kept_orders());
+        let contained = self.containment.kept(self.setup.clock.now());
+        let beside = (self.alerts.owed(), self.state.scorer.kept_orders(), contained);
         let records = records(&self.setup.hash, &sinks, &self.state.decisions, beside);
         tracing::info!(
             records = records.len(),

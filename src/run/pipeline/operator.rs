@@ -164,7 +164,8 @@ impl Pipeline {
         let decisions = self.state.decisions.of(&shown.identity).iter().map(|(_, verdict)| verdict.clone()).collect();
         let accepted = self.state.scorer.acceptances().filter(|of| of.identity == shown.identity);
         let acceptances = accepted.cloned().collect();
-        Ok(Portrait { shown, decisions, acceptances, in_force: self.in_force() })
+        let contained = self.containment.about(&shown.identity, wall);
+        Ok(Portrait { shown, decisions, acceptances, contained, in_force: self.in_force() })
     }
 
     fn preview(

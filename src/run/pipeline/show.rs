@@ -42,6 +42,9 @@ impl Pipeline {
         metrics.lag_records.set(i64::try_from(backlog.records).unwrap_or(i64::MAX));
         let mut notes = unreachable(self.inputs.unreachable(), wall);
         metrics.unreachable.set(i64::try_from(notes.len()).unwrap_or(i64::MAX));
+        let is_away = !notes.is_empty();
+        notes.extend(self.show_held_up(is_away));
+        let metrics = &self.metrics;
         if let Some(shown) = self.quirks.look(&self.state.scorer, &self.setup.config.source_names(), wall) {
             metrics.wrong_clocks.set(i64::try_from(shown.wrong_clocks).unwrap_or(i64::MAX));
             metrics.clock_skew.set(shown.worst.as_seconds());
@@ -51,8 +54,9 @@ impl Pipeline {
             self.take_intake();
             self.shown.notes.extend(self.formats.words(&names));
             self.shown.notes.extend(self.intakes.notes(&names));
-            self.shown.inputs =
-                self.intakes.saved(&names).iter().map(|(name, intake)| intake::told(name, intake)).collect();
+            let saved = self.intakes.saved(&names);
+            self.shown.inputs = saved.iter().map(|(name, intake)| intake::told(name, intake)).collect();
+            self.shown.clustered = intake::clustered(&saved);
         }
         let metrics = &self.metrics;
         notes.extend_from_slice(&self.shown.notes);
@@ -117,12 +121,42 @@ impl Pipeline {
             }
         }
         self.readiness.send_if_modified(|readiness| {
-            let next = Readiness { reasons, notes, levels: armings, inputs: self.shown.inputs.clone() };
+            let next = Readiness {
+                reasons,
+                notes,
+                levels: armings,
+                inputs: self.shown.inputs.clone(),
+                clustered: self.shown.clustered.clone(),
+            };
             let changed = *readiness != next;
             *readiness = next;
             changed
         });
         self.show_coverage(wall);
+    }
+
+    /// Partitions whose records are there and do not come, or whole clusters that are `away`: who writes to them may seem
+    /// silent and is not.
+    fn show_held_up(&mut self, is_away: bool) -> Vec<String> {
+        let of: Vec<(String, u64)> = self.inputs.held_up().map(|(brokers, many)| (brokers.to_owned(), many)).collect();
+        let partitions: u64 = of.iter().map(|(_, many)| many).sum();
+        let before = self.metrics.held_up.get();
+        self.metrics.held_up.set(i64::try_from(partitions).unwrap_or(i64::MAX));
+        if partitions > 0 || is_away {
+            // Nothing is lost; what is not here yet tells no more of anybody's silence.
+            self.state.scorer.lose(0);
+        }
+        if i64::try_from(partitions).is_ok_and(|now| now != before) {
+            self.journal_command(&Command::HeldUp { partitions });
+        }
+        let note = |(brokers, many): (String, u64)| {
+            let what = if many == 1 { "1 partition has".to_owned() } else { format!("{many} partitions have") };
+            format!(
+                "{brokers}: {what} records of which none was read for 20 s or more; until ten minutes after they are, \
+                 nobody's silence is asked"
+            )
+        };
+        of.into_iter().map(note).collect()
     }
 
     /// Principals that several workloads share.

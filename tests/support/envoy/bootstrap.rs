@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{HTTP_RATE_LIMIT, HTTP_RBAC, NETWORK_RBAC, Places, QualmPorts, Sidecar, Slot, socket};
+use super::{HTTP_RATE_LIMIT, HTTP_RBAC, NETWORK_RBAC, Places, QualmPorts, Sidecar, Slot, Streams, socket};
 use crate::support::authority::{SvidFiles, TRUST_DOMAIN};
 
 const XDS_CLUSTER: &str = "qualm";
@@ -88,10 +88,24 @@ pub(super) fn config(sidecar: &Sidecar, places: &Places<'_>) -> Value {
 
 fn http_filters(sidecar: &Sidecar, places: &Places<'_>) -> [Value; 1] {
     let slot_type = match sidecar.slot {
-        Slot::Rbac | Slot::NoCluster => rbac_type("http"),
+        Slot::Rbac | Slot::NoCluster | Slot::ExtAuthz => rbac_type("http"),
         Slot::OtherFilter => "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig".to_owned(),
     };
-    let manager = json!({
+    let mut filters = match sidecar.slot {
+        Slot::ExtAuthz => vec![ext_authz()],
+        _ => vec![
+            json!({ "name": HTTP_RBAC, "config_discovery": ecds(&json!({ "@type": slot_type })) }),
+            json!({
+                "name": HTTP_RATE_LIMIT,
+                "config_discovery": ecds(&json!({ "@type": RATE_LIMIT_TYPE, "stat_prefix": "qualm" })),
+            }),
+        ],
+    };
+    filters.push(json!({
+        "name": "envoy.filters.http.router",
+        "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
+    }));
+    let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "inbound",
         "access_log": access_logs(sidecar, places, "http"),
@@ -99,32 +113,44 @@ fn http_filters(sidecar: &Sidecar, places: &Places<'_>) -> [Value; 1] {
             "name": "all", "domains": ["*"],
             "routes": [{ "name": "default", "match": { "prefix": "/" }, "route": { "cluster": WORKLOAD_CLUSTERS[0] } }],
         }] },
-        "http_filters": [
-            {
-                "name": HTTP_RBAC,
-                "config_discovery": ecds(&json!({ "@type": slot_type })),
-            },
-            {
-                "name": HTTP_RATE_LIMIT,
-                "config_discovery": ecds(&json!({ "@type": RATE_LIMIT_TYPE, "stat_prefix": "qualm" })),
-            },
-            {
-                "name": "envoy.filters.http.router",
-                "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-            },
-        ],
+        "http_filters": filters,
     });
+    if sidecar.streams != Streams::ToldAtTheEnd {
+        manager["access_log_options"] = json!({ "access_log_flush_interval": "1s" });
+    }
+    if sidecar.streams == Streams::Bounded {
+        manager["common_http_protocol_options"] =
+            json!({ "max_stream_duration": "2s", "max_connection_duration": "2s" });
+    }
     [json!({ "name": "envoy.filters.network.http_connection_manager", "typed_config": manager })]
+}
+
+/// As `qualm wire envoy` prints it.
+fn ext_authz() -> Value {
+    let config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthz",
+        "transport_api_version": "V3",
+        "grpc_service": { "envoy_grpc": { "cluster_name": XDS_CLUSTER }, "timeout": "0.1s" },
+        "failure_mode_allow": true,
+        "allowed_headers": { "patterns": [{ "exact": "x-request-id" }] },
+    });
+    json!({ "name": "envoy.filters.http.ext_authz", "typed_config": config })
 }
 
 fn tcp_filters(sidecar: &Sidecar, places: &Places<'_>) -> [Value; 2] {
     let allow_all = json!({ "@type": rbac_type("network"), "stat_prefix": "qualm" });
-    let proxy = json!({
+    let mut proxy = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
         "stat_prefix": "inbound_tcp",
         "cluster": WORKLOAD_CLUSTERS[1],
         "access_log": access_logs(sidecar, places, "network"),
     });
+    if sidecar.streams != Streams::ToldAtTheEnd {
+        proxy["access_log_options"] = json!({ "access_log_flush_interval": "1s" });
+    }
+    if sidecar.streams == Streams::Bounded {
+        proxy["max_downstream_connection_duration"] = json!("2s");
+    }
     [
         json!({ "name": NETWORK_RBAC, "config_discovery": ecds(&allow_all) }),
         json!({ "name": "envoy.filters.network.tcp_proxy", "typed_config": proxy }),
@@ -222,7 +248,10 @@ fn json_format(layer: &str) -> Value {
     let identity = IDENTITY_OPERATORS.iter().map(|name| (name.to_ascii_lowercase(), json!(format!("%{name}%"))));
     let rbac = format!("%DYNAMIC_METADATA(envoy.filters.{layer}.rbac)%");
     let mut format: Map<String, Value> = istio.chain(identity).collect();
-    format.insert("dynamic_metadata".to_owned(), json!({ format!("envoy.filters.{layer}.rbac"): rbac }));
+    let asked = "%DYNAMIC_METADATA(envoy.filters.http.ext_authz)%";
+    let metadata = json!({ format!("envoy.filters.{layer}.rbac"): rbac, "envoy.filters.http.ext_authz": asked });
+    format.insert("dynamic_metadata".to_owned(), metadata);
+    format.insert("trust_level".to_owned(), json!("%REQ(X-QUALM-TRUST-LEVEL)%"));
     Value::Object(format)
 }
 

@@ -1,6 +1,9 @@
 //! An envelope whose record is read where it stands: the keys before it, the record, the keys after it.
 
-use super::{Memo, Object, Stop, Text};
+use super::{
+    Memo, Object, Stop, Text,
+    mold::{Fitting, Molds, line_end},
+};
 use crate::parse::json::{Lexer, Stretch};
 
 /// An envelope in the reading, up to its record.
@@ -21,6 +24,17 @@ impl<'a, 'm> Reading<'a, 'm> {
         Some(reading)
     }
 
+    /// Goes on with a text that begins as one before did.
+    pub(in crate::envelope) fn resume(text: &'a str, of: Fitting, molds: &Molds, memo: &'m mut Memo) -> Self {
+        let lexer = Lexer::within(text, of.record() - 1);
+        Self { text, lexer, object: molds.begun(of), memo }
+    }
+
+    /// What was found so far.
+    pub(in crate::envelope) fn begun(&self) -> Object {
+        self.object.clone()
+    }
+
     /// What begins with the record.
     pub(in crate::envelope) fn head(&self) -> Option<&'a str> {
         self.lexer.rest().strip_prefix('"')
@@ -30,10 +44,8 @@ impl<'a, 'm> Reading<'a, 'm> {
     pub(in crate::envelope) fn finish(&mut self, bytes: usize) -> Option<&Object> {
         let head = self.head()?;
         let after = head.get(bytes..)?;
-        let after = after.strip_prefix("\\r").unwrap_or(after);
-        let after = after.strip_prefix("\\n").unwrap_or(after);
-        let written = head.len() - after.len();
-        after.strip_prefix('"')?;
+        let written = bytes + line_end(after);
+        head[written..].strip_prefix('"')?;
         let start = self.text.len() - head.len();
         self.object.record = Some(Text::Escaped(Stretch::new(start, start + written)));
         self.lexer.step_over(written + 2);

@@ -98,18 +98,20 @@ impl<'a> Reader<'a> {
 
     fn log_record(&mut self) -> Result<LogRecord<'a>, Invalid> {
         let mut record = LogRecord::default();
+        let (mut written, mut observed) = ("", "");
+        let number = |digits: &str| digits.parse().unwrap_or(0);
         self.each_key(|reader, key| {
             match key {
-                "timeUnixNano" | "time_unix_nano" => record.time_unix_nano = reader.whole()?.unwrap_or(0),
-                "observedTimeUnixNano" | "observed_time_unix_nano" => {
-                    record.observed_time_unix_nano = reader.whole()?.unwrap_or(0);
-                }
+                "timeUnixNano" | "time_unix_nano" => written = reader.number()?.unwrap_or(""),
+                "observedTimeUnixNano" | "observed_time_unix_nano" => observed = reader.number()?.unwrap_or(""),
                 "body" => record.body = reader.body()?,
                 "attributes" => record.attributes = reader.list(Self::attribute)?,
                 _ => reader.lexer.skip_value()?,
             }
             Ok(())
         })?;
+        (record.time_unix_nano, record.observed_time_unix_nano) = (number(written), number(observed));
+        record.written = if record.time_unix_nano == 0 { observed } else { written };
         Ok(record)
     }
 

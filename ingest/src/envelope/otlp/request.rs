@@ -42,6 +42,8 @@ pub(super) struct ScopeLogs<'a> {
 pub(super) struct LogRecord<'a> {
     pub(super) time_unix_nano: i64,
     pub(super) observed_time_unix_nano: i64,
+    /// The one of both that counts, as it was written in JSON.
+    pub(super) written: &'a str,
     pub(super) body: Body<'a>,
     pub(super) attributes: Vec<Attribute<'a>>,
 }
@@ -116,6 +118,7 @@ impl<'a> LogRecord<'a> {
         Self {
             time_unix_nano: time(record.time_unix_nano),
             observed_time_unix_nano: time(record.observed_time_unix_nano),
+            written: "",
             body: Body::of(record.body.as_ref()),
             attributes: record.attributes.iter().map(Attribute::of).collect(),
         }

@@ -2,12 +2,13 @@
 //!
 //! # Layout
 //! - this file: entries in their places, and what follows from them before one node
-//! - `http`, `network`: the RBAC filters; `rate`: the rate limit
+//! - `http`, `network`: the RBAC filters; `rate`: the rate limit; `answer`: the same, said of one call
 //! - `matcher`: words of Envoy's matching API; `paths`: operations as a matcher tree
 //!
 //! **Invariant:** nothing that is done is wider than its entry, and where two entries meet in one place the higher level
 //! speaks.
 
+mod answer;
 mod http;
 mod matcher;
 mod network;
@@ -21,6 +22,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use envoy_types::pb::google::protobuf::Any;
 use qualm_model::{identity::SpiffeId, level::Level};
 
+pub use self::answer::{Answer, Call};
 use crate::table::{Known, Object, Operations, Reachable, TrustEntry};
 
 /// Name of the HTTP filter's resource, and of the filter in the listener.

@@ -42,6 +42,11 @@ struct Compiled {
 }
 
 impl Snapshot {
+    /// What follows from the table.
+    pub fn policies(&self) -> &Policies {
+        &self.compiled.policies
+    }
+
     /// What a node that proves to be `identity` is to hold.
     pub fn bodies(&self, identity: Option<&SpiffeId>) -> Arc<Bodies> {
         let view = self.compiled.policies.view(identity);

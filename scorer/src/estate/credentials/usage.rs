@@ -44,7 +44,8 @@ impl Usage {
     pub(super) fn of(&mut self, shown: &Shown, event: Event<'_>, issuer: &mut Issuer) -> (&mut Used, bool) {
         let used = self.0.at(shown.key, event.report());
         let is_first = !std::mem::replace(&mut used.is_known, true);
-        used.is_renewed |= event.operation().contains("auth/token/renew");
+        // The token that is renewed, not the certificate of the connection over which that is asked.
+        used.is_renewed |= !shown.is_certificate && event.operation().contains("auth/token/renew");
         if is_first {
             issuer.custom(Invariant::Revoked).hold();
             if let Some(end) = shown.not_after {

@@ -68,6 +68,7 @@ pub(super) const fn disposition(finding: &Finding) -> Captioned {
     match (finding.activity, finding.effect, finding.level) {
         (Activity::Close, Effect::Enforced, _) => (9, "Restored"),
         (Activity::Close, ..) | (_, Effect::Shadow | Effect::Held | Effect::Historic, _) => (15, "Detected"),
+        (_, Effect::Limited, _) => (14, "Delayed"),
         (_, _, Level::Trusted | Level::Watched) => (15, "Detected"),
         (_, _, Level::Throttled) => (14, "Delayed"),
         (_, _, Level::Restricted | Level::Quarantined) => (2, "Blocked"),

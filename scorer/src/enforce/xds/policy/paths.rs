@@ -31,6 +31,77 @@ pub(super) fn only(operations: &Operations, otherwise: &OnMatch) -> Option<Match
     Some(exact(header(":method"), by_method.into_iter().map(of).collect(), otherwise.clone()))
 }
 
+/// Whether a request is one of these operations: what the tree of [`only`] answers.
+pub(super) fn allows(operations: &Operations, method: &str, path: &str) -> bool {
+    let Operations::Only(operations) = operations else { return true };
+    let mut is_one = false;
+    for operation in operations {
+        let Some((of, pattern)) = operation.split_once(' ').filter(|(of, _)| !of.contains('{')) else { return true };
+        is_one |= of == method && is_of(pattern, path);
+    }
+    is_one
+}
+
+/// One step of a folded path.
+enum Step {
+    Letter(char),
+    /// One letter or more that are none of these.
+    Value(&'static str),
+    Anything,
+}
+
+/// Whether a path without its query is what was folded into `pattern`: the pattern's places that are reached are followed
+/// letter by letter, so that no path takes longer than its length times that of the pattern.
+fn is_of(pattern: &str, path: &str) -> bool {
+    let (path, steps) = (path.split('?').next().unwrap_or_default(), steps(pattern));
+    let mut reached = vec![false; steps.len() + 1];
+    reached[0] = true;
+    skip(&steps, &mut reached);
+    for c in path.chars() {
+        let mut next = vec![false; reached.len()];
+        for at in (0..reached.len()).filter(|at| reached[*at]) {
+            let is_value = |step: &Step| matches!(step, Step::Value(not) if !not.contains(c));
+            // A value goes on.
+            next[at] |= at > 0 && is_value(&steps[at - 1]);
+            match steps.get(at) {
+                Some(Step::Letter(letter)) if *letter == c => next[at + 1] = true,
+                Some(step) if is_value(step) => next[at + 1] = true,
+                Some(Step::Anything) => next[at] = true,
+                _ => {}
+            }
+        }
+        skip(&steps, &mut next);
+        reached = next;
+    }
+    reached[steps.len()]
+}
+
+/// Anything may be nothing.
+fn skip(steps: &[Step], reached: &mut [bool]) {
+    for (at, step) in steps.iter().enumerate() {
+        if reached[at] && matches!(step, Step::Anything) {
+            reached[at + 1] = true;
+        }
+    }
+}
+
+fn steps(pattern: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut rest = pattern;
+    while let Some(c) = rest.chars().next() {
+        if c == '{' {
+            let Some(end) = rest.find('}') else { break };
+            let is_escaped = matches!(&rest[1..end], "text" | "token" | "email");
+            steps.push(Step::Value(if is_escaped { "/?#" } else { "/?#%" }));
+            rest = &rest[end + 1..];
+            continue;
+        }
+        steps.push(if c == MORE { Step::Anything } else { Step::Letter(c) });
+        rest = &rest[c.len_utf8()..];
+    }
+    steps
+}
+
 fn of_paths(paths: &BTreeSet<&str>, otherwise: &OnMatch) -> Matcher {
     let (literal, patterns): (Vec<&str>, Vec<&str>) = paths.iter().partition(|path| !path.contains(['{', MORE]));
     // With a query.
@@ -91,6 +162,36 @@ mod tests {
         assert_eq!(regex("/files/report-{date}.csv"), "/files/report-[^/?#%]+\\.csv(\\?.*)?");
         assert_eq!(regex("/search/{text}/…"), "/search/[^/?#]+/.*(\\?.*)?");
         assert_eq!(stem("/v1/orders/{id}/items"), "/v1/orders/");
+    }
+
+    #[test]
+    fn a_path_is_of_the_pattern_that_it_was_folded_into_and_of_no_other() {
+        let only = |pattern: &str| Operations::Only([format!("GET {pattern}")].into());
+        for (pattern, path) in [
+            ("/v1/orders/{id}/items", "/v1/orders/8123/items"),
+            ("/v1/orders/{id}", "/v1/orders/77?expand=items&x=/admin"),
+            ("/v1/orders", "/v1/orders?page=2"),
+            ("/files/report-{date}.csv", "/files/report-2026-11-30.csv"),
+            ("/v1/{text}/stock", "/v1/caf%C3%A9/stock"),
+            ("/search/{text}/…", "/search/shoes/a/b/c"),
+            ("/", "/"),
+        ] {
+            assert!(allows(&only(pattern), "GET", path), "{pattern} {path}");
+            assert!(!allows(&only(pattern), "POST", path), "{pattern} {path}");
+        }
+        for (pattern, path) in [
+            ("/v1/orders/{id}", "/v1/orders/1/2"),
+            ("/v1/orders/{id}", "/v1/orders/..%2Fadmin"),
+            ("/v1/orders/{id}", "/v1/orders/"),
+            ("/v1/orders/{id}", "/v1/ordersX/1"),
+            ("/v1/orders", "/v1/orders/"),
+            ("/v1/orders", "/"),
+            ("/v1/{text}/stock", "/v1/a/b/stock"),
+        ] {
+            assert!(!allows(&only(pattern), "GET", path), "{pattern} {path}");
+        }
+        assert!(allows(&Operations::Any, "DELETE", "/admin"));
+        assert!(allows(&Operations::Only(["produce".to_owned()].into()), "GET", "/a"), "as the tree leaves it open");
     }
 
     #[test]
