@@ -14,7 +14,12 @@
 //! - `replay`: the scorer over them, as `qualm backtest` does
 //! - `mesh`: what was found of a generated mesh; `tally`: over all of them; `kinds`: which reasons are true of a kind
 //! - `public`: the figures of public sets
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stdout, reason = "a program of figures; what is amiss ends it")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a program of figures; what is amiss ends it"
+)]
 
 #[allow(dead_code, reason = "the figures' own test stands there")]
 #[path = "../tests/backtest/figures.rs"]

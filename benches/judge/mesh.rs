@@ -1,10 +1,6 @@
 //! What was found of a generated mesh: each attack, and whom honest identities stand in its way.
 
-use std::{
-    collections::HashMap,
-    fs,
-    path::Path,
-};
+use std::{collections::HashMap, fs, path::Path};
 
 use qualm_model::{
     detector::Question,
@@ -97,19 +93,26 @@ impl Attack {
 
 fn labels(path: &Path) -> Vec<Label> {
     let text = fs::read_to_string(path).unwrap();
-    text.lines().map(|line| {
-        let value: Value = serde_json::from_str(line).unwrap();
-        let time = |key: &str| {
-            let time: jiff::Timestamp = value[key].as_str().unwrap().parse().unwrap();
-            Timestamp(i64::try_from(time.as_nanosecond()).unwrap())
-        };
-        Label {
-            start: time("start"),
-            end: time("end"),
-            kind: value["kind"].as_str().unwrap().to_owned(),
-            identities: value["identities"].as_array().unwrap().iter().map(|of| of.as_str().unwrap().to_owned()).collect(),
-        }
-    }).collect()
+    text.lines()
+        .map(|line| {
+            let value: Value = serde_json::from_str(line).unwrap();
+            let time = |key: &str| {
+                let time: jiff::Timestamp = value[key].as_str().unwrap().parse().unwrap();
+                Timestamp(i64::try_from(time.as_nanosecond()).unwrap())
+            };
+            Label {
+                start: time("start"),
+                end: time("end"),
+                kind: value["kind"].as_str().unwrap().to_owned(),
+                identities: value["identities"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|of| of.as_str().unwrap().to_owned())
+                    .collect(),
+            }
+        })
+        .collect()
 }
 
 /// Which labels are about whom.

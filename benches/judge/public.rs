@@ -87,13 +87,8 @@ pub(crate) fn darpa(without: &[Question]) -> String {
 /// Entries of the harmless rows of darpa-edges against the budget.
 pub(crate) fn darpa_benign(without: &[Question]) -> String {
     let labels = stream::labels(DARPA.0, 0);
-    let ran = replay::run(
-        stream::of_public(DARPA.0, DARPA.1),
-        without,
-        |event| labels[row(event)] == "-",
-        |_, _| (),
-        |_| (),
-    );
+    let ran =
+        replay::run(stream::of_public(DARPA.0, DARPA.1), without, |event| labels[row(event)] == "-", |_, _| (), |_| ());
     format!("darpa, harmless rows: {}", ran.against_budget())
 }
 
@@ -119,8 +114,7 @@ pub(crate) fn ait(without: &[Question]) -> String {
             },
             |_| (),
         );
-        let aside: HashSet<_> =
-            rows.iter().filter(|of| labels[of.2] == "dnsteal").map(|of| of.0.clone()).collect();
+        let aside: HashSet<_> = rows.iter().filter(|of| labels[of.2] == "dnsteal").map(|of| of.0.clone()).collect();
         let kept = rows.into_iter().filter(|of| !aside.contains(&of.0));
         let windows = collapsed(kept.map(|(window, bits, row)| (window, bits, labels[row] != "-")));
         let (area, found) = (auc(windows.iter().copied()), tpr(&windows, 0.01));

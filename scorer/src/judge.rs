@@ -123,8 +123,7 @@ impl Source {
         if bits > TELLING_BITS {
             delta.context(key, now.window(Span::MINUTE), bits);
         }
-        let only_more =
-            most >= Level::Quarantined && !self.other.is_main(self.evidence.slow_before(now), reading.slow);
+        let only_more = most >= Level::Quarantined && !self.other.is_main(self.evidence.slow_before(now), reading.slow);
         reached(mesh.thresholds(), reading, if only_more { Level::Restricted } else { most }, 1.0)
     }
 

@@ -502,7 +502,8 @@ mod tests {
 
     #[test]
     fn sizes_and_counts_on_what_is_known_are_more_of_the_same_and_new_contacts_are_not() {
-        for question in [Question::Rate1m, Question::OperationRate, Question::FanIn, Question::Bigger, Question::Longer] {
+        for question in [Question::Rate1m, Question::OperationRate, Question::FanIn, Question::Bigger, Question::Longer]
+        {
             assert_eq!(Kind::of_known(Some(question)), Kind::MoreOfTheSame, "{question:?}");
         }
         for question in [Question::Spread10m, Question::RarePeer, Question::Refused, Question::NewFingerprint] {

@@ -304,10 +304,15 @@ fn more_of_the_same_limits_an_identity_and_never_cuts_it_off_whatever_it_did_an_
             operation: format!("GET /{}", mixed(n as u64, 3) % 3),
             bytes,
             duration,
-            ..call(at(from, Span::HOUR.0 / 1_000_000 + n * gap), &service(number), &service((number + 1 + n as u64 % 3) % 20))
+            ..call(
+                at(from, Span::HOUR.0 / 1_000_000 + n * gap),
+                &service(number),
+                &service((number + 1 + n as u64 % 3) % 20),
+            )
         });
         let (told, _) = feed(&mut scorer, &odd.into_iter().chain(more).collect::<Vec<_>>(), |time| time);
-        let highest = told.iter().filter(|verdict| verdict.identity == service(number)).map(|verdict| verdict.level).max();
+        let highest =
+            told.iter().filter(|verdict| verdict.identity == service(number)).map(|verdict| verdict.level).max();
         assert!(highest <= Some(Level::Restricted), "{}: {highest:?}", service(number));
         verdicts.extend(told);
     }

@@ -178,7 +178,11 @@ mod tests {
     fn what_is_done_on_three_days_of_a_week_is_usual_at_any_hour_and_twice_is_not() {
         let days = |of: &'static [i64]| lived(5 * 24, move |n| of.contains(&n));
         assert_eq!(days(&[9, 24 + 16, 48 + 12]).forgive(hour(5 * 24 + 21), 10.0), 2.0);
-        assert_eq!(days(&[9, 24 + 16, 48 + 12]).forgive(hour(5 * 24 + 21), 14.0), 5.0, "but only as far as it was as high");
+        assert_eq!(
+            days(&[9, 24 + 16, 48 + 12]).forgive(hour(5 * 24 + 21), 14.0),
+            5.0,
+            "but only as far as it was as high"
+        );
         assert_eq!(days(&[9, 48 + 12, 48 + 18]).forgive(hour(5 * 24 + 23), 10.0), 10.0, "two days");
         let last_week = lived(11 * 24, |n| [9, 24 + 16, 48 + 12].contains(&n));
         assert_eq!(last_week.forgive(hour(11 * 24 + 21), 10.0), 10.0);
