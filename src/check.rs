@@ -112,7 +112,7 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
     enforcement(config, found);
     hooks::check(config, found);
     peers(config, found);
-    let clustered = state::check(config, hash, running, found);
+    let clustered = state::check(config, hash, (running, now), found);
     inputs::clusters(config, &clustered, found);
 }
 

@@ -10,8 +10,8 @@ use crate::{
     generate::args::GenerateArgs,
     journal::JournalCommand,
     operate::args::{
-        AnnounceArgs, EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs, SetArgs,
-        ShowArgs,
+        AcceptArgs, AnnounceArgs, EffectArgs, HooksCommand, LiftArgs, ListArgs, PauseArgs, RehearseArgs, ResumeArgs,
+        SetArgs, ShowArgs,
     },
     policy::PolicyCommand,
     replay::ReplayArgs,
@@ -64,6 +64,9 @@ pub(crate) enum Command {
     Rehearse(RehearseArgs),
     /// Announce a deployment: for a time, what several replicas of one service do anew is taken for its new version.
     Announce(AnnounceArgs),
+    /// Accept what an identity does oddly: up to what was seen it counts no more, and is learned, for a time. Shows first what
+    /// that would have hidden in the last 21 days.
+    Accept(AcceptArgs),
     /// Deny every new request and connection of an identity, or of one of its instances, for a time.
     #[command(visible_alias = "block")]
     Quarantine(SetArgs),

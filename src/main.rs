@@ -57,6 +57,7 @@ fn main() -> ExitCode {
         Command::Show(args) => operate::show(&args),
         Command::Rehearse(args) => operate::rehearse(&args),
         Command::Announce(args) => operate::announce(&args),
+        Command::Accept(args) => operate::accept(&args),
         Command::Quarantine(args) => operate::set(&args, Level::Quarantined),
         Command::Restrict(args) => operate::set(&args, Level::Restricted),
         Command::Throttle(args) => operate::set(&args, Level::Throttled),

@@ -6,8 +6,10 @@
 //! - [`tell`]: its answers for people and as JSON
 //! - [`confirm`]: a quarantine is rehearsed and asked about before it is made
 //! - [`mod@rehearsed`]: what a level would have denied
+//! - [`mod@accepted`]: what an acceptance would have hidden
 //! - [`hooks`]: what hooks have done, and what is said to it
 
+mod accepted;
 pub(crate) mod args;
 mod channel;
 mod confirm;
@@ -26,8 +28,9 @@ use anyhow::{Context as _, Result};
 use qualm_model::{level::Level, time::Span};
 use qualm_proto::{
     operator::v1::{
-        AnnounceRequest, LiftRequest, ListRequest, Override as WireOverride, PauseRequest, RehearseRequest,
-        RehearseResponse, ResumeRequest, SetRequest, ShowRequest, ShowResponse,
+        AcceptRequest, AnnounceRequest, LiftRequest, ListRequest, Override as WireOverride, PauseRequest,
+        RehearseAcceptanceRequest, RehearseRequest, RehearseResponse, ResumeRequest, SetRequest, ShowRequest,
+        ShowResponse,
     },
     trust::v1::Level as WireLevel,
 };
@@ -36,8 +39,8 @@ use tonic::{Code, Status};
 
 use self::{
     args::{
-        AnnounceArgs, LiftArgs, ListArgs, Overriding, PauseArgs, Reasoned, RehearseArgs, ResumeArgs, ServerArgs,
-        SetArgs, ShowArgs,
+        AcceptArgs, AnnounceArgs, LiftArgs, ListArgs, Overriding, PauseArgs, Reasoned, RehearseArgs, ResumeArgs,
+        ServerArgs, SetArgs, ShowArgs,
     },
     channel::Client,
 };
@@ -93,6 +96,37 @@ pub(crate) fn announce(args: &AnnounceArgs) -> Result<ExitCode> {
         idempotency_key: key(&args.reasoned),
     };
     let answer = answered(&args.server, async |client| client.announce(request).await)?;
+    print(&if args.server.json { tell::json_of_receipt(&answer) } else { tell::receipt(&answer)? })
+}
+
+/// `qualm accept`.
+///
+/// # Errors
+/// As [`list`]; or it is not confirmed.
+pub(crate) fn accept(args: &AcceptArgs) -> Result<ExitCode> {
+    let (question, object) = (args.question.clone().unwrap_or_default(), args.object.clone().unwrap_or_default());
+    let request = RehearseAcceptanceRequest {
+        identity: args.identity.clone(),
+        question: question.clone(),
+        object: object.clone(),
+    };
+    let preview = answered(&args.server, async |client| client.rehearse_acceptance(request).await)?;
+    if !args.withdraw {
+        io::stderr().write_all(accepted::told(&preview)?.as_bytes())?;
+        if !args.yes && !preview.withheld.is_empty() {
+            confirm::yes(&format!("accept it for {}? type yes: ", tell::length(args.expires)))?;
+        }
+    }
+    let request = AcceptRequest {
+        identity: preview.identity,
+        question,
+        object,
+        expires: Some(duration(args.expires)),
+        reason: args.reasoned.reason.clone(),
+        idempotency_key: key(&args.reasoned),
+        withdraw: args.withdraw,
+    };
+    let answer = answered(&args.server, async |client| client.accept(request).await)?;
     print(&if args.server.json { tell::json_of_receipt(&answer) } else { tell::receipt(&answer)? })
 }
 

@@ -15,13 +15,14 @@ mod effects;
 pub(crate) mod rest;
 pub(crate) mod wire;
 
-use qualm_model::level::Level;
+use qualm_model::{detector::Question, level::Level};
 use qualm_scorer::{
     config::Mode,
     containment::Timeline,
     journal::Seq,
     operator::{
         Ask, Refusal,
+        accepted::{Acceptance, Preview},
         announced::Announcement,
         look::{Line, Shown},
         orders::{Hold, Pause},
@@ -46,6 +47,13 @@ pub(crate) enum Call {
         instance: Option<String>,
         level: Level,
         answer: oneshot::Sender<Result<Box<Rehearsal>, NotOne>>,
+    },
+    /// What an acceptance would hide, with the decisions that it would have hidden.
+    Preview {
+        part: String,
+        question: Option<Question>,
+        object: Option<String>,
+        answer: oneshot::Sender<Result<Box<(Preview, Vec<Verdict>)>, NotOne>>,
     },
     /// Something is to be done.
     Do(Box<Request>, oneshot::Sender<Result<Done, Refusal>>),
@@ -77,6 +85,7 @@ pub(crate) struct Table {
     pub(crate) lines: Vec<Line>,
     pub(crate) holds: Vec<Hold>,
     pub(crate) announcements: Vec<Announcement>,
+    pub(crate) acceptances: Vec<Acceptance>,
     pub(crate) in_force: InForce,
 }
 
@@ -85,6 +94,7 @@ pub(crate) struct Table {
 pub(crate) struct Portrait {
     pub(crate) shown: Shown,
     pub(crate) decisions: Vec<Verdict>,
+    pub(crate) acceptances: Vec<Acceptance>,
     pub(crate) contained: Vec<Timeline>,
     pub(crate) in_force: InForce,
 }

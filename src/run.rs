@@ -4,18 +4,20 @@
 //! - [`inputs`]: every configured source on a task of its own, one channel into the loop
 //! - [`state`]: snapshot and journal at start; who was already decided about
 //! - [`pipeline`]: the loop: observe, decide, journal, publish, snapshot, commit
+//! - [`realised`]: entries into each level, counted
 //! - [`publish`]: the trust table goes out once its decision is on disk; scoring does not wait
 //! - [`checkpoint`]: what of the journal is still needed when its oldest files go
 //! - [`containment`]: whether decisions hold, by what proxies tell
-//! - [`connections`]: comings and goings of enforcement points, in few records
+//! - [`connections`]: comings and goings of enforcement points, in few records; [`acknowledged`]: what they hold
 //! - [`alerts`]: verdicts to findings to sinks
 //! - [`coverage`]: which of the proxies seen in telemetry enforce; [`laggards`]: when the log says who does not
 //! - [`hooks`]: what stands is told to hooks as orders, and what they do comes back
-//! - [`pods`]: the clusters whose pods are watched
+//! - [`pods`]: the clusters whose pods are watched; [`rollouts`]: what these show of deployments
 //! - [`premises`]: what must hold before anything is opened
 //! - [`formats`]: which format each input has had since when; [`quirks`]: what inputs leave out, clocks that are wrong
 //! - [`understood`]: how much of each input was understood, and what is said of the rest
 
+pub(crate) mod acknowledged;
 pub(crate) mod alerts;
 pub(crate) mod checkpoint;
 pub(crate) mod connections;
@@ -31,6 +33,8 @@ pub(crate) mod pods;
 pub(crate) mod premises;
 pub(crate) mod publish;
 pub(crate) mod quirks;
+pub(crate) mod realised;
+pub(crate) mod rollouts;
 pub(crate) mod state;
 pub(crate) mod understood;
 

@@ -6,13 +6,14 @@
 //! - [`book`]: streams, and what is owed to them, on disk
 //! - [`transmit`]: metadata, keys, streams, verification, polling
 //! - [`push`]: delivery by push
-//! - [`receive`]: tokens of others
+//! - [`receive`]: tokens of others; [`keys`]: by whose keys they are believed
 //!
 //! What is told follows from the journal: the book says up to which record it was told, so that a start after a crash
 //! goes on from there; and a token that is made again has the id that it had before.
 
 mod book;
 mod event;
+mod keys;
 mod push;
 mod receive;
 mod signing;
@@ -195,7 +196,7 @@ pub(crate) fn open(wires: Wires, registry: &Registry) -> Result<Option<(Router, 
         // Nobody is owed what was before.
         book.told = journal.status().appended.0;
     }
-    let agent = push::agent(&config)?;
+    let agent = push::agent(config.push_ca_file.as_deref(), "push_ca_file")?;
     let transmits = config.issuer.is_some();
     let signals = Arc::new(Signals {
         from,
@@ -210,6 +211,9 @@ pub(crate) fn open(wires: Wires, registry: &Registry) -> Result<Option<(Router, 
         metrics: SignalMetrics::register(registry)?,
         config,
     });
+    for known in &signals.from {
+        tokio::spawn(known.keys.clone().keep_fresh(known.of.issuer.clone()));
+    }
     let (verdicts, told) = mpsc::channel(VERDICTS);
     let feed = Feed { verdicts, is_behind: Arc::default() };
     let mut routes = receive::routes(signals.clone());

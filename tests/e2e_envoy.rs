@@ -17,6 +17,7 @@ use support::{
     caller::{Caller, Connection},
     envoy::{Envoy, Sidecar, Slot},
     mesh::{BYSTANDER, DEVIATING, Mesh, SIBLING, Settings, until_armed, until_enforcing},
+    operator::exported,
     parts::{Part, present},
     qualm::{check, explain},
     wait::{PATIENCE, until_true},
@@ -71,6 +72,12 @@ fn a_deviating_replica_is_denied_on_its_open_connection_and_nobody_else_is() {
     }
     until_true("our own denials are recognised", PATIENCE, || {
         mesh.qualm.metric("qualm_events_own_action_total") > Some(0.0)
+    });
+    let node = &mesh.sidecar.sidecar().node;
+    until_true("the journal knows which node has acknowledged what", PATIENCE, || {
+        let exported = exported(mesh.qualm.folder());
+        let acknowledged = exported.iter().filter_map(|record| record["payload"]["acknowledged"].as_array());
+        acknowledged.flatten().any(|of| of["node"] == *node && of["version"].as_u64() > Some(0))
     });
     mesh.qualm.check_metrics();
 }

@@ -14,6 +14,7 @@ use std::{
 use support::{
     authority::Authority,
     kubernetes::{Apply, Kubernetes, documents},
+    operator::exported,
     parts::{Part, etcd, present},
     ports,
     qualm::{Qualm, check, explain},
@@ -60,7 +61,7 @@ impl Estate {
         let http = ports::free();
         let config = format!(
             "[[file]]\npath = {log:?}\nfollow = true\nformat = \"istio_json\"\n\
-             [[kubernetes]]\nkubeconfig = {kubeconfig:?}\n\
+             [[kubernetes]]\nkubeconfig = {kubeconfig:?}\nannounce_rollouts_s = 1800\n\
              [state]\nsnapshot_every = \"1s\"\n[observe]\naddress = \"127.0.0.1:{http}\"\n"
         );
         let mut qualm = Qualm::launch(folder, &config, http);
@@ -154,6 +155,17 @@ fn a_record_is_resolved_by_who_had_the_address_when_it_began() {
     kubernetes.run_pod("shop", CART, "cart", "10.9.8.8", &seconds_from_now(0));
     kubernetes.run_pod("shop", "cart-7d6c6c7775-zz2p5", "cart", "10.9.8.9", &seconds_from_now(0));
     estate.wait_for_pods(2.0);
+    // It was known of before: another template of cart is a rollout, another replica none.
+    kubernetes.run_pod("shop", "cart-5c9f7d8b6c-x2vkq", "cart", "10.9.8.10", &seconds_from_now(0));
+    estate.wait_for_pods(3.0);
+    let announced = || {
+        let of = |record: serde_json::Value| record["payload"]["instruction"].clone();
+        let records = exported(estate.qualm.folder()).into_iter().map(of);
+        records.filter(|of| of["ask"]["call"] == "announce").collect::<Vec<_>>()
+    };
+    until_true("the rollout is announced", PATIENCE, || !announced().is_empty());
+    let [of] = announced().try_into().expect("one");
+    assert_eq!((&of["ask"]["service"], &of["by"]), (&"shop/cart".into(), &"kubernetes".into()));
     until_true("it is connected", PATIENCE, || estate.qualm.metric(&connected(&estate)) == Some(1.0));
     estate.qualm.check_metrics();
     let told = check(estate.qualm.folder());

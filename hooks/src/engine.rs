@@ -213,6 +213,8 @@ impl Engine {
         // Before it was told the first time nothing is known to have ended.
         let mut known = false;
         loop {
+            // Here and not where it starts: whoever hears may block this thread, and no other.
+            self.ruling.told().into_iter().for_each(&mut self.policy_told);
             let mut is_due = false;
             let now = self.clock.now();
             let pause = self.ledger.next().map_or(AT_LEAST, |next| until(next, now)).min(AT_LEAST);
@@ -274,7 +276,6 @@ impl Engine {
             self.metrics.told(&told);
             (self.told)(told);
         }
-        self.ruling.told().into_iter().for_each(&mut self.policy_told);
         self.metrics.show(self.ledger.effects(), self.ruling.is_troubled());
         let view = View { effects: self.ledger.effects().cloned().collect(), notes: self.notes() };
         *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;

@@ -8,20 +8,20 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use qualm_hooks::{config::HookConfig, engine::Verb};
+use qualm_hooks::config::HookConfig;
 use qualm_model::level::Level;
 use serde_json::{Value, json};
 use support::{
-    call,
-    engine::{Killable, Running, run_child},
+    account, call,
+    engine::{Running, run_child},
     order,
     parts::{Part, present},
     ports,
     process::Process,
-    report, until,
+    until,
 };
 
 #[test]
@@ -126,13 +126,6 @@ impl Keycloak {
     }
 }
 
-/// The folder of an outbox of its own.
-fn outbox(keycloak: &Keycloak, of: &str) -> PathBuf {
-    let folder = keycloak.folder.join(of);
-    fs::create_dir_all(&folder).unwrap();
-    folder
-}
-
 #[test]
 fn accounts_are_cut_and_given_back() {
     if !present(&[Part::Keycloak]) {
@@ -149,24 +142,9 @@ fn accounts_are_cut_and_given_back() {
 
 fn a_client_is_disabled_and_its_old_token_works_again_when_the_order_ends(keycloak: &Keycloak) {
     let token = keycloak.of_cart().unwrap();
-    assert!(keycloak.is_active(&token));
-    let running = Running::start(&outbox(keycloak, "client"), &[keycloak.hook("disable-client")]);
-    let (mut cut, mut back) = (Vec::new(), Vec::new());
-    for _ in 0..10 {
-        let begun = Instant::now();
-        running.hooks.orders(vec![order("cart", Level::Quarantined)]);
-        until("its token is refused", || (!keycloak.is_active(&token)).then_some(()));
-        cut.push(begun.elapsed());
-        assert_eq!(keycloak.of_cart(), None, "and it gets no new one");
-        running.comes_to(&["in effect"]);
-        let begun = Instant::now();
-        running.hooks.orders(Vec::new());
-        until("its token works again", || keycloak.is_active(&token).then_some(()));
-        back.push(begun.elapsed());
-        running.comes_to(&["undone"]);
-    }
-    report("Keycloak, order to token refused", cut);
-    report("Keycloak, end of the order to token accepted", back);
+    let running = Running::start(&account::outbox(&keycloak.folder, "client"), &[keycloak.hook("disable-client")]);
+    let no_new_one = || assert_eq!(keycloak.of_cart(), None, "and it gets no new one");
+    account::is_cut_and_given_back(&running, ("Keycloak", 10), || keycloak.is_active(&token), no_new_one);
     // Who is not there.
     running.hooks.orders(vec![order("nobody", Level::Quarantined)]);
     assert!(running.comes_to(&["nothing there"]).problem.unwrap().contains("no clients called `nobody`"));
@@ -174,29 +152,17 @@ fn a_client_is_disabled_and_its_old_token_works_again_when_the_order_ends(keyclo
 }
 
 fn after_kill_9_a_client_is_enabled_again_once_and_one_that_was_disabled_before_stays_so(keycloak: &Keycloak) {
-    let (folder, hook) = (outbox(keycloak, "killed"), keycloak.hook("disable-client"));
+    let (folder, hook) = (account::outbox(&keycloak.folder, "killed"), keycloak.hook("disable-client"));
     let token = keycloak.of_cart().unwrap();
-    let child = Killable::start(&folder, std::slice::from_ref(&hook), &[order("cart", Level::Quarantined)]);
-    until("its token is refused", || (!keycloak.is_active(&token)).then_some(()));
-    child.kill();
-    // It stands on; a second hook finds it disabled, and leaves it so.
-    let other = Running::start(&outbox(keycloak, "second"), std::slice::from_ref(&hook));
-    other.hooks.orders(vec![order("cart", Level::Quarantined)]);
-    other.comes_to(&["in effect"]);
-    other.hooks.orders(Vec::new());
-    assert!(other.comes_to(&["undone"]).problem.unwrap().contains("disabled before"));
-    assert!(!keycloak.is_active(&token));
-    other.stop();
-    let running = Running::start(&folder, &[hook]);
-    running.hooks.orders(Vec::new());
-    until("its token works again", || keycloak.is_active(&token).then_some(()));
-    running.comes_to(&["undone"]);
-    running.stop();
+    let works = || keycloak.is_active(&token);
+    account::is_cut_by_one_that_is_killed(&folder, &hook, works);
+    account::what_was_cut_before_stays_so(&account::outbox(&keycloak.folder, "second"), hook.clone(), works);
+    account::is_given_back_by_the_next(&folder, hook, works).stop();
 }
 
 fn a_person_is_disabled_and_may_log_in_again(keycloak: &Keycloak) {
     let token = keycloak.of_alice().unwrap();
-    let running = Running::start(&outbox(keycloak, "person"), &[keycloak.hook("disable-user")]);
+    let running = Running::start(&account::outbox(&keycloak.folder, "person"), &[keycloak.hook("disable-user")]);
     let mut alice = order("alice", Level::Quarantined);
     alice.subject.principal = "alice".to_owned();
     running.hooks.orders(vec![alice]);
@@ -210,7 +176,7 @@ fn a_person_is_disabled_and_may_log_in_again(keycloak: &Keycloak) {
 
 fn tokens_issued_before_are_refused_and_new_ones_are_not(keycloak: &Keycloak) {
     let token = keycloak.of_cart().unwrap();
-    let running = Running::start(&outbox(keycloak, "not-before"), &[keycloak.hook("not-before")]);
+    let running = Running::start(&account::outbox(&keycloak.folder, "not-before"), &[keycloak.hook("not-before")]);
     running.hooks.orders(vec![order("cart", Level::Quarantined)]);
     running.comes_to(&["in effect"]);
     assert!(!keycloak.is_active(&token));
@@ -223,14 +189,13 @@ fn tokens_issued_before_are_refused_and_new_ones_are_not(keycloak: &Keycloak) {
 
 fn sessions_are_ended_only_with_approval(keycloak: &Keycloak) {
     let token = keycloak.of_alice().unwrap();
-    let running = Running::start(&outbox(keycloak, "logout"), &[keycloak.hook("logout")]);
+    let running = Running::start(&account::outbox(&keycloak.folder, "logout"), &[keycloak.hook("logout")]);
     let mut alice = order("alice", Level::Quarantined);
     alice.subject.principal = "alice".to_owned();
     running.hooks.orders(vec![alice]);
-    let waiting = running.comes_to(&["awaiting approval"]);
+    running.comes_to(&["awaiting approval"]);
     assert!(keycloak.is_active(&token));
-    let word = ("spiffe://mesh.test/ns/soc/sa/paul".to_owned(), "ticket 42".to_owned());
-    running.hooks.word(Verb::Approve, waiting.id, word, |became| drop(became.unwrap()));
+    account::approve(&running);
     running.comes_to(&["in effect"]);
     assert!(!keycloak.is_active(&token));
     running.hooks.orders(Vec::new());

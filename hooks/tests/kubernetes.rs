@@ -7,20 +7,19 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use qualm_hooks::{config::HookConfig, engine::Verb};
+use qualm_hooks::config::HookConfig;
 use qualm_model::level::Level;
 use serde_json::{Value, json};
 use support::{
-    call,
-    engine::{Killable, Running, run_child},
+    account, call,
+    engine::{Running, run_child},
     now, order,
     parts::{Part, etcd, present},
     ports,
     process::Process,
-    report, until,
 };
 
 #[test]
@@ -155,9 +154,7 @@ impl Cluster {
     }
 
     fn outbox(&self, of: &str) -> PathBuf {
-        let folder = self.folder.join(of);
-        fs::create_dir_all(&folder).unwrap();
-        folder
+        account::outbox(&self.folder, of)
     }
 }
 
@@ -181,26 +178,11 @@ fn accounts_and_pods_are_cut_and_given_back() {
 fn an_account_loses_its_rights_and_gets_them_back(cluster: &Cluster) {
     let [cart, web] = ["cart", "web"].map(|account| cluster.token(account));
     let before = cluster.binding();
-    assert!(cluster.may_read(&cart) && cluster.may_read(&web));
     let hook = cluster.hook("unbind");
     assert!(hook.build(&qualm_model::time::Clock::new(now)).unwrap().probe().unwrap().contains("the rights are there"));
     let running = Running::start(&cluster.outbox("unbind"), &[hook]);
-    let (mut cut, mut back) = (Vec::new(), Vec::new());
-    for _ in 0..20 {
-        let begun = Instant::now();
-        running.hooks.orders(vec![order("cart", Level::Quarantined)]);
-        until("it may not read any more", || (!cluster.may_read(&cart)).then_some(()));
-        cut.push(begun.elapsed());
-        assert!(cluster.may_read(&web), "nobody else");
-        running.comes_to(&["in effect"]);
-        let begun = Instant::now();
-        running.hooks.orders(Vec::new());
-        until("it may read again", || cluster.may_read(&cart).then_some(()));
-        back.push(begun.elapsed());
-        running.comes_to(&["undone"]);
-    }
-    report("Kubernetes, order to 403", cut);
-    report("Kubernetes, end of the order to 200", back);
+    let nobody_else = || assert!(cluster.may_read(&web), "nobody else");
+    account::is_cut_and_given_back(&running, ("Kubernetes", 20), || cluster.may_read(&cart), nobody_else);
     let after = cluster.binding();
     assert_eq!(
         (&after["metadata"]["uid"], &after["metadata"]["labels"]),
@@ -213,13 +195,8 @@ fn an_account_loses_its_rights_and_gets_them_back(cluster: &Cluster) {
 fn after_kill_9_it_gets_them_back_once_and_a_binding_that_was_deleted_is_not_made_again(cluster: &Cluster) {
     let (cart, before) = (cluster.token("cart"), cluster.binding());
     let (folder, hook) = (cluster.outbox("killed"), cluster.hook("unbind"));
-    let child = Killable::start(&folder, std::slice::from_ref(&hook), &[order("cart", Level::Quarantined)]);
-    until("it may not read any more", || (!cluster.may_read(&cart)).then_some(()));
-    child.kill();
-    let running = Running::start(&folder, std::slice::from_ref(&hook));
-    running.hooks.orders(Vec::new());
-    until("it may read again", || cluster.may_read(&cart).then_some(()));
-    running.comes_to(&["undone"]);
+    account::is_cut_by_one_that_is_killed(&folder, &hook, || cluster.may_read(&cart));
+    let running = account::is_given_back_by_the_next(&folder, hook, || cluster.may_read(&cart));
     assert_eq!(cluster.binding()["subjects"], before["subjects"]);
 
     running.hooks.orders(vec![order("cart", Level::Quarantined)]);
@@ -253,16 +230,15 @@ fn a_pod_is_deleted_by_its_uid_and_only_with_approval(cluster: &Cluster) {
     let mut narrow = order("cart", Level::Quarantined);
     narrow.subject.instance = Some("10.0.1.1".to_owned());
     running.hooks.orders(vec![narrow]);
-    let waiting = running.comes_to(&["awaiting approval"]);
+    running.comes_to(&["awaiting approval"]);
     assert_eq!(cluster.ask("tests", "GET", &path_of("cart-1"), None).0, 200);
-    running.hooks.word(Verb::Approve, waiting.id, ("paul".to_owned(), "x".to_owned()), |became| drop(became.unwrap()));
+    account::approve(&running);
     running.comes_to(&["in effect"]);
     assert_eq!(cluster.ask("tests", "GET", &path_of("cart-1"), None).0, 404);
     assert_eq!(cluster.ask("tests", "GET", &path_of("cart-2"), None).0, 200, "its sibling lives");
     // Never all of a service.
     running.hooks.orders(vec![order("cart", Level::Quarantined)]);
-    let other = running.comes_to(&["awaiting approval"]);
-    running.hooks.word(Verb::Approve, other.id, ("paul".to_owned(), "x".to_owned()), |became| drop(became.unwrap()));
+    account::approve(&running);
     running.comes_to(&["nothing there"]);
     assert_eq!(cluster.ask("tests", "GET", &path_of("cart-2"), None).0, 200);
     running.stop();

@@ -7,20 +7,19 @@ mod support;
 use std::{
     fs,
     path::{Path, PathBuf},
-    time::Instant,
 };
 
-use qualm_hooks::{config::HookConfig, engine::Verb};
+use qualm_hooks::config::HookConfig;
 use qualm_model::{level::Level, time::Clock};
 use serde_json::{Value, json};
 use support::{
-    call,
-    engine::{Killable, Running, run_child},
+    account, call,
+    engine::{Running, run_child},
     now, order,
     parts::{Part, present},
     ports,
     process::Process,
-    report, until,
+    until,
 };
 
 #[test]
@@ -118,9 +117,7 @@ impl Vault {
     }
 
     fn outbox(&self, of: &str) -> PathBuf {
-        let folder = self.folder.join(of);
-        fs::create_dir_all(&folder).unwrap();
-        folder
+        account::outbox(&self.folder, of)
     }
 }
 
@@ -152,52 +149,27 @@ fn an_entity_that_never_logged_in_is_not_there(vault: &Vault) {
 
 fn an_entity_is_disabled_and_its_old_token_works_again_when_the_order_ends(vault: &Vault) {
     let token = vault.log_in().unwrap();
-    assert!(vault.may_read(&token));
     let running = Running::start(&vault.outbox("entity"), &[vault.hook("disable-entity")]);
-    let (mut cut, mut back) = (Vec::new(), Vec::new());
-    for _ in 0..50 {
-        let begun = Instant::now();
-        running.hooks.orders(vec![order("cart", Level::Quarantined)]);
-        until("its token is refused", || (!vault.may_read(&token)).then_some(()));
-        cut.push(begun.elapsed());
-        running.comes_to(&["in effect"]);
-        let begun = Instant::now();
-        running.hooks.orders(Vec::new());
-        until("its token works again", || vault.may_read(&token).then_some(()));
-        back.push(begun.elapsed());
-        running.comes_to(&["undone"]);
-    }
-    report("Vault, order to token refused", cut);
-    report("Vault, end of the order to token accepted", back);
+    account::is_cut_and_given_back(&running, ("Vault", 50), || vault.may_read(&token), || ());
     running.stop();
 }
 
 fn after_kill_9_it_works_again_once_and_an_entity_that_was_disabled_before_stays_so(vault: &Vault) {
     let token = vault.log_in().unwrap();
     let (folder, hook) = (vault.outbox("killed"), vault.hook("disable-entity"));
-    let child = Killable::start(&folder, std::slice::from_ref(&hook), &[order("cart", Level::Quarantined)]);
-    until("its token is refused", || (!vault.may_read(&token)).then_some(()));
-    child.kill();
-    let other = Running::start(&vault.outbox("second"), std::slice::from_ref(&hook));
-    other.hooks.orders(vec![order("cart", Level::Quarantined)]);
-    other.comes_to(&["in effect"]);
-    other.hooks.orders(Vec::new());
-    assert!(other.comes_to(&["undone"]).problem.unwrap().contains("disabled before"));
-    assert!(!vault.may_read(&token));
-    other.stop();
-    let running = Running::start(&folder, &[hook]);
-    running.hooks.orders(Vec::new());
-    until("its token works again", || vault.may_read(&token).then_some(()));
-    running.stop();
+    let works = || vault.may_read(&token);
+    account::is_cut_by_one_that_is_killed(&folder, &hook, works);
+    account::what_was_cut_before_stays_so(&vault.outbox("second"), hook.clone(), works);
+    account::is_given_back_by_the_next(&folder, hook, works).stop();
 }
 
 fn living_tokens_are_revoked_for_good_only_with_approval(vault: &Vault, act: &str) {
     let token = vault.log_in().unwrap();
     let running = Running::start(&vault.outbox(act), &[vault.hook(act)]);
     running.hooks.orders(vec![order("cart", Level::Quarantined)]);
-    let waiting = running.comes_to(&["awaiting approval"]);
+    running.comes_to(&["awaiting approval"]);
     assert!(vault.may_read(&token));
-    running.hooks.word(Verb::Approve, waiting.id, ("paul".to_owned(), "x".to_owned()), |became| drop(became.unwrap()));
+    account::approve(&running);
     running.comes_to(&["in effect"]);
     until("it is refused", || (!vault.may_read(&token)).then_some(()));
     running.hooks.orders(Vec::new());

@@ -52,6 +52,8 @@ pub struct KubernetesConfig {
     pub kubeconfig: Option<PathBuf>,
     /// A context of the file; without one its current context.
     pub context: Option<String>,
+    /// Rollouts of its Deployments are announced for so many seconds, from 60 to 21,600; 0 announces none.
+    pub announce_rollouts_s: u32,
 }
 
 /// Why pods cannot be watched. Names the section and the remedy.

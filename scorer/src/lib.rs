@@ -13,6 +13,7 @@
 //! - [`config`], [`verdict`]: what the operator decides; what the scorer decides
 //! - [`operator`]: what an operator decides by hand, while it runs
 //! - `breaker`: where too many are limited at once, nobody is
+//! - [`withheld`]: what was too odd to be learned
 //! - `limiting`: what each limited subject may still do
 //! - [`table`]: the trust table that enforcement points hold, and what they report back
 //! - [`journal`]: every decision, append-only and hash-chained
@@ -60,4 +61,5 @@ pub mod table;
 mod tide;
 pub mod verdict;
 mod watermark;
+pub mod withheld;
 mod workloads;

@@ -7,12 +7,14 @@
 //! # Layout
 //! - [`orders`]: what was set and stands, holds, the pause, and which calls were answered
 //! - [`announced`]: deployments that were announced
+//! - [`accepted`]: odd behaviour that was accepted
 //! - `obey`: an instruction carried out, or refused
 //! - [`rehearsed`]: what a level would have denied
 //! - [`look`]: who stands where and why, for people
 //!
 //! **Invariant:** no entry of an operator outlives its lease, and none is wider than what was asked for.
 
+pub mod accepted;
 pub mod announced;
 pub mod look;
 mod obey;
@@ -21,6 +23,7 @@ pub mod rehearsed;
 
 pub use self::obey::Obeyed;
 use qualm_model::{
+    detector::Question,
     level::Level,
     time::{Span, Timestamp},
 };
@@ -104,6 +107,19 @@ pub enum Ask {
         /// For how long, event time.
         lasts: Span,
     },
+    /// What was too odd to be learned of one identity counts no more, up to what was seen.
+    Accept {
+        /// Full name of the identity.
+        identity: String,
+        /// Only this question.
+        question: Option<Question>,
+        /// Only what it does to this destination.
+        object: Option<String>,
+        /// For how long, event time; `None` takes an acceptance back.
+        lasts: Option<Span>,
+        /// What that is; filled in when it enters the loop.
+        parts: Vec<accepted::Part>,
+    },
 }
 
 /// Whether an operator's entry acts where the mode of the configuration is shadow.
@@ -168,6 +184,16 @@ pub enum Refusal {
         "nothing stands for `{0}`: it is trusted already; to keep it so whatever it does, say for how long (`hold`)"
     )]
     NothingStands(String),
+    /// There is nothing to accept.
+    #[error(
+        "nothing was withheld from the baseline of `{0}` about that in the last 21 days; leave question and object out to see all of it"
+    )]
+    NothingWithheld(String),
+    /// There is no such acceptance.
+    #[error(
+        "nothing is accepted of `{0}` about that; `list` shows what is, name question and object as they stand there"
+    )]
+    NothingAccepted(String),
     /// There is no pause.
     #[error("enforcement is not paused; `list` says what is in force")]
     NotPaused,
@@ -188,13 +214,14 @@ impl Ask {
             Self::Pause { .. } => "pause",
             Self::Resume => "resume",
             Self::Announce { .. } => "announce",
+            Self::Accept { .. } => "accept",
         }
     }
 
     /// Whom it is about; `None` where it is about all.
     pub fn identity(&self) -> Option<&str> {
         match self {
-            Self::Set { identity, .. } | Self::Lift { identity, .. } => Some(identity),
+            Self::Set { identity, .. } | Self::Lift { identity, .. } | Self::Accept { identity, .. } => Some(identity),
             Self::Pause { .. } | Self::Resume | Self::Announce { .. } => None,
         }
     }
@@ -242,12 +269,22 @@ impl Instruction {
                 cluster.as_deref().map_or(Ok(()), name)?;
                 within("what is announced", *lasts, ANNOUNCED)
             }
+            Ask::Accept { question, object, lasts, .. } => {
+                accepted::check(*question)?;
+                object.as_deref().map_or(Ok(()), name)?;
+                lasts.map_or(Ok(()), |lasts| within("the acceptance", lasts, accepted::LASTS))
+            }
         }
     }
 
     /// What a call under the same key must be to be the same call.
     pub(crate) fn digest(&self) -> [u8; 16] {
-        let said = serde_json::to_vec(&(&self.ask, &self.why)).expect("an instruction is plain JSON");
+        let mut ask = self.ask.clone();
+        if let Ask::Accept { parts, .. } = &mut ask {
+            // What was withheld meanwhile makes no other call of it.
+            parts.clear();
+        }
+        let said = serde_json::to_vec(&(&ask, &self.why)).expect("an instruction is plain JSON");
         let mut digest = [0; 16];
         digest.copy_from_slice(&Sha256::digest(said)[..16]);
         digest

@@ -22,7 +22,7 @@ use crate::{
     incidents::Incidents,
     limiting::Knowns,
     mesh::{DESTINATION_BYTES, Mesh, SourceKey},
-    operator::{announced::Announcements, orders::Orders},
+    operator::{accepted::Acceptances, announced::Announcements, orders::Orders},
     order::Order,
     peers::PeerGroups,
     shard::{SHARDS, Shard},
@@ -30,6 +30,7 @@ use crate::{
     standings::Standings,
     verdict::Verdict,
     watermark::Watermark,
+    withheld::Statistics,
     workloads::Workloads,
 };
 pub use crate::{
@@ -117,6 +118,10 @@ pub struct Scorer {
     pub(crate) standings: Standings,
     /// Deployments that were announced.
     pub(crate) announced: Announcements,
+    /// What was too odd to be learned.
+    pub(crate) withheld: Statistics,
+    /// What of that was accepted.
+    pub(crate) accepted: Acceptances,
     /// What a bound holds back, and which.
     pub(crate) waiting: BTreeMap<SourceKey, HeldBy>,
     /// When that was weighed again last, wall time.
@@ -203,6 +208,8 @@ impl Scorer {
             watermark: Watermark::default(),
             standings: Standings::default(),
             announced: Announcements::default(),
+            withheld: Statistics::default(),
+            accepted: Acceptances::default(),
             waiting: BTreeMap::new(),
             weighed: None,
             incidents: Incidents::default(),
@@ -495,6 +502,8 @@ impl Scorer {
         self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
         self.end_history(watermark, verdicts);
         self.announced.end(watermark);
+        self.accepted.end(watermark);
+        self.withheld.age(watermark);
         self.part_workloads(watermark, wall, verdicts);
         // They may take a quarter of the memory bound.
         let most = (self.config.memory.baselines_mib << 20) / 4 / DESTINATION_BYTES;

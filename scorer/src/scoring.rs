@@ -11,12 +11,14 @@ use qualm_model::{
 use crate::{
     door::Ids,
     estate::{Broken, LATENESS, Share},
-    judge::is_news,
+    judge::{Chance, is_news},
     mesh::Mesh,
+    operator::accepted::Excuse,
     papers::at_once,
     scorer::{Case, Observed, Scorer},
     shard::Source,
     verdict::{Reason, Verdict},
+    withheld::ODD,
 };
 
 /// Share of neighbours' evidence that lifts a doubtful event.
@@ -34,20 +36,31 @@ impl Scorer {
     ) -> Observed {
         let now = event.report();
         let (most, filter, is_late) = (self.most(event), self.filter(event), self.is_late(event));
+        let excuse = self.accepted.excuse(&self.shards[usize::from(ids.shard)].names, ids, now);
         let mesh = &self.mesh;
         let shard = &mut self.shards[usize::from(ids.shard)];
         let (case, mut place, taken) = shard.admit(mesh, (event, caller), (ids, share), mesh.exposure(now));
         self.used += taken;
         let case = &Case { broken, ..case };
         if is_late {
-            return self.judge_late(case, share, wall, verdicts);
+            return self.judge_late(case, share, excuse.as_ref(), wall, verdicts);
         }
         let mut values = EValues::default();
-        let weight = place.answer(mesh, case, &mut values);
+        let mut weight = place.answer(mesh, case, &mut values);
         strike(filter, place.source, now, &mut values);
         strike_old_news(share, &mut values);
         if !self.left_aside.is_empty() {
             values.take_back(self.left_aside);
+        }
+        if let Some(excuse) = excuse.as_ref().filter(|excuse| excuse.may_hide(&values)) {
+            let hidden = excuse.take_off(&mut values, &self.shards[usize::from(ids.shard)].surprises(mesh, case));
+            if hidden > 0.0 {
+                self.accepted.note(excuse, hidden, now);
+                // What is accepted is learned in full; whoever shows what does not add up is not learned from.
+                weight = if Chance::of(case.broken.as_ref()) == Chance::None { weight } else { 1.0 };
+            }
+            let Some(again) = self.shards[usize::from(ids.shard)].place(ids) else { return Observed::NoSource };
+            place = again;
         }
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
@@ -60,6 +73,11 @@ impl Scorer {
         let most = most.min(place.source.announced_may_reach(now));
         let reached = place.weigh((mesh, &self.standings), case, (bits, leading), (most, reach));
         let reached = at_once(mesh, case.broken.as_ref(), most, reached);
+        if bits >= ODD {
+            self.note_withheld(case, &values);
+            let Some(again) = self.shards[usize::from(ids.shard)].place(ids) else { return Observed::NoSource };
+            place = again;
+        }
         let Some(reached) = reached.filter(|reached| is_news(&self.standings, &self.config, case, *reached, wall))
         else {
             // As nearly all events: nothing is to be decided.
@@ -70,6 +88,14 @@ impl Scorer {
         let Some(mut place) = self.shards[usize::from(ids.shard)].place(ids) else { return Observed::NoSource };
         place.learn(case, weight, raw);
         Observed::Scored { bits, identity_bits: place.source.shown_bits, leading }
+    }
+
+    /// Remembers what is too odd to be learned, before it is learned as far as it is.
+    fn note_withheld(&mut self, case: &Case<'_>, values: &EValues) {
+        let shard = &self.shards[usize::from(case.ids.shard)];
+        let of = (shard.names.text(case.ids.source), shard.names.text(case.ids.destination));
+        let surprises = shard.surprises(&self.mesh, case);
+        self.withheld.note(of, (case.event.position(), case.seen.exposure.now), (values, &surprises));
     }
 
     /// Whether the event is further behind than its source may be. Nodes ship at different paces into one partition, and
@@ -83,7 +109,14 @@ impl Scorer {
     }
 
     /// Scores and decides on what comes late: it is not learned, and closes nothing.
-    fn judge_late(&mut self, case: &Case<'_>, share: Share, wall: Timestamp, verdicts: &mut Vec<Verdict>) -> Observed {
+    fn judge_late(
+        &mut self,
+        case: &Case<'_>,
+        share: Share,
+        excuse: Option<&Excuse>,
+        wall: Timestamp,
+        verdicts: &mut Vec<Verdict>,
+    ) -> Observed {
         let mut values = EValues::default();
         let mesh = &self.mesh;
         let shard = &self.shards[usize::from(case.ids.shard)];
@@ -92,6 +125,12 @@ impl Scorer {
         self.filter(case.event).silences().iter().for_each(|&question| values.unset(question));
         strike_old_news(share, &mut values);
         values.take_back(self.left_aside);
+        if let Some(excuse) = excuse.filter(|excuse| excuse.may_hide(&values)) {
+            let hidden = excuse.take_off(&mut values, &shard.surprises(mesh, case));
+            if hidden > 0.0 {
+                self.accepted.note(excuse, hidden, case.seen.exposure.now);
+            }
+        }
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);

@@ -197,6 +197,7 @@ impl Scorer {
             Put::Meta("incidents", bytes(&self.incidents)),
             Put::Meta("waiting", bytes(&self.waiting)),
             Put::Meta("announced", bytes(&self.announced)),
+            Put::Meta("accepted", bytes(&self.accepted)),
             Put::Estate(Box::new(self.estate.clone())),
             Put::Order(bytes(&self.order.take())),
         ];
@@ -204,6 +205,9 @@ impl Scorer {
             begin_shard(index as u8, shard, &mut puts);
         }
         let reach = std::mem::take(&mut self.reach);
+        if std::mem::take(&mut self.withheld.is_changed) || reach == Reach::Base {
+            puts.push(Put::Meta("withheld", bytes(&self.withheld)));
+        }
         // Where nobody tells of pods it never changes.
         if std::mem::take(&mut self.tenancies.is_changed) || reach == Reach::Base {
             puts.push(Put::Meta("tenancies", bytes(&self.tenancies)));

@@ -14,13 +14,14 @@ use qualm_scorer::{
     journal::{self, Kind, Seq, SigningKey},
     scorer::Scorer,
     snapshot::{Intake, Snapshots},
+    verdict::Verdict,
 };
 use serde::Deserialize;
 
 use super::Findings;
 use crate::{
     config::Config,
-    run::{intake, quirks},
+    run::{intake, quirks, realised::Realised},
 };
 
 /// How long a running instance may take to answer.
@@ -29,7 +30,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const LONGEST_ANSWER: u64 = 1 << 20;
 
 /// Returns the inputs whose records name their cluster, as far as any were read.
-pub(super) fn check(config: &Config, hash: &str, running: bool, found: &mut Findings) -> Vec<String> {
+pub(super) fn check(
+    config: &Config,
+    hash: &str,
+    (running, now): (bool, Timestamp),
+    found: &mut Findings,
+) -> Vec<String> {
     let directory = &config.state.directory;
     if !directory.exists() {
         missing(directory, found);
@@ -40,6 +46,7 @@ pub(super) fn check(config: &Config, hash: &str, running: bool, found: &mut Find
         Err(error) => found.fail("state", format!("{}: {error}; make it writable by this user", directory.display())),
     }
     verify(&directory.join("journal"), hash, running, found);
+    realised(&directory.join("journal"), config, now, found);
     let key = config.state.journal_key();
     if key.exists() {
         match SigningKey::open(&key) {
@@ -156,6 +163,27 @@ fn verify(directory: &Path, hash: &str, running: bool, found: &mut Findings) {
             "config",
             "the running instance has read another configuration; `qualm reload` makes it read this one",
         );
+    }
+}
+
+/// What the budget has come to, as the journal has it.
+fn realised(directory: &Path, config: &Config, now: Timestamp, found: &mut Findings) {
+    let Ok(records) = journal::read_from(directory, Seq(0)) else { return };
+    let mut realised = Realised::default();
+    for record in records.map_while(Result::ok) {
+        realised.known_since(record.wall);
+        if record.kind == Kind::Decision
+            && let Ok(verdict) = record.payload::<Verdict>()
+        {
+            realised.note(&verdict);
+        }
+    }
+    for level in Level::BY_BEHAVIOUR {
+        let Some(counted) = realised.of(level, now) else { continue };
+        match counted.told(level, config.budget.per_day(level)) {
+            (text, true) => found.warn("budget", text),
+            (text, false) => found.ok("budget", text),
+        }
     }
 }
 

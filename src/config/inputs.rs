@@ -78,6 +78,12 @@ fn files(config: &Config) -> Result<(), String> {
 
 fn clusters(config: &Config) -> Result<(), String> {
     let mut seen = BTreeSet::new();
+    if let Some(section) = config.kubernetes.iter().find(|of| !matches!(of.announce_rollouts_s, 0 | 60..=21_600)) {
+        return Err(format!(
+            "[[kubernetes]] announce_rollouts_s: {} seconds; from 60 to 21600, or 0 to announce none",
+            section.announce_rollouts_s
+        ));
+    }
     match config.kubernetes.iter().find(|section| !seen.insert(&section.cluster)) {
         Some(section) => Err(format!(
             "[[kubernetes]] cluster = \"{}\": stands twice; give each cluster its name, as its records have it",
@@ -158,6 +164,7 @@ mod tests {
                 "a stands twice for group qualm",
             ),
             ("[[kafka]]\nmax_record_bytes = 0\n", "[[kafka]] max_record_bytes"),
+            ("[[kubernetes]]\nannounce_rollouts_s = 9\n", "[[kubernetes]] announce_rollouts_s: 9 seconds"),
             ("[[kubernetes]]\n[[kubernetes]]\n", "[[kubernetes]] cluster = \"\": stands twice"),
             ("[[file]]\nmax_record_bytes = 0\n", "[[file]] max_record_bytes"),
             ("[[file]]\nmax_level = \"revoked\"\n", "no behaviour leads to `revoked`"),

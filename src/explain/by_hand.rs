@@ -45,7 +45,7 @@ impl ByHand {
                 self.pause = Some(Pause { by: instruction.by, why: instruction.why, since, until });
             }
             Ask::Resume => self.pause = None,
-            Ask::Set { .. } | Ask::Lift { .. } | Ask::Announce { .. } => {}
+            Ask::Set { .. } | Ask::Lift { .. } | Ask::Announce { .. } | Ask::Accept { .. } => {}
         }
         Ok(verdicts)
     }
@@ -67,7 +67,7 @@ impl ByHand {
                     self.orders.insert(order.subject.clone(), order);
                 }
                 Kept::Pause(pause) => self.pause = Some(pause),
-                Kept::Hold(_) | Kept::Answered(_) | Kept::Announced(_) => {}
+                Kept::Hold(_) | Kept::Answered(_) | Kept::Announced(_) | Kept::Accepted(_) => {}
             }
         }
     }

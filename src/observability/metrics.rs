@@ -8,7 +8,7 @@ use prometheus::{
     exponential_buckets,
     proto::MetricFamily,
 };
-use qualm_model::level::Level;
+use qualm_model::{level::Level, time::Span};
 
 /// The pipeline's metrics; handles are cheap to clone and to set.
 #[derive(Debug, Clone)]
@@ -51,6 +51,12 @@ pub(crate) struct PipelineMetrics {
     pub unlisted: IntCounter,
     /// Steps up the ladder that an operator's hold has kept identities from.
     pub held_back: IntCounter,
+    /// Events of which an acceptance has hidden something.
+    pub accepted: IntCounter,
+    /// Acceptances that stand.
+    pub acceptances: IntGauge,
+    /// Odd answers that there was no room to remember.
+    pub withheld_left_out: IntCounter,
     /// Whether all enforcement is paused.
     pub paused: IntGauge,
     /// Identities that came to be limited within ten minutes, where these are too many; 0 otherwise.
@@ -85,6 +91,8 @@ pub(crate) struct PipelineMetrics {
     armed: IntGaugeVec,
     budget: GaugeVec,
     realised: GaugeVec,
+    counted: GaugeVec,
+    counted_window: Gauge,
 }
 
 impl PipelineMetrics {
@@ -117,7 +125,7 @@ impl PipelineMetrics {
                 "Events that were Qualm's own denials: neither scored nor learned.",
             )?,
             lag_records: maker.gauge("qualm_lag_records", "Records still to be read, where the source can say.")?,
-            lag_seconds: maker.seconds("qualm_lag_seconds", "Wall time minus the watermark.")?,
+            lag_seconds: maker.measure("qualm_lag_seconds", "Wall time minus the watermark.")?,
             proxies_reporting: maker.gauge("qualm_proxies_reporting", "Proxies that reported calls lately.")?,
             proxies_enforcing: maker
                 .gauge("qualm_proxies_enforcing", "Of these, the ones that have acknowledged a trust table.")?,
@@ -157,6 +165,15 @@ impl PipelineMetrics {
                 "qualm_trust_entries_held_back_total",
                 "Steps up the ladder that an operator's hold has kept identities from.",
             )?,
+            accepted: maker.counter(
+                "qualm_accepted_events_total",
+                "Events of which something was hidden because an operator has accepted it.",
+            )?,
+            acceptances: maker.gauge("qualm_acceptances", "Acceptances of odd behaviour that stand.")?,
+            withheld_left_out: maker.counter(
+                "qualm_withheld_left_out_total",
+                "Odd answers that there was no room to remember, and that cannot be accepted.",
+            )?,
             circuit_breaker: maker.gauge(
                 "qualm_circuit_breaker_identities",
                 "Identities that came to be limited within 10 minutes where these are too many, and none of them is; else 0.",
@@ -167,7 +184,7 @@ impl PipelineMetrics {
                 "qualm_reporters_clock_wrong",
                 "Reporters whose clocks seem to be wrong by two seconds or more.",
             )?,
-            clock_skew: maker.seconds("qualm_clock_skew_seconds", "By how much the worst of these clocks is wrong.")?,
+            clock_skew: maker.measure("qualm_clock_skew_seconds", "By how much the worst of these clocks is wrong.")?,
             filtered: maker.gauge(
                 "qualm_inputs_filtered",
                 "Inputs that seem to leave calls out although their `filter` does not say so.",
@@ -187,13 +204,13 @@ impl PipelineMetrics {
                 "qualm_snapshot_failures_total",
                 "Snapshots that could not be written; the next one is of everything.",
             )?,
-            snapshot_age: maker.seconds(
+            snapshot_age: maker.measure(
                 "qualm_snapshot_age_seconds",
                 "Time since a snapshot was written; since the start, where none was.",
             )?,
             reports_unrecorded: maker.counter(
                 "qualm_enforcement_reports_unrecorded_total",
-                "Comings, goings and refusals of enforcement points that have no journal record of their own.",
+                "Comings, goings, refusals and acknowledgements of enforcement points that have no journal record of their own.",
             )?,
             snapshot_pause: maker
                 .histogram("qualm_snapshot_pause_seconds", "How long the loop stood still for a snapshot.")?,
@@ -208,6 +225,11 @@ impl PipelineMetrics {
                 "qualm_realised_entries_per_day",
                 "Entries into the level a day, as the measured curve has them.",
             )?,
+            counted: maker.rates(
+                "qualm_counted_entries_per_day",
+                "Entries into the level a day, as they were decided in the last seven days, or since anything is known.",
+            )?,
+            counted_window: maker.measure("qualm_counted_window_seconds", "Time over which entries into levels were counted.")?,
         };
         for level in Level::BY_BEHAVIOUR {
             metrics.standing(level, 0);
@@ -238,6 +260,12 @@ impl PipelineMetrics {
         self.armed.with_label_values(&[arming.level.as_str()]).set(i64::from(arming.armed));
     }
 
+    /// What it has come to: entries a day over so long a time.
+    pub(crate) fn counted(&self, level: Level, per_day: f64, window: Span) {
+        self.counted.with_label_values(&[level.as_str()]).set(per_day);
+        self.counted_window.set(window.as_seconds());
+    }
+
     /// What is allowed and what is measured, entries a day.
     pub(crate) fn budget(&self, level: Level, configured: f64, realised: f64) {
         self.budget.with_label_values(&[level.as_str()]).set(configured);
@@ -263,7 +291,7 @@ impl Maker<'_> {
         self.put(IntGauge::new(name, help))
     }
 
-    fn seconds(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    fn measure(&self, name: &str, help: &str) -> prometheus::Result<Gauge> {
         self.put(Gauge::new(name, help))
     }
 

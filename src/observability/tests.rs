@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use qualm_model::{level::Level, time::Timestamp};
+use qualm_model::{
+    level::Level,
+    time::{Span, Timestamp},
+};
 use qualm_scorer::{
     journal::{Journal, JournalLimits},
     notify::{FileSink, Notifier},
@@ -67,6 +70,7 @@ async fn every_metric(registry: &Registry) {
     metrics.entered(Level::Watched);
     metrics.came("topic mesh", 3, 2, 1);
     metrics.budget(Level::Quarantined, 0.01, 0.004);
+    metrics.counted(Level::Watched, 7.5, Span::HOUR);
     metrics.arming(&Arming { level: Level::Watched, armed: true, due: None });
 }
 
@@ -85,6 +89,8 @@ async fn the_metrics_page_has_help_type_and_values() {
         "qualm_journal_failing 0",
         "qualm_alerts_dropped_total{reason=\"queue_full\",sink=\"file\"} 0",
         "qualm_realised_entries_per_day{level=\"quarantined\"} 0.004",
+        "qualm_counted_entries_per_day{level=\"watched\"} 7.5",
+        "qualm_counted_window_seconds 3600",
     ] {
         assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
     }

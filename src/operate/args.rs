@@ -95,6 +95,32 @@ pub(crate) struct AnnounceArgs {
     pub(crate) server: ServerArgs,
 }
 
+/// `qualm accept`.
+#[derive(Debug, Args)]
+pub(crate) struct AcceptArgs {
+    /// The principal, with `@cluster` where there are several; a part of it is enough if it is unambiguous.
+    pub(crate) identity: String,
+    /// Only this question, as `new-peer`; otherwise all that was withheld.
+    #[arg(long, value_name = "QUESTION")]
+    pub(crate) question: Option<String>,
+    /// Only what it does to this destination.
+    #[arg(long, value_name = "DESTINATION")]
+    pub(crate) object: Option<String>,
+    /// For how long, from "1h" to "30d" of event time.
+    #[arg(long, value_name = "LENGTH", value_parser = length, default_value = "30d")]
+    pub(crate) expires: Span,
+    /// Take back the acceptance of the same identity, question and object.
+    #[arg(long, conflicts_with = "expires")]
+    pub(crate) withdraw: bool,
+    /// Accept without asking first.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    #[command(flatten)]
+    pub(crate) reasoned: Reasoned,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
 /// What an admin may set aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Overriding {

@@ -24,10 +24,19 @@ pub(super) fn ask(identity: &str, rehearsal: Option<&RehearseResponse>, args: &S
     if args.yes {
         return Ok(());
     }
+    yes(&format!("quarantine it for {}? type yes: ", length(args.lease)))
+}
+
+/// Asks on standard error.
+///
+/// # Errors
+/// It is not confirmed.
+pub(super) fn yes(question: &str) -> Result<()> {
+    let mut out = io::stderr();
     if !io::stdin().is_terminal() {
         bail!("not confirmed, nothing is done: standard input is no terminal; give --yes");
     }
-    write!(out, "quarantine it for {}? type yes: ", length(args.lease))?;
+    out.write_all(question.as_bytes())?;
     out.flush()?;
     let mut said = String::new();
     io::stdin().lock().read_line(&mut said)?;

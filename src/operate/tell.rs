@@ -11,6 +11,7 @@ use qualm_proto::{
 use qualm_scorer::notify::plain;
 use serde_json::{Value, json};
 
+use super::accepted;
 use crate::clock;
 
 /// So many peers are named for people; JSON has all.
@@ -26,6 +27,9 @@ pub(super) fn list(answer: &ListResponse) -> Result<String> {
     }
     for hold in &answer.holds {
         self::hold(&mut text, hold)?;
+    }
+    for of in &answer.acceptances {
+        writeln!(text, "{}", accepted::line(of))?;
     }
     for of in &answer.announcements {
         let at = if of.cluster.is_empty() { String::new() } else { format!(" in {}", plain(&of.cluster)) };
@@ -52,6 +56,9 @@ pub(super) fn show(answer: &ShowResponse) -> Result<String> {
     }
     if let Some(hold) = &answer.hold {
         self::hold(&mut text, hold)?;
+    }
+    for of in &answer.acceptances {
+        writeln!(text, "{}", accepted::line(of))?;
     }
     writeln!(text, "evidence   {:.1} bits", answer.evidence_bits)?;
     if let (Some(first), Some(last)) = (&answer.first_seen, &answer.last_seen) {
@@ -177,6 +184,7 @@ pub(super) fn json_of_list(answer: &ListResponse) -> String {
         "entries": answer.entries.iter().map(json_of_entry).collect::<Vec<_>>(),
         "left_out": answer.left_out,
         "holds": answer.holds.iter().map(json_of_hold).collect::<Vec<_>>(),
+        "acceptances": answer.acceptances.iter().map(accepted::json).collect::<Vec<_>>(),
         "announcements": answer.announcements.iter().map(json_of_announcement).collect::<Vec<_>>(),
         "enforcement": json_of_enforcement(answer.enforcement.as_ref()),
     })
@@ -208,6 +216,7 @@ pub(super) fn json_of_show(answer: &ShowResponse) -> String {
         "peers": peers.collect::<Vec<_>>(),
         "peers_left_out": answer.peers_left_out,
         "protected": answer.protected,
+        "acceptances": answer.acceptances.iter().map(accepted::json).collect::<Vec<_>>(),
         "containment": answer.containment.iter().map(json_of_containment).collect::<Vec<_>>(),
         "enforcement": json_of_enforcement(answer.enforcement.as_ref()),
     })

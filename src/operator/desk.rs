@@ -9,14 +9,14 @@ use prometheus::{IntCounterVec, Opts, Registry};
 use qualm_hooks::engine::{Hooks, Verb};
 use qualm_model::{identity::Peer, level::Level, time::Span};
 use qualm_proto::operator::v1::{
-    AnnounceRequest, EffectReceipt, EffectRequest, LiftRequest, ListEffectsRequest, ListEffectsResponse, ListRequest,
-    ListResponse, PauseRequest, Receipt, RehearseRequest, RehearseResponse, ResumeRequest, SetRequest, ShowRequest,
-    ShowResponse,
+    AcceptRequest, AnnounceRequest, EffectReceipt, EffectRequest, LiftRequest, ListEffectsRequest, ListEffectsResponse,
+    ListRequest, ListResponse, PauseRequest, Receipt, RehearseAcceptanceRequest, RehearseAcceptanceResponse,
+    RehearseRequest, RehearseResponse, ResumeRequest, SetRequest, ShowRequest, ShowResponse,
     operator_server::{Operator, OperatorServer},
 };
 use qualm_scorer::{
     journal::Journal,
-    operator::{Ask, InShadow, LONGEST_NAME, Refusal},
+    operator::{Ask, InShadow, LONGEST_NAME, Refusal, accepted},
 };
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
@@ -208,6 +208,45 @@ impl Operator for Desk {
         Ok(Response::new(wire::rehearsal(&rehearsal)))
     }
 
+    async fn accept(&self, request: Request<AcceptRequest>) -> Result<Response<Receipt>, Status> {
+        let identity = Some(request.get_ref().identity.as_str());
+        let asked = Asked { call: "accept", identity, needs: Authority::Operator, effort: Effort::Change };
+        let by = self.caller(&request, &asked)?;
+        let AcceptRequest { identity, question, object, expires, reason, idempotency_key, withdraw } =
+            request.into_inner();
+        let ask = Ask::Accept {
+            identity,
+            question: wire::question(&question)?,
+            object: (!object.is_empty()).then_some(object),
+            lasts: (!withdraw).then(|| wire::span(expires).unwrap_or(accepted::LASTS.1)),
+            parts: Vec::new(),
+        };
+        self.carry_out(by, (reason, idempotency_key), ask).await
+    }
+
+    async fn rehearse_acceptance(
+        &self,
+        request: Request<RehearseAcceptanceRequest>,
+    ) -> Result<Response<RehearseAcceptanceResponse>, Status> {
+        let RehearseAcceptanceRequest { identity: part, question, object } = request.get_ref().clone();
+        let call = "rehearse_acceptance";
+        let asked = Asked { call, identity: Some(&part), needs: Authority::Viewer, effort: Effort::Look };
+        self.caller(&request, &asked)?;
+        if part.is_empty() || part.len() > LONGEST_NAME || object.len() > LONGEST_NAME {
+            return Err(Status::invalid_argument(format!("name an identity, in 1 to {LONGEST_NAME} bytes")));
+        }
+        let (question, object) = (wire::question(&question)?, (!object.is_empty()).then_some(object));
+        let (answer, answered) = oneshot::channel();
+        let previewed = self.ask(Call::Preview { part, question, object, answer }, answered).await?;
+        let previewed = previewed.map_err(|not_one| {
+            self.count(call, "refused");
+            Status::not_found(not_one.to_string())
+        })?;
+        self.count(call, "done");
+        let (preview, decisions) = *previewed;
+        Ok(Response::new(wire::preview(&preview, &decisions)))
+    }
+
     async fn announce(&self, request: Request<AnnounceRequest>) -> Result<Response<Receipt>, Status> {
         let asked = Asked { call: "announce", identity: None, needs: Authority::Announcer, effort: Effort::Change };
         let by = self.caller(&request, &asked)?;
@@ -297,6 +336,8 @@ fn status_of(refusal: &Refusal) -> Status {
         | Refusal::Protected(_)
         | Refusal::BlastRadius { .. }
         | Refusal::NothingStands(_)
+        | Refusal::NothingWithheld(_)
+        | Refusal::NothingAccepted(_)
         | Refusal::NotPaused => Status::failed_precondition(words),
     }
 }

@@ -1,13 +1,16 @@
 //! What the loop answers in the words of `qualm.operator.v1`, and what was asked for in ours.
 
 use qualm_model::{
+    detector::Question,
+    event::Position,
     level::Level,
     time::{Span, Timestamp},
 };
 use qualm_proto::{
     operator::v1::{
-        Announcement, Containment, Denied, Enforcement, Entry, Hold, ListResponse, Origin, Override as WireOverride,
-        Pause, Peer, Receipt, RehearseResponse, ShowResponse, Step,
+        Acceptance, Announcement, Containment, Denied, Enforcement, Entry, Hold, ListResponse, Origin,
+        Override as WireOverride, Pause, Peer, Receipt, RehearseAcceptanceResponse, RehearseResponse, ShowResponse,
+        Step, Withheld,
     },
     trust::v1::{Level as WireLevel, Mode as WireMode},
 };
@@ -16,12 +19,14 @@ use qualm_scorer::{
     containment::Timeline,
     operator::{
         Override,
+        accepted::{Acceptance as Accepted, Part, Preview},
         announced::Announcement as Announced,
         look::{Line, PeerCalls},
         orders,
         rehearsed::Rehearsal,
     },
     verdict::{Cause, Verdict},
+    withheld,
 };
 use tonic::Status;
 
@@ -38,6 +43,17 @@ pub(super) fn level(level: WireLevel) -> Result<Level, Status> {
         WireLevel::Quarantined => Ok(Level::Quarantined),
         WireLevel::Revoked => Ok(Level::Revoked),
     }
+}
+
+/// A question as it was asked for; empty is all.
+pub(super) fn question(name: &str) -> Result<Option<Question>, Status> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    Question::named(name).map(Some).ok_or_else(|| {
+        let known = Question::ALL.map(Question::name).join(", ");
+        Status::invalid_argument(format!("there is no such question; those there are: {known}"))
+    })
 }
 
 /// What is to be disregarded.
@@ -76,6 +92,57 @@ pub(super) fn table(table: &Table, at_least: Level, part: &str, limit: usize) ->
         holds: holds.map(hold).collect(),
         enforcement: Some(enforcement(&table.in_force)),
         announcements: table.announcements.iter().map(announcement).collect(),
+        acceptances: {
+            let meant = table.acceptances.iter().filter(|of| of.identity.contains(part));
+            meant.take(limit).map(acceptance).collect()
+        },
+    }
+}
+
+fn acceptance(of: &Accepted) -> Acceptance {
+    let part = |part: &Part| Withheld {
+        question: part.question.name().to_owned(),
+        object: part.object.clone(),
+        events: part.events,
+        most_bits: f64::from(part.most_millibits) / 1000.0,
+        ..Withheld::default()
+    };
+    Acceptance {
+        identity: of.identity.clone(),
+        question: of.question.map_or("", Question::name).to_owned(),
+        object: of.object.clone().unwrap_or_default(),
+        by: of.by.clone(),
+        reason: of.why.clone(),
+        since: Some(time(of.since)),
+        until: Some(time(of.until)),
+        parts: of.parts.iter().map(part).collect(),
+        hid_events: of.hid_events,
+        hid_bits: of.hid_bits,
+        hid_last: of.hid_last.map(time),
+    }
+}
+
+/// What an acceptance would have hidden.
+pub(super) fn preview(of: &Preview, decisions: &[Verdict]) -> RehearseAcceptanceResponse {
+    let record = |at: &Position| {
+        let input = of.inputs.get(usize::from(at.source)).map_or("?", String::as_str);
+        format!("{input}, partition {}, position {}", at.partition, at.offset)
+    };
+    let withheld = |of: &withheld::Withheld| Withheld {
+        question: of.question.name().to_owned(),
+        object: of.object.clone(),
+        events: of.events,
+        minutes: of.minutes,
+        most_bits: of.most_bits,
+        sum_bits: of.sum_bits,
+        first: Some(time(of.first)),
+        last: Some(time(of.last)),
+        records: of.records.iter().map(record).collect(),
+    };
+    RehearseAcceptanceResponse {
+        identity: of.identity.clone(),
+        withheld: of.withheld.iter().map(withheld).collect(),
+        decisions: decisions.iter().map(step).collect(),
     }
 }
 
@@ -136,6 +203,7 @@ pub(super) fn portrait(of: &Portrait) -> ShowResponse {
         peers: shown.peers.iter().map(peer).collect(),
         peers_left_out: u32::try_from(shown.peers_left_out).unwrap_or(u32::MAX),
         protected: shown.is_protected,
+        acceptances: of.acceptances.iter().map(acceptance).collect(),
         enforcement: Some(enforcement(&of.in_force)),
         containment: of.contained.iter().map(containment).collect(),
     }

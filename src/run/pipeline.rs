@@ -42,6 +42,7 @@ use self::{
 };
 use super::{
     Notice, Setup,
+    acknowledged::Acknowledgements,
     alerts::Alerts,
     connections::Connections,
     containment::Watch,
@@ -54,6 +55,7 @@ use super::{
     pods::Pods,
     publish::Publisher,
     quirks::{Quirks, Shown},
+    rollouts::Rollouts,
     state::State,
     understood::{NothingUnderstood, Understood},
 };
@@ -109,6 +111,8 @@ pub(crate) struct Pipeline {
     waiting: Option<Said>,
     proxies: Proxies,
     connections: Connections,
+    acknowledgements: Acknowledgements,
+    rollouts: Rollouts,
     containment: Watch,
     /// A checkpoint on its way to the disk.
     releasing: Option<Releasing>,
@@ -139,6 +143,7 @@ pub(crate) struct Pipeline {
     folded: u64,
     unlisted: u64,
     held_back: u64,
+    hidden: (u64, u64),
 }
 
 impl Pipeline {
@@ -182,6 +187,8 @@ impl Pipeline {
             waiting: None,
             proxies: Proxies::default(),
             connections: Connections::new(Instant::now()),
+            acknowledgements: Acknowledgements::default(),
+            rollouts: Rollouts::default(),
             containment: Watch::start(wires.registry, std::mem::take(&mut state.contained))?,
             releasing: None,
             next_release: Instant::now(),
@@ -195,6 +202,7 @@ impl Pipeline {
             folded: tally.folded,
             unlisted: tally.unlisted,
             held_back: tally.held_back,
+            hidden: state.scorer.hidden(),
             setup,
             state,
         })

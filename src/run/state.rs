@@ -24,7 +24,10 @@ use serde::Deserialize;
 use crate::{
     config::Config,
     finding::Findings,
-    run::checkpoint::{Decisions, Reading},
+    run::{
+        checkpoint::{Decisions, Reading},
+        realised::Realised,
+    },
 };
 
 /// Everything that survives.
@@ -39,6 +42,8 @@ pub(crate) struct State {
     pub(crate) findings: Findings,
     /// Decisions of those who stand above *trusted*.
     pub(crate) decisions: Decisions,
+    /// Entries into levels, counted.
+    pub(crate) realised: Realised,
     /// How far decisions had come, as it was last told.
     pub(crate) contained: Vec<Timeline>,
     /// The name of whoever runs on this directory, made with it.
@@ -103,7 +108,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         tracing::warn!(covered = covered.journal, head = %opened.head.seq, "the journal has lost records that the snapshot knows of");
         covered.journal = opened.head.seq.0 + 1;
     }
-    let Replayed { outstanding, findings, decisions, contained, taken } =
+    let Replayed { outstanding, findings, decisions, realised, contained, taken } =
         replay(&journal_directory, config, &mut scorer, &covered)?;
     // What stood under the last configuration stands as far as this one allows it.
     scorer.name_config(hash);
@@ -122,6 +127,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
         outstanding,
         findings,
         decisions,
+        realised,
         contained: contained.into_values().collect(),
         restored,
         restricted,
@@ -136,6 +142,7 @@ struct Replayed {
     outstanding: Outstanding,
     findings: Findings,
     decisions: Decisions,
+    realised: Realised,
     /// By decision.
     contained: BTreeMap<String, Timeline>,
     /// Decisions that were taken over.
@@ -152,9 +159,11 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
     for record in read_from(directory, Seq(0))? {
         let record = record?;
         let first = *first.get_or_insert(record.seq);
+        replayed.realised.known_since(record.wall);
         match record.kind {
             Kind::Decision => {
                 let verdict: Verdict = record.payload().context("a decision of the journal")?;
+                replayed.realised.note(&verdict);
                 if let Some(finding) = replayed.note(record.seq, &verdict) {
                     replayed.outstanding.raised(record.seq, finding, &owed_to);
                 }
@@ -188,7 +197,8 @@ fn replay(directory: &Path, config: &Config, scorer: &mut Scorer, covered: &Cove
                 let read = reading.take(&record).context("a checkpoint of the journal")?;
                 let Some(checkpoint) = read else { continue };
                 owed_to = of(&sinks, &checkpoint.sinks);
-                replayed = Replayed { taken: replayed.taken, ..Replayed::default() };
+                // What it repeats was counted, or was before all that is known.
+                replayed = Replayed { taken: replayed.taken, realised: replayed.realised, ..Replayed::default() };
                 for (seq, verdict) in &checkpoint.decisions {
                     replayed.note(*seq, verdict);
                     // Some of what the snapshot does not know of is only here.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +15,7 @@ use ureq::{
 };
 
 use super::{
-    Signals, SignalsConfig,
+    Signals,
     book::{Push, Status, Waiting},
 };
 
@@ -36,13 +37,14 @@ enum Outcome {
     Failed(String),
 }
 
-/// The client that all receivers are reached by.
-pub(super) fn agent(config: &SignalsConfig) -> Result<Agent> {
-    let roots = match &config.push_ca_file {
+/// A client for addresses that the configuration has; `key` is where it names the roots.
+pub(super) fn agent(roots: Option<&Path>, key: &str) -> Result<Agent> {
+    let roots = match roots {
         Some(file) => {
-            let pem = std::fs::read(file).with_context(|| format!("[signals] push_ca_file {}", file.display()))?;
+            let named = || format!("[signals] {key} {}", file.display());
+            let pem = std::fs::read(file).with_context(named)?;
             let items: Result<Vec<PemItem<'_>>, _> = parse_pem(&pem).collect();
-            let items = items.with_context(|| format!("[signals] push_ca_file {}: no PEM", file.display()))?;
+            let items = items.with_context(|| format!("{}: no PEM", named()))?;
             let certificates = items.into_iter().filter_map(|item| match item {
                 PemItem::Certificate(certificate) => Some(certificate.to_owned()),
                 _ => None,

@@ -30,9 +30,6 @@ use qualm_scorer::{
     config::Length,
     operator::{Ask, InShadow, Refusal},
 };
-use ring::signature::{
-    ECDSA_P256_SHA256_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
-};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
@@ -40,6 +37,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Signals,
+    keys::{Key, Keys},
     transmit::{No, bytes, caller, empty, told},
 };
 use crate::{
@@ -51,8 +49,6 @@ use crate::{
 const OLDEST: Span = Span(12 * Span::HOUR.0);
 /// A clock may be ahead by so much.
 const SKEW: Span = Span(5 * Span::MINUTE.0);
-/// Keys in one set.
-const MOST_KEYS: usize = 32;
 
 /// `[[signals.from]]`: a transmitter whose word counts.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -63,7 +59,11 @@ pub(crate) struct Transmitter {
     /// What its tokens must name as `aud`.
     pub(crate) audience: String,
     /// Its keys: a JWK Set.
-    pub(crate) jwks_file: PathBuf,
+    pub(crate) jwks_file: Option<PathBuf>,
+    /// Or where that is fetched, again and again.
+    pub(crate) jwks_url: Option<String>,
+    /// PEM file with the roots of whoever serves it.
+    pub(crate) jwks_ca_file: Option<PathBuf>,
     /// The level that a high risk, or a revoked session or credential, leads to.
     #[serde(default = "watched")]
     pub(crate) level: Level,
@@ -80,44 +80,15 @@ fn half_an_hour() -> Length {
     Length(Span(30 * Span::MINUTE.0))
 }
 
-/// A transmitter with its keys read.
+/// A transmitter with its keys.
 #[derive(Debug)]
 pub(crate) struct Known {
-    of: Transmitter,
-    keys: Vec<Key>,
-}
-
-#[derive(Debug)]
-struct Key {
-    kid: Option<String>,
-    public: Public,
-}
-
-#[derive(Debug)]
-enum Public {
-    Rsa { n: Vec<u8>, e: Vec<u8> },
-    P256(Vec<u8>),
-    Ed25519(Vec<u8>),
-}
-
-#[derive(Debug, Deserialize)]
-struct Jwks {
-    keys: Vec<Jwk>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Jwk {
-    kty: String,
-    kid: Option<String>,
-    crv: Option<String>,
-    n: Option<String>,
-    e: Option<String>,
-    x: Option<String>,
-    y: Option<String>,
+    pub(super) of: Transmitter,
+    pub(super) keys: Arc<Keys>,
 }
 
 impl Known {
-    /// Reads its keys.
+    /// Reads its keys, where a file has them.
     ///
     /// # Errors
     /// There are none that can be used, or the level or lease is none that a transmitter's word may have.
@@ -129,42 +100,12 @@ impl Known {
         if of.lease.0 < Span::seconds(10) || of.lease.0 > Span(7 * Span::DAY.0) {
             bail!("{}: lease: from \"10s\" to \"7d\"", named());
         }
-        let text = std::fs::read_to_string(&of.jwks_file)
-            .with_context(|| format!("{}: jwks_file {}", named(), of.jwks_file.display()))?;
-        let set: Jwks = serde_json::from_str(&text)
-            .with_context(|| format!("{}: jwks_file {}: no JWK Set", named(), of.jwks_file.display()))?;
-        let keys: Vec<Key> = set.keys.iter().take(MOST_KEYS).filter_map(Key::of).collect();
-        if keys.is_empty() {
-            bail!("{}: jwks_file {}: no RSA, P-256 or Ed25519 key in it", named(), of.jwks_file.display());
-        }
-        Ok(Self { of: of.clone(), keys })
-    }
-}
-
-impl Key {
-    fn of(jwk: &Jwk) -> Option<Self> {
-        let bytes = |text: &Option<String>| BASE64URL.decode(text.as_ref()?).ok();
-        let public = match (jwk.kty.as_str(), jwk.crv.as_deref()) {
-            ("RSA", _) => Public::Rsa { n: bytes(&jwk.n)?, e: bytes(&jwk.e)? },
-            ("EC", Some("P-256")) => Public::P256([vec![4], bytes(&jwk.x)?, bytes(&jwk.y)?].concat()),
-            ("OKP", Some("Ed25519")) => Public::Ed25519(bytes(&jwk.x)?),
-            _ => return None,
+        let keys = match (&of.jwks_file, &of.jwks_url) {
+            (Some(file), None) => Keys::read(file),
+            (None, Some(url)) => Keys::at(url, of.jwks_ca_file.as_deref()),
+            _ => Err(anyhow::anyhow!("exactly one of jwks_file and jwks_url is needed, for its keys")),
         };
-        Some(Self { kid: jwk.kid.clone(), public })
-    }
-
-    /// Whether it has signed; only by the algorithm that goes with its kind, whatever the token says.
-    fn has_signed(&self, alg: &str, input: &[u8], signature: &[u8]) -> bool {
-        match (&self.public, alg) {
-            (Public::Rsa { n, e }, "RS256") => {
-                RsaPublicKeyComponents { n, e }.verify(&RSA_PKCS1_2048_8192_SHA256, input, signature).is_ok()
-            }
-            (Public::P256(point), "ES256") => {
-                UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).verify(input, signature).is_ok()
-            }
-            (Public::Ed25519(key), "EdDSA") => UnparsedPublicKey::new(&ED25519, key).verify(input, signature).is_ok(),
-            _ => false,
-        }
+        Ok(Self { of: of.clone(), keys: Arc::new(keys.with_context(named)?) })
     }
 }
 
@@ -290,8 +231,15 @@ pub(crate) fn verified(token: &str, from: &[Known], wall: Timestamp) -> Result<W
     let input = format!("{head}.{body}");
     let signature = part(signature)?;
     let named = |key: &&Key| kid.is_none() || key.kid.is_none() || key.kid == kid;
-    let mut keys = known.keys.iter().filter(named).peekable();
+    let keys = known.keys.now();
+    let mut keys = keys.iter().filter(named).peekable();
     if keys.peek().is_none() {
+        // It may be new: the transmitter is to come again.
+        if known.keys.want() {
+            let words =
+                "its kid is none of the transmitter's that are known; they are fetched again: send it again later";
+            return Err(No(StatusCode::SERVICE_UNAVAILABLE, "keys_awaited", words.to_owned()));
+        }
         return Err(bad("invalid_key", "its kid is none of the transmitter's"));
     }
     if !keys.any(|key| key.has_signed(&alg, input.as_bytes(), &signature)) {

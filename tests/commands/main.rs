@@ -2,6 +2,7 @@
 //! `explain` and `reload` answer. The real binary, its real files.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
 
+mod accepting;
 mod checking;
 mod configuration;
 mod explaining;
@@ -9,6 +10,7 @@ mod hooking;
 mod journal;
 mod operating;
 mod place;
+mod policing;
 mod reading;
 #[path = "../../hooks/tests/support/server.rs"]
 #[allow(dead_code, unreachable_pub, reason = "as the tests of hooks have it")]

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     operating::Estate,
     place::CART,
+    recorder::{Server, ok},
     resting::Caller,
     support::{
         authority::Authority,
@@ -203,6 +204,55 @@ fn a_receiver_is_pushed_to_until_it_takes_it_and_only_where_the_configuration_sa
     let delivered = r#"qualm_signals_told_total{outcome="delivered"}"#;
     until_true("it is noted", PATIENCE, || sample(estate.http, delivered) == Some(1.0));
     assert!(pushed.recv_timeout(Duration::from_secs(3)).is_err(), "once it was taken it is not sent again");
+}
+
+#[test]
+fn the_keys_of_a_transmitter_are_fetched_once_whatever_its_tokens_name() {
+    let key = KeyPair::generate().unwrap();
+    let point = key.der_bytes().to_vec();
+    let jwks = json!({ "keys": [{
+        "kty": "EC", "crv": "P-256", "kid": "k1", "x": BASE64URL.encode(&point[1..33]), "y": BASE64URL.encode(&point[33..65]),
+    }] });
+    let server = Server::start(move |_, _| ok(jwks.to_string()));
+    let url = format!("{}/jwks.json", server.url);
+    let begun = std::time::Instant::now();
+    let estate = Estate::with("enforce", LISTS, |_, _| {
+        format!(
+            "[[signals.from]]\nissuer = \"https://idp.test\"\naudience = \"https://qualm.test\"\njwks_url = {url:?}\n"
+        )
+    });
+    let idp = idp(&estate);
+    let signer =
+        EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key.serialize_der(), &SystemRandom::new()).unwrap();
+    #[allow(clippy::disallowed_methods, reason = "a token is dated")]
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let push = |kid: &str| {
+        let head = json!({ "typ": "secevent+jwt", "alg": "ES256", "kid": kid });
+        let claims = json!({
+            "iss": "https://idp.test", "aud": "https://qualm.test", "jti": kid, "iat": now,
+            "sub_id": { "format": "uri", "uri": CART },
+            "events": { "https://schemas.openid.net/secevent/caep/event-type/session-revoked": {} },
+        });
+        let input = format!("{}.{}", BASE64URL.encode(head.to_string()), BASE64URL.encode(claims.to_string()));
+        let signature = signer.sign(&SystemRandom::new(), input.as_bytes()).unwrap();
+        let token = format!("{input}.{}", BASE64URL.encode(signature.as_ref()));
+        let (status, answer) = idp.send("/ssf/events", "application/secevent+jwt", &token);
+        (status, answer["err"].as_str().unwrap_or_default().to_owned())
+    };
+    until_true("its keys are there", PATIENCE, || {
+        let (status, code) = push("k1");
+        assert!(status == 202 || ["keys_awaited", "too_often"].contains(&code.as_str()), "{status} {code}");
+        status == 202
+    });
+    assert_eq!(estate.person("vera").done(&["show", "cart"])["entries"][0]["by"], "https://idp.test");
+    for n in 0..10 {
+        // Where this machine is slow half a minute may pass, after which they may be fetched again.
+        let (status, code) = push(&format!("other-{n}"));
+        assert!(["invalid_key", "keys_awaited", "too_often"].contains(&code.as_str()), "{status} {code}");
+    }
+    let most = 1 + begun.elapsed().as_secs() / 30;
+    let fetched = server.asked("GET").len() as u64;
+    assert!((1..=most).contains(&fetched), "strange keys have them fetched {fetched} times");
 }
 
 #[test]

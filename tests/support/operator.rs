@@ -69,8 +69,17 @@ impl Person {
 
 /// What the journal beside the configuration under `folder` says about an identity, record by record.
 pub(crate) fn journalled(folder: &Path, identity: &str) -> Vec<Value> {
+    of_journal(folder, &["--identity", identity])
+}
+
+/// The whole journal beside the configuration under `folder`, record by record.
+pub(crate) fn exported(folder: &Path) -> Vec<Value> {
+    of_journal(folder, &[])
+}
+
+fn of_journal(folder: &Path, filter: &[&str]) -> Vec<Value> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_qualm"));
-    let said = said(command.args(["journal", "export", "--identity", identity]).current_dir(folder));
+    let said = said(command.args(["journal", "export"]).args(filter).current_dir(folder));
     assert_eq!(said.code, Some(0), "{said:#?}");
     said.out.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect()
 }

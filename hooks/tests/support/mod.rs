@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, clippy::print_stderr, reason = "as in the product's own tests")]
 #![allow(clippy::disallowed_methods, reason = "tests have a clock, and tell their children by the environment")]
 
+pub mod account;
 pub mod engine;
 pub mod server;
 

@@ -30,6 +30,9 @@ pub struct ListResponse {
     /// Deployments that are announced now.
     #[prost(message, repeated, tag = "5")]
     pub announcements: ::prost::alloc::vec::Vec<Announcement>,
+    /// Odd behaviour that is accepted now.
+    #[prost(message, repeated, tag = "6")]
+    pub acceptances: ::prost::alloc::vec::Vec<Acceptance>,
 }
 /// What holds for all entries.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -161,6 +164,9 @@ pub struct ShowResponse {
     /// How far each decision that acts on it has come.
     #[prost(message, repeated, tag = "13")]
     pub containment: ::prost::alloc::vec::Vec<Containment>,
+    /// Odd behaviour of it that is accepted now.
+    #[prost(message, repeated, tag = "14")]
+    pub acceptances: ::prost::alloc::vec::Vec<Acceptance>,
 }
 /// How far a decision that acts has come. Times are wall time, but for the event's own; absent is not yet.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -367,6 +373,118 @@ pub struct Announcement {
     /// Until when, event time.
     #[prost(message, optional, tag = "6")]
     pub until: ::core::option::Option<::prost_types::Timestamp>,
+}
+/// Odd behaviour that is to be accepted, or no longer.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AcceptRequest {
+    /// The full name of a known identity.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// Only this question, as `new-peer`; empty means all. What does not add up of a credential cannot be accepted.
+    #[prost(string, tag = "2")]
+    pub question: ::prost::alloc::string::String,
+    /// Only what it does to this destination; empty means all.
+    #[prost(string, tag = "3")]
+    pub object: ::prost::alloc::string::String,
+    /// For how long, of event time: from one hour to 30 days, which it is where absent.
+    #[prost(message, optional, tag = "4")]
+    pub expires: ::core::option::Option<::prost_types::Duration>,
+    /// Why, as in SetRequest.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// As in SetRequest.
+    #[prost(string, tag = "6")]
+    pub idempotency_key: ::prost::alloc::string::String,
+    /// Take back the acceptance of the same identity, question and object.
+    #[prost(bool, tag = "7")]
+    pub withdraw: bool,
+}
+/// What an acceptance would be about, as in AcceptRequest.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RehearseAcceptanceRequest {
+    /// The identity, or a part of its name that is unambiguous. At most 512 bytes.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub question: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub object: ::prost::alloc::string::String,
+}
+/// What it would have hidden in the last 21 days.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RehearseAcceptanceResponse {
+    /// Its full name.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// What was too odd to be learned, the oddest first.
+    #[prost(message, repeated, tag = "2")]
+    pub withheld: ::prost::alloc::vec::Vec<Withheld>,
+    /// Decisions of its running episode to which one of these questions has led first.
+    #[prost(message, repeated, tag = "3")]
+    pub decisions: ::prost::alloc::vec::Vec<Step>,
+}
+/// What was too odd to be learned about one question and object. Bits are log2 of the e-values of the answers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Withheld {
+    /// The question, as `new-peer`.
+    #[prost(string, tag = "1")]
+    pub question: ::prost::alloc::string::String,
+    /// Whom it called; empty where the question is about the identity, whomever it calls.
+    #[prost(string, tag = "2")]
+    pub object: ::prost::alloc::string::String,
+    /// Events.
+    #[prost(uint64, tag = "3")]
+    pub events: u64,
+    /// Minutes that had such an event.
+    #[prost(uint64, tag = "4")]
+    pub minutes: u64,
+    /// The oddest answer, and the sum of all.
+    #[prost(double, tag = "5")]
+    pub most_bits: f64,
+    #[prost(double, tag = "6")]
+    pub sum_bits: f64,
+    /// The first and the last event, event time.
+    #[prost(message, optional, tag = "7")]
+    pub first: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "8")]
+    pub last: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where the latest of the events stood: input, partition and position.
+    #[prost(string, repeated, tag = "9")]
+    pub records: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Odd behaviour that is accepted.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Acceptance {
+    /// The identity.
+    #[prost(string, tag = "1")]
+    pub identity: ::prost::alloc::string::String,
+    /// Only this question; empty means all that was withheld.
+    #[prost(string, tag = "2")]
+    pub question: ::prost::alloc::string::String,
+    /// Only this destination; empty means all that was withheld.
+    #[prost(string, tag = "3")]
+    pub object: ::prost::alloc::string::String,
+    /// Who has accepted it.
+    #[prost(string, tag = "4")]
+    pub by: ::prost::alloc::string::String,
+    /// Why.
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+    /// From when on and until when, event time.
+    #[prost(message, optional, tag = "6")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(message, optional, tag = "7")]
+    pub until: ::core::option::Option<::prost_types::Timestamp>,
+    /// What was accepted, up to how odd it was; of each only question, object, events and most_bits are set.
+    #[prost(message, repeated, tag = "8")]
+    pub parts: ::prost::alloc::vec::Vec<Withheld>,
+    /// Events of which it has hidden something, bits of their answers that it has hidden, and the last of them.
+    #[prost(uint64, tag = "9")]
+    pub hid_events: u64,
+    #[prost(double, tag = "10")]
+    pub hid_bits: f64,
+    #[prost(message, optional, tag = "11")]
+    pub hid_last: ::core::option::Option<::prost_types::Timestamp>,
 }
 /// A level that is to be rehearsed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -878,6 +996,56 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Announce"));
             self.inner.unary(req, path, codec).await
         }
+        /// Accepts behaviour of one identity that was too odd to be learned: up to what was seen it counts no more, and is learned,
+        /// until the acceptance ends. For operators.
+        pub async fn accept(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AcceptRequest>,
+        ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/Accept",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("qualm.operator.v1.Operator", "Accept"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What an acceptance would have hidden in the last 21 days. Changes nothing. For viewers.
+        pub async fn rehearse_acceptance(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RehearseAcceptanceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RehearseAcceptanceResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/qualm.operator.v1.Operator/RehearseAcceptance",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("qualm.operator.v1.Operator", "RehearseAcceptance"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// The last 24 hours through a level's rule: which calls it would have denied, and whom that would have hit. Changes
         /// nothing. For viewers.
         pub async fn rehearse(
@@ -1046,6 +1214,20 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::AnnounceRequest>,
         ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// Accepts behaviour of one identity that was too odd to be learned: up to what was seen it counts no more, and is learned,
+        /// until the acceptance ends. For operators.
+        async fn accept(
+            &self,
+            request: tonic::Request<super::AcceptRequest>,
+        ) -> std::result::Result<tonic::Response<super::Receipt>, tonic::Status>;
+        /// What an acceptance would have hidden in the last 21 days. Changes nothing. For viewers.
+        async fn rehearse_acceptance(
+            &self,
+            request: tonic::Request<super::RehearseAcceptanceRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RehearseAcceptanceResponse>,
+            tonic::Status,
+        >;
         /// The last 24 hours through a level's rule: which calls it would have denied, and whom that would have hit. Changes
         /// nothing. For viewers.
         async fn rehearse(
@@ -1442,6 +1624,94 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AnnounceSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/Accept" => {
+                    #[allow(non_camel_case_types)]
+                    struct AcceptSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::AcceptRequest>
+                    for AcceptSvc<T> {
+                        type Response = super::Receipt;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AcceptRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::accept(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AcceptSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/qualm.operator.v1.Operator/RehearseAcceptance" => {
+                    #[allow(non_camel_case_types)]
+                    struct RehearseAcceptanceSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::RehearseAcceptanceRequest>
+                    for RehearseAcceptanceSvc<T> {
+                        type Response = super::RehearseAcceptanceResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RehearseAcceptanceRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::rehearse_acceptance(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RehearseAcceptanceSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

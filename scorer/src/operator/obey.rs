@@ -13,7 +13,7 @@ use super::{
 use crate::{
     config::Mode,
     mesh::SourceKey,
-    operator::{announced::Announcements, orders::Orders},
+    operator::{accepted::Acceptances, announced::Announcements, orders::Orders},
     scorer::Scorer,
     shard::shard_of,
     standing::{Evidence, Other},
@@ -54,6 +54,8 @@ impl Scorer {
                 let notes = self.announce(of, (service, cluster.as_deref()), *lasts)?;
                 Ok(Obeyed { ended: 0, notes })
             }
+            Ask::Accept { identity, .. } if self.key_of(identity).is_none() => Err(Refusal::Unknown(identity.clone())),
+            Ask::Accept { .. } => Ok(Obeyed { ended: 0, notes: self.accept(of)? }),
         }
     }
 
@@ -91,6 +93,10 @@ impl Scorer {
                 // There was room for it then.
                 let _ = self.announce(of, (service, cluster.as_deref()), *lasts);
             }
+            Ask::Accept { .. } => {
+                // It was carried out then.
+                let _ = self.accept(of);
+            }
         }
     }
 
@@ -98,17 +104,20 @@ impl Scorer {
     pub fn kept_orders(&self) -> Vec<Kept> {
         let mut kept = self.orders.kept();
         kept.extend(self.announced.iter().cloned().map(Kept::Announced));
+        kept.extend(self.accepted.iter().cloned().map(Kept::Accepted));
         kept
     }
 
     /// Takes over what a checkpoint has kept, in the place of all that was known.
     pub fn take_kept_orders(&mut self, kept: Vec<Kept>) {
-        self.announced = Announcements::default();
+        (self.announced, self.accepted) = (Announcements::default(), Acceptances::default());
         for part in &kept {
-            if let Kept::Announced(of) = part {
-                // There was room for it then.
-                let _ = self.announced.put(of.clone());
-            }
+            // There was room for it then.
+            let _ = match part {
+                Kept::Announced(of) => self.announced.put(of.clone()),
+                Kept::Accepted(of) => self.accepted.put(of.clone()),
+                _ => Ok(()),
+            };
         }
         self.tell_sources_what_is_announced();
         self.orders = Orders::of(kept);

@@ -9,7 +9,7 @@ use qualm_model::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{Instruction, Override, Refusal, announced::Announcement};
+use super::{Instruction, Override, Refusal, accepted::Acceptance, announced::Announcement};
 use crate::{
     table::{Object, Subject, TrustEntry},
     verdict::{Ordered, Verdict},
@@ -109,6 +109,8 @@ pub enum Kept {
     Answered(Answered),
     /// A deployment that was announced.
     Announced(Announcement),
+    /// Odd behaviour that was accepted.
+    Accepted(Acceptance),
 }
 
 impl Order {
@@ -304,8 +306,8 @@ impl Orders {
                 }
                 Kept::Pause(pause) => orders.pause = Some(pause),
                 Kept::Answered(answered) => orders.answered.push_back(answered),
-                // It is no order.
-                Kept::Announced(_) => {}
+                // They are no orders.
+                Kept::Announced(_) | Kept::Accepted(_) => {}
             }
         }
         orders

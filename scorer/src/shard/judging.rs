@@ -69,6 +69,13 @@ impl Shard {
         weight
     }
 
+    /// Every answer's surprise, as [`ask`](Self::ask) has it.
+    pub(crate) fn surprises(&self, mesh: &Mesh, case: &Case<'_>) -> Vec<(Question, f64)> {
+        let mut surprises = Vec::new();
+        self.ask(mesh, case, &mut |question, deviation| surprises.push((question, deviation.x)));
+        surprises
+    }
+
     /// Where what is usual for the answer to a question lies, in the unit of that answer; `None` where it is no quantity.
     pub(crate) fn usual(&self, mesh: &Mesh, ids: Ids, question: Question) -> Option<(f64, f64)> {
         let source = self.sources.get(&ids.source)?;

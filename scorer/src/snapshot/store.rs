@@ -427,6 +427,12 @@ fn restore(
     if let Some(announced) = meta.get("announced")? {
         scorer.announced = parse(announced.value())?;
     }
+    if let Some(accepted) = meta.get("accepted")? {
+        scorer.accepted = parse(accepted.value())?;
+    }
+    if let Some(withheld) = meta.get("withheld")? {
+        scorer.withheld = parse(withheld.value())?;
+    }
     if let Some(tenancies) = meta.get("tenancies")? {
         scorer.tenancies = parse(tenancies.value())?;
     }

@@ -48,6 +48,7 @@ impl Pipeline {
                 continue;
             }
             let seq = self.journal_decision(&verdict);
+            self.state.realised.note(&verdict);
             self.containment.decided(&verdict);
             self.hooks.grounds.note(&verdict);
             if is_synced_first(verdict.level.max(verdict.previous)) {
@@ -150,10 +151,14 @@ impl Pipeline {
             }
             Enforcement::Connected | Enforcement::Disconnected => {}
         }
-        if report.what != Enforcement::Acknowledged {
-            let is_lost = self.connections.report(report) != Taken::Waiting;
-            self.metrics.reports_unrecorded.inc_by(u64::from(is_lost));
+        let is_lost = match report.what {
+            Enforcement::Acknowledged => !self.acknowledgements.take(report),
+            _ => self.connections.report(report) != Taken::Waiting,
+        };
+        if report.what == Enforcement::Disconnected {
+            self.acknowledgements.gone(report);
         }
+        self.metrics.reports_unrecorded.inc_by(u64::from(is_lost));
         self.notice(|_| Notice::Report(report.clone()));
     }
 }

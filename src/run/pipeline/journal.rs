@@ -15,7 +15,7 @@ use qualm_scorer::{
 use serde::Serialize;
 
 use super::Pipeline;
-use crate::run::{checkpoint::records, connections::Noted, hooks::Heard, publish::Owed};
+use crate::run::{acknowledged::Acknowledged, checkpoint::records, connections::Noted, hooks::Heard, publish::Owed};
 
 /// The journal's oldest files are not looked at more often.
 const RELEASE_EVERY: Duration = Duration::from_secs(60);
@@ -86,6 +86,12 @@ pub(super) enum Command<'a> {
         call: &'a str,
         effect: &'a str,
         why: &'a str,
+    },
+    /// Nodes hold these versions of the table.
+    Acknowledged {
+        acknowledged: &'a [Acknowledged],
+        /// Earlier ones that have no record.
+        unrecorded: u64,
     },
     Report {
         report: &'a EnforcementReport,
@@ -169,6 +175,9 @@ impl Pipeline {
     pub(super) fn journal_reports(&mut self) {
         for Noted { report, unrecorded } in self.connections.due(Instant::now()) {
             self.journal_command(&Command::Report { report: &report, unrecorded });
+        }
+        if let Some((acknowledged, unrecorded)) = self.acknowledgements.due() {
+            self.journal_command(&Command::Acknowledged { acknowledged: &acknowledged, unrecorded });
         }
     }
 

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use qualm_model::level::Level;
+use qualm_model::{detector::Question, level::Level};
 use qualm_scorer::{
     journal::Seq,
-    operator::{Instruction, LONGEST_NAME, Refusal, look::Line, rehearsed::Rehearsal},
-    verdict::Verdict,
+    operator::{Instruction, LONGEST_NAME, Refusal, accepted::Preview, look::Line, rehearsed::Rehearsal},
+    verdict::{Cause, Reason, Verdict},
+    withheld::Withheld,
 };
 
 use super::{Notice, Pipeline, journal::Command};
@@ -50,13 +51,18 @@ impl Pipeline {
                 let lines = self.state.scorer.lines();
                 let holds = self.state.scorer.holds(self.setup.clock.now());
                 let announcements = self.state.scorer.announcements().cloned().collect();
-                let _ = answer.send(Table { lines, holds, announcements, in_force: self.in_force() });
+                let acceptances = self.state.scorer.acceptances().cloned().collect();
+                let in_force = self.in_force();
+                let _ = answer.send(Table { lines, holds, announcements, acceptances, in_force });
             }
             Call::Show { part, answer } => {
                 let _ = answer.send(self.portrait(&part).map(Box::new));
             }
             Call::Rehearse { part, instance, level, answer } => {
                 let _ = answer.send(self.rehearsal(&part, instance.as_deref(), level).map(Box::new));
+            }
+            Call::Preview { part, question, object, answer } => {
+                let _ = answer.send(self.preview(&part, question, object.as_deref()).map(Box::new));
             }
             Call::Do(request, answer) => {
                 let (by, call) = (request.by.clone(), request.ask.name());
@@ -91,15 +97,16 @@ impl Pipeline {
         InForce { mode: self.state.scorer.mode(), pause: self.state.scorer.pause().cloned() }
     }
 
-    fn carry_out(&mut self, request: Request) -> Result<Done, Refusal> {
+    pub(super) fn carry_out(&mut self, request: Request) -> Result<Done, Refusal> {
         let Request { by, why, key, ask } = request;
         let at = self.setup.clock.now();
         let event = self.state.scorer.watermark().unwrap_or(at);
-        let instruction = Instruction { by, why, key, at, event, ask };
+        let mut instruction = Instruction { by, why, key, at, event, ask };
         instruction.check()?;
         if let Some(record) = self.state.scorer.answered(&instruction)? {
             return Ok(self.done(&instruction, Some(Seq(record)), true));
         }
+        self.state.scorer.complete(&mut instruction);
         let mut verdicts = Vec::new();
         let obeyed = self.state.scorer.obey(&instruction, &mut verdicts)?;
         let record = self.journal_command(&Command::Operator { instruction: &instruction, verdicts: &verdicts });
@@ -155,8 +162,33 @@ impl Pipeline {
             }
         };
         let decisions = self.state.decisions.of(&shown.identity).iter().map(|(_, verdict)| verdict.clone()).collect();
+        let accepted = self.state.scorer.acceptances().filter(|of| of.identity == shown.identity);
+        let acceptances = accepted.cloned().collect();
         let contained = self.containment.about(&shown.identity, wall);
-        Ok(Portrait { shown, decisions, contained, in_force: self.in_force() })
+        Ok(Portrait { shown, decisions, acceptances, contained, in_force: self.in_force() })
+    }
+
+    fn preview(
+        &self,
+        part: &str,
+        question: Option<Question>,
+        object: Option<&str>,
+    ) -> Result<(Preview, Vec<Verdict>), NotOne> {
+        let of = |identity: &str| self.state.scorer.preview(identity, question, object);
+        let preview = match of(part) {
+            Some(preview) => preview,
+            None => of(&self.one_named(part)?).ok_or_else(|| self.nobody(part))?,
+        };
+        let is_hidden = |verdict: &&Verdict| {
+            let first = verdict.reasons.first().filter(|_| verdict.cause == Cause::Evidence);
+            let is_of = |reason: &Reason, of: &Withheld| {
+                of.question == reason.detector && (of.object.is_empty() || of.object == reason.destination)
+            };
+            first.is_some_and(|reason| preview.withheld.iter().any(|of| is_of(reason, of)))
+        };
+        let all = self.state.decisions.of(&preview.identity).iter().map(|(_, verdict)| verdict);
+        let decisions = all.filter(is_hidden).cloned().collect();
+        Ok((preview, decisions))
     }
 
     fn rehearsal(&self, part: &str, instance: Option<&str>, level: Level) -> Result<Rehearsal, NotOne> {

@@ -64,6 +64,12 @@ impl Pipeline {
         notes.extend(self.pods.show(self.state.scorer.pod_addresses(), wall));
         metrics.held_back.inc_by(tally.held_back.saturating_sub(self.held_back));
         self.held_back = tally.held_back;
+        let hidden = self.state.scorer.hidden();
+        metrics.accepted.inc_by(hidden.0.saturating_sub(self.hidden.0));
+        metrics.withheld_left_out.inc_by(hidden.1.saturating_sub(self.hidden.1));
+        self.hidden = hidden;
+        let standing = self.state.scorer.acceptances().count();
+        metrics.acceptances.set(i64::try_from(standing).unwrap_or(i64::MAX));
         let broken = self.state.scorer.circuit_breaker(wall);
         let was_broken = metrics.circuit_breaker.get() > 0;
         metrics.circuit_breaker.set(broken.map_or(0, |many| i64::try_from(many).unwrap_or(i64::MAX)));
@@ -110,6 +116,9 @@ impl Pipeline {
             metrics.arming(arming);
             let configured = self.setup.config.budget.per_day(arming.level);
             metrics.budget(arming.level, configured, self.state.scorer.realised_per_day(arming.level));
+            if let Some(counted) = self.state.realised.of(arming.level, wall) {
+                metrics.counted(arming.level, counted.per_day(), counted.window);
+            }
         }
         self.readiness.send_if_modified(|readiness| {
             let next = Readiness {
