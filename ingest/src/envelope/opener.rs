@@ -118,7 +118,7 @@ impl Opener {
             None => Reading::begin(text, &mut self.memo)?,
         };
         let head = reading.head()?;
-        let (molds, start) = (&mut self.molds, text.len() - head.len());
+        let (molds, start) = (&self.molds, text.len() - head.len());
         let (mut kind, mut is_new) = (Kind::Unnamed, false);
         let begun = fitting.is_none().then(|| reading.begun());
         let mut whole = Object::default();

@@ -142,7 +142,7 @@ impl Opener {
 
     /// Opens a request of one record, like one before.
     fn open_alike(&mut self, text: &str, outer: &Wrapping<'_>, contents: &mut impl Contents) -> Option<()> {
-        let molds = &mut self.otlp_molds;
+        let molds = &self.otlp_molds;
         let fitting = molds.begin(text)?;
         let start = fitting.record();
         contents.take_escaped(&text[start..], &mut |end| {

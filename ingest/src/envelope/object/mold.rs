@@ -2,25 +2,32 @@
 //! one, and nothing of it need be read again. A shipper's envelopes are like that: times, offsets and counts change, and
 //! the rest of a pod's is the same for as long as it lives. No key that is known has a digit in it.
 
+use std::{collections::BTreeMap, hash::BuildHasher as _};
+
+use foldhash::fast::FixedState;
+
 use super::{Object, Text};
 use crate::parse::json::Stretch;
 
-/// Beginnings that are kept, up to a record.
+/// Beginnings that are kept which are shorter than [`BEGINNING`]: few, since they name no pod.
 const HEADS: usize = 8;
-/// Ends that are kept of each, from a record's closing quote on: one for each pod with a name of another length.
-const TAILS: usize = 64;
+/// Ends that are kept, of all beginnings: about one for each pod whose lines come this way.
+const TAILS: usize = 1024;
 /// Longer ones are read each time.
 const MAX_BYTES: usize = 4096;
-/// Where all room is taken, one of so many that do not fit takes the place of another.
-const REPLACED: usize = 16;
+/// After so many more that found no room all are let go: pods have ended.
+const MISSED: usize = 16 * TAILS;
+/// What of a text leads to those that are like it. The name of the pod is in there with all shippers.
+const BEGINNING: usize = 192;
 /// Bytes that are compared at once.
 const BLOCK: usize = 64;
 
 /// Envelopes as they were, around records that stood in them as escaped objects.
 #[derive(Debug, Default)]
 pub(in crate::envelope) struct Molds {
-    heads: Vec<Head>,
-    latest: usize,
+    short: Vec<Head>,
+    long: BTreeMap<u64, Head>,
+    kept: usize,
     missed: usize,
 }
 
@@ -30,9 +37,7 @@ struct Head {
     text: String,
     /// What it says.
     object: Object,
-    tails: Vec<Tail>,
-    latest: usize,
-    missed: usize,
+    tails: BTreeMap<u64, Tail>,
 }
 
 #[derive(Debug)]
@@ -47,8 +52,14 @@ struct Tail {
 /// A beginning that fits.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::envelope) struct Fitting {
-    place: usize,
+    place: Place,
     bytes: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Short(usize),
+    Long(u64),
 }
 
 impl Fitting {
@@ -61,35 +72,44 @@ impl Fitting {
 impl Molds {
     /// The beginning that `text` has, if its record is an escaped object.
     #[inline]
-    pub(in crate::envelope) fn begin(&mut self, text: &str) -> Option<Fitting> {
+    pub(in crate::envelope) fn begin(&self, text: &str) -> Option<Fitting> {
+        let bytes = text.as_bytes();
         let fits = |head: &Head| {
-            let begun = text.as_bytes().get(..head.text.len());
+            let begun = bytes.get(..head.text.len());
             begun.is_some_and(|begun| is_alike(head.text.as_bytes(), begun))
-                && text.as_bytes()[head.text.len()..].starts_with(b"{\\\"")
+                && bytes[head.text.len()..].starts_with(b"{\\\"")
         };
-        let first = self.heads.get(self.latest).is_some_and(fits).then_some(self.latest);
-        let place = first.or_else(|| self.heads.iter().position(fits))?;
-        self.latest = place;
-        Some(Fitting { place, bytes: self.heads[place].text.len() })
+        if let Some(place) = self.short.iter().position(fits) {
+            return Some(Fitting { place: Place::Short(place), bytes: self.short[place].text.len() });
+        }
+        if self.long.is_empty() {
+            return None;
+        }
+        let key = begin_of(bytes.get(..BEGINNING)?);
+        let head = self.long.get(&key).filter(|head| fits(head))?;
+        Some(Fitting { place: Place::Long(key), bytes: head.text.len() })
+    }
+
+    fn head(&self, of: Fitting) -> Option<&Head> {
+        match of.place {
+            Place::Short(place) => self.short.get(place),
+            Place::Long(key) => self.long.get(&key),
+        }
     }
 
     /// What the beginning says.
     pub(in crate::envelope) fn begun(&self, of: Fitting) -> Object {
-        self.heads[of.place].object.clone()
+        self.head(of).map(|head| head.object.clone()).unwrap_or_default()
     }
 
     /// What the whole envelope says, of which the record ends before byte `end` of `text`; `None` where it ends like none
     /// before, or the line goes on.
     #[inline]
-    pub(in crate::envelope) fn finish(&mut self, of: Fitting, text: &str, end: usize) -> Option<Object> {
+    pub(in crate::envelope) fn finish(&self, of: Fitting, text: &str, end: usize) -> Option<Object> {
         let at = end + line_end(text.get(end..)?);
         let rest = &text.as_bytes()[at..];
-        let head = &mut self.heads[of.place];
-        let fits = |tail: &Tail| is_alike(tail.text.as_bytes(), rest);
-        let first = head.tails.get(head.latest).is_some_and(fits).then_some(head.latest);
-        let place = first.or_else(|| head.tails.iter().position(fits))?;
-        head.latest = place;
-        let tail = &head.tails[place];
+        let key = begin_of(&rest[..rest.len().min(BEGINNING)]);
+        let tail = self.head(of)?.tails.get(&key).filter(|tail| is_alike(tail.text.as_bytes(), rest))?;
         let mut object = tail.object.moved(tail.at, at);
         object.record = Some(Text::Escaped(Stretch::new(of.bytes, at)));
         (!object.is_piece(text)).then_some(object)
@@ -99,37 +119,54 @@ impl Molds {
     pub(in crate::envelope) fn keep(&mut self, text: &str, begun: &Object, whole: Object) {
         let Some(Text::Escaped(record)) = whole.record else { return };
         let (start, end) = record.bounds();
-        if start > MAX_BYTES || text.len() - end > MAX_BYTES {
+        if start > MAX_BYTES || text.len() - end > MAX_BYTES || !self.has_room() {
             return;
         }
-        let place = match self.heads.iter().position(|head| is_alike(head.text.as_bytes(), &text.as_bytes()[..start])) {
-            Some(place) => place,
-            None => {
-                let (tails, text) = (Vec::new(), text[..start].to_owned());
-                let head = Head { text, object: begun.clone(), tails, latest: 0, missed: 0 };
-                let Some(place) = room(&mut self.heads, head, HEADS, &mut self.missed) else { return };
-                place
+        let (begin, rest) = (&text[..start], &text[end..]);
+        let new = || Head { text: begin.to_owned(), object: begun.clone(), tails: BTreeMap::new() };
+        let head = if start >= BEGINNING {
+            let head = self.long.entry(begin_of(&begin.as_bytes()[..BEGINNING])).or_insert_with(new);
+            if !is_alike(head.text.as_bytes(), begin.as_bytes()) {
+                self.kept -= head.tails.len();
+                *head = new();
             }
+            head
+        } else {
+            let known = self.short.iter().position(|head| is_alike(head.text.as_bytes(), begin.as_bytes()));
+            let place = known.unwrap_or(self.short.len());
+            if place >= HEADS {
+                self.missed += 1;
+                return;
+            }
+            if place == self.short.len() {
+                self.short.push(new());
+            }
+            &mut self.short[place]
         };
-        let head = &mut self.heads[place];
-        let tail = Tail { text: text[end..].to_owned(), object: whole, at: end };
-        room(&mut head.tails, tail, TAILS, &mut head.missed);
+        let key = begin_of(&rest.as_bytes()[..rest.len().min(BEGINNING)]);
+        let tail = Tail { text: rest.to_owned(), object: whole, at: end };
+        self.kept += usize::from(head.tails.insert(key, tail).is_none());
+    }
+
+    /// Whether one more may be kept.
+    fn has_room(&mut self) -> bool {
+        if self.missed >= MISSED {
+            *self = Self::default();
+        }
+        let has_room = self.kept < TAILS && self.long.len() < TAILS;
+        self.missed += usize::from(!has_room);
+        has_room
     }
 }
 
-/// Puts one more where there is room for so many, or now and then in another's place.
-fn room<T>(kept: &mut Vec<T>, one: T, most: usize, missed: &mut usize) -> Option<usize> {
-    if kept.len() < most {
-        kept.push(one);
-        return Some(kept.len() - 1);
+/// What leads to texts that begin so, but for digits.
+#[inline]
+fn begin_of(text: &[u8]) -> u64 {
+    let mut plain = [0; BEGINNING];
+    for (plain, &byte) in plain.iter_mut().zip(text) {
+        *plain = if byte.wrapping_sub(b'0') < 10 { b'0' } else { byte };
     }
-    *missed += 1;
-    if !missed.is_multiple_of(REPLACED) {
-        return None;
-    }
-    let place = *missed / REPLACED % most;
-    kept[place] = one;
-    Some(place)
+    FixedState::default().hash_one(&plain[..text.len()])
 }
 
 /// Bytes of the line's own end, which a record may have behind it.
@@ -182,13 +219,16 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let mut molds = Molds::default();
         for number in 0..10_000 {
-            let (many, few) = ("x".repeat(number % 100), "y".repeat(number % 17));
+            let (many, few) = ("x".repeat(number % 100), "y".repeat(number % 17 * (1 + number % 90)));
             let text = format!("{{\"{few}\":\"{{\\\"\",\"{many}\":1}}");
             let start = few.len() + 5;
             let record = Some(Text::Escaped(Stretch::new(start, start + 3)));
             molds.keep(&text, &Object::default(), Object { record, ..Object::default() });
+            assert!(molds.short.len() <= HEADS && molds.long.len() <= TAILS && molds.kept <= TAILS);
+            let tails = |head: &Head| head.tails.len();
+            let all: usize = molds.short.iter().chain(molds.long.values()).map(tails).sum();
+            assert_eq!(all, molds.kept);
         }
-        assert_eq!(molds.heads.len(), HEADS);
-        assert!(molds.heads.iter().all(|head| head.tails.len() <= TAILS));
+        assert!(molds.kept > HEADS);
     }
 }
