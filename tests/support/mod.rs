@@ -22,6 +22,5 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod qualm;
 pub(crate) mod registry;
-pub(crate) mod relay;
 pub(crate) mod upstream;
 pub(crate) mod wait;

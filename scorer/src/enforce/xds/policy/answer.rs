@@ -53,7 +53,7 @@ impl Policies {
         let slot = own.map_or_else(|| branch.whole.clone(), |own| own.within(&branch.whole));
         let noted = slot.marks.as_ref().map(|leaf| leaf.decision.clone()).unwrap_or_default();
         let Some(acts) = slot.acts.clone() else { return Answer { noted, ..Answer::default() } };
-        let answer = Answer { level: acts.level, decision: acts.decision.clone(), noted, ..Answer::default() };
+        let answer = Answer { level: acts.level, decision: acts.decision, noted, ..Answer::default() };
         // Open to everybody at every level.
         if self.reachable.paths.iter().any(|path| path == call.path) {
             return answer;
