@@ -98,6 +98,35 @@ fn one_flipped_bit_anywhere_is_found() {
 }
 
 #[test]
+fn one_flipped_bit_among_a_hundred_thousand_records_is_found_and_named_by_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("journal"), &JournalLimits::default()).unwrap().journal;
+    for n in 0..100_000_i64 {
+        journal.append(Kind::Command, Timestamp(n), Timestamp(n), &serde_json::json!({ "n": n })).unwrap();
+    }
+    drop(journal);
+    let is_sound = || {
+        let told = answer(folder.path(), &["journal", "verify", "journal"]);
+        assert!(told.line("sound: ").contains("100000 records, 1 to 100000"), "{told:#?}");
+    };
+    is_sound();
+    let [file] = &files(&folder)[..] else { panic!("one file") };
+    let mut bytes = fs::read(file).unwrap();
+    for n in 0..8 {
+        let (place, bit) = (bytes.len() / 9 * (n + 1), 1_u8 << n);
+        bytes[place] ^= bit;
+        fs::write(file, &bytes).unwrap();
+        let line = bytes[..place].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let found = answer(folder.path(), &["journal", "verify", "journal"]);
+        assert_eq!(found.code, Some(3), "{found:#?}");
+        assert!(found.out.contains(&format!("line {line}")), "byte {place}, bit {bit}: {found:#?}");
+        bytes[place] ^= bit;
+    }
+    fs::write(file, &bytes).unwrap();
+    is_sound();
+}
+
+#[test]
 fn records_are_exported_as_json_lines_by_time_and_by_identity() {
     let folder = written();
     let export = |arguments: &[&str]| {
