@@ -6,7 +6,8 @@
 //!   front of its records
 //! - [`questions`]: what can be asked of it, and what to add
 //! - [`summary`]: what the counts say; [`words`]: how that is told
-//! - [`mappings`]: which mapping reads what no format does; [`places`]: where in it the lines stand
+//! - [`mappings`]: which mapping reads what no format does; [`places`]: where in it the lines stand; [`shape`]: how what
+//!   holds no lines comes to some
 //! - [`configuration`]: the configuration written at the end
 
 mod configuration;
@@ -16,6 +17,7 @@ mod mesh;
 mod places;
 mod questions;
 mod schemas;
+mod shape;
 mod summary;
 mod survey;
 mod topic;
@@ -71,7 +73,13 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
     let summary = Summary::of(&survey, &reading);
     let text = if args.json { serde_json::to_string_pretty(&summary)? + "\n" } else { words::told(&summary) };
     io::stdout().write_all(text.as_bytes())?;
+    if let Some(cut) = &reading.read.cut {
+        writeln!(io::stderr(), "qualm: {cut}")?;
+    }
     if survey.formats().is_empty() {
+        if let Some(remedy) = shape::remedy(survey.kept()) {
+            bail!("{}: {remedy}", reading.name)
+        }
         if let Some(skeleton) = mappings::skeleton(survey.kept()).filter(|_| is_open(args)) {
             words::say_skeleton(&skeleton)?;
             bail!(
@@ -136,9 +144,12 @@ fn survey(args: &LookArgs, looked: &Looked<'_>) -> Result<(Survey, Read, Found)>
 fn take_in(args: &LookArgs, looked: &Looked<'_>, patience: Duration, survey: &mut Survey) -> Result<Read> {
     Ok(match looked {
         Looked::Topic(place) => {
-            Read { topic: Some(topic::read(place, args.records, patience, survey)?), complete: false }
+            Read { topic: Some(topic::read(place, args.records, patience, survey)?), complete: false, cut: None }
         }
-        Looked::Files(files) => Read { topic: None, complete: files::read(files, args.records, patience, survey)? },
+        Looked::Files(files) => {
+            let files::Came { complete, cut } = files::read(files, args.records, patience, survey)?;
+            Read { topic: None, complete, cut }
+        }
     })
 }
 
@@ -175,6 +186,8 @@ struct Read {
     topic: Option<Topic>,
     /// Whether all records of the files were.
     complete: bool,
+    /// What is to be said of a file that ends in the middle.
+    cut: Option<String>,
 }
 
 /// What was found to be needed for it.

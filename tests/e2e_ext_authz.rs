@@ -74,7 +74,7 @@ impl Mesh {
 fn at(level: Level, instance: Option<Ipv4Addr>) -> TrustEntry {
     let operations = Operations::Only(["GET /v1/orders/{id}".to_owned()].into());
     let peers = BTreeMap::from([(spiffe_id("shop", "orders"), operations)]);
-    let known = Known { calls_a_minute: A_MINUTE, peers, declared: Vec::new() };
+    let known = Known { calls_a_minute: A_MINUTE, peers, ..Known::default() };
     let instance = instance.map(|address| address.to_string());
     TrustEntry {
         decision: format!("{level}-decision"),

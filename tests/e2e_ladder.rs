@@ -79,10 +79,12 @@ fn answers(connection: &mut Connection, method: &str, path: &str, calls: usize) 
 }
 
 fn at(level: Level, instance: Option<Ipv4Addr>) -> TrustEntry {
-    let operations = ["GET /v1/orders/{id}", "GET /v1/orders", "POST /v1/orders", "GET /v1/{text}/stock"];
+    // Of one method there are patterns alone.
+    let operations =
+        ["GET /v1/orders/{id}", "GET /v1/orders", "POST /v1/orders", "GET /v1/{text}/stock", "PATCH /v1/orders/{id}"];
     let operations = Operations::Only(operations.map(str::to_owned).into());
     let peers = BTreeMap::from([(spiffe_id("shop", "orders"), operations)]);
-    let known = Known { calls_a_minute: A_MINUTE, peers, declared: Vec::new() };
+    let known = Known { calls_a_minute: A_MINUTE, peers, ..Known::default() };
     let decided = now();
     TrustEntry {
         decision: format!("{level}-decision"),
@@ -167,6 +169,7 @@ fn a_restricted_service_may_do_what_it_is_known_for_with_other_values_and_a_quer
         ("POST", "/v1/orders"),
         ("GET", "/v1/orders/stock"),
         ("GET", "/v1/caf%C3%A9/stock"),
+        ("PATCH", "/v1/orders/1"),
     ] {
         assert_eq!(cart.request(method, path).unwrap().status, 200, "{method} {path}");
     }

@@ -336,6 +336,45 @@ fn archives_are_refused_with_the_way_to_their_files() {
 }
 
 #[test]
+fn files_that_hold_no_lines_are_refused_with_the_way_to_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: Vec<String> = (0..50).map(|number| line(number, true)).collect();
+    let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(&lines[0]).unwrap()).unwrap();
+    let utf16: Vec<u8> = format!("\u{feff}{}", lines.join("\n")).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let files: [(&str, Vec<u8>, &str); 4] = [
+        ("array.json", format!("[{}]", lines.join(",\n")).into_bytes(), "jq -c '.[]' FILE | qualm look -"),
+        ("pretty.json", pretty.repeat(3).into_bytes(), "jq -c . FILE | qualm look -"),
+        ("utf16.log", utf16, "iconv -f UTF-16 -t UTF-8"),
+        ("empty.log", Vec::new(), "nothing was understood"),
+    ];
+    fs::create_dir(folder.path().join("logs")).unwrap();
+    let refused = |name: &str, remedy: &str| {
+        let output = qualm(folder.path(), &["look", name]);
+        let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{name}: {problem}");
+        assert!(problem.contains(name) && problem.contains(remedy), "{name}: {problem}");
+    };
+    for (name, content, remedy) in files {
+        fs::write(folder.path().join(name), content).unwrap();
+        refused(name, remedy);
+    }
+    refused("logs", "name the files in it");
+}
+
+#[test]
+fn of_a_packed_file_that_was_cut_off_what_is_there_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines: Vec<String> = (0..20_000).map(|number| line(number, true)).collect();
+    let packed = zstd::encode_all(lines.join("\n").as_bytes(), 1).unwrap();
+    fs::write(folder.path().join("cut.zst"), &packed[..packed.len() / 2]).unwrap();
+    let output = qualm(folder.path(), &["look", "cut.zst"]);
+    let problem = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{problem}");
+    assert!(problem.contains("still being written, or was cut off"), "{problem}");
+    assert!(said(&output).contains("3 identities call 3 destinations"), "{}", said(&output));
+}
+
+#[test]
 fn a_clock_that_differs_from_all_others_is_found_in_a_file_by_both_ends_reports() {
     let folder = tempfile::tempdir().unwrap();
     // The proxies of the first service are seven seconds ahead: it calls two others.

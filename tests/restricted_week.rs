@@ -194,10 +194,10 @@ fn of_mesh(seed: u64, counted: &mut Counted) {
             continue;
         }
         let at = text(line, "start_time").parse::<jiff::Timestamp>().unwrap().as_millisecond() as f64 / 1000.0;
-        let most = f64::from(known.calls_a_minute);
+        let (a_minute, most) = (f64::from(known.calls_a_minute), f64::from(known.at_once));
         let replica = text(line, "downstream_local_address").to_owned();
         let bucket = buckets.entry((from.to_owned(), replica)).or_insert(Bucket { left: most, at });
-        bucket.left = (bucket.left + (at - bucket.at).max(0.0) * most / 60.0).min(most);
+        bucket.left = (bucket.left + (at - bucket.at).max(0.0) * a_minute / 60.0).min(most);
         bucket.at = bucket.at.max(at);
         if method.is_empty() {
             continue;

@@ -27,6 +27,9 @@ pub enum NoLines {
     /// Packed otherwise than with gzip or Zstandard.
     #[error("it is packed with {0}; unpack it: `{0} -dc FILE | qualm look -`")]
     Packed(&'static str),
+    /// Characters of two bytes.
+    #[error("it is UTF-16, and records are read in UTF-8: `iconv -f UTF-16 -t UTF-8 FILE | qualm look -`")]
+    Utf16,
 }
 
 impl NoLines {
@@ -41,6 +44,8 @@ impl NoLines {
             _ if begin.starts_with(b"PK\x03\x04") => Some(Self::Zip),
             _ if begin.starts_with(b"BZh") => Some(Self::Packed("bzip2")),
             _ if begin.starts_with(b"\xfd7zXZ\0") => Some(Self::Packed("xz")),
+            // Its byte order mark.
+            _ if begin.starts_with(b"\xff\xfe") || begin.starts_with(b"\xfe\xff") => Some(Self::Utf16),
             _ => None,
         }
     }

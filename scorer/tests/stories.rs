@@ -188,7 +188,10 @@ impl Story {
         let verdicts = judged(&calls);
         let mut told = String::new();
         for act in acts.iter().filter(|act| act.actor().is_some()) {
-            told.push_str(&of_act(act, &verdicts));
+            // What comes after the same one has begun something else is said of that.
+            let next = acts.iter().filter(|next| next.source == act.source && next.begin > act.begin);
+            let until = next.map(|next| next.begin).min().unwrap_or(i64::MAX);
+            told.push_str(&of_act(act, until, &verdicts));
         }
         let actors: Vec<String> = acts.iter().filter_map(Act::actor).collect();
         let others = verdicts.iter().filter(|verdict| is_entry(verdict) && !actors.contains(&verdict.identity));
@@ -214,19 +217,21 @@ fn is_entry(verdict: &Verdict) -> bool {
     verdict.cause == Cause::Evidence && verdict.level > verdict.previous
 }
 
-/// When each level was first entered from the begin of what was done until six hours after it.
-fn of_act(act: &Act, verdicts: &[Verdict]) -> String {
+/// When each level was first entered from the begin of what was done until six hours after it, and before `until`.
+fn of_act(act: &Act, until: i64, verdicts: &[Verdict]) -> String {
     let actor = act.actor().unwrap();
-    let (begin, end) = (START + act.begin, START + act.begin + act.length + AFTER.0);
-    let end = if act.is_daily { i64::MAX } else { end };
+    let is_of_it = |at: i64| {
+        let since = if act.is_daily { (at - act.begin).rem_euclid(DAY) } else { at - act.begin };
+        (act.begin..until).contains(&at) && since < act.length + AFTER.0
+    };
     let mut told = format!("  {} calls {} {}:\n", act.source, act.destination, act.operation);
     let mut reached = Level::Trusted;
     for verdict in verdicts.iter().filter(|verdict| is_entry(verdict) && verdict.identity == actor) {
-        if !(begin..end).contains(&verdict.time.0) || verdict.level <= reached {
+        let at = verdict.time.0 - START;
+        if !is_of_it(at) || verdict.level <= reached {
             continue;
         }
         reached = verdict.level;
-        let at = verdict.time.0 - START;
         let (day, hour, minute) = (at / DAY, at % DAY / Span::HOUR.0, at % Span::HOUR.0 / Span::MINUTE.0);
         let reasons: Vec<&str> = verdict.reasons.iter().take(2).map(|reason| reason.detector.name()).collect();
         let after = (at - act.begin) as f64 / Span::MINUTE.0 as f64;
@@ -288,4 +293,9 @@ fn known_calls_alone_on_known_edges() {
 #[test]
 fn noise_for_two_weeks_to_raise_thresholds() {
     holds("inflation");
+}
+
+#[test]
+fn noise_for_two_weeks_that_is_not_kept_low() {
+    holds("loud-noise");
 }

@@ -15,9 +15,17 @@ use qualm_ingest::{
 
 use super::{survey::Survey, words::Progress};
 
-/// Reads the files one after the other, for `patience` and `most` records at most. Whether all of it was read.
-pub(super) fn read(files: &[PathBuf], most: u64, patience: Duration, survey: &mut Survey) -> Result<bool> {
-    let begun = Instant::now();
+/// How far files were read.
+pub(super) struct Came {
+    /// Whether all of their records were.
+    pub(super) complete: bool,
+    /// What is to be said of one that ends in the middle.
+    pub(super) cut: Option<String>,
+}
+
+/// Reads the files one after the other, for `patience` and `most` records at most.
+pub(super) fn read(files: &[PathBuf], most: u64, patience: Duration, survey: &mut Survey) -> Result<Came> {
+    let (begun, mut cut) = (Instant::now(), None);
     for path in files {
         let wrong = || format!("{}: cannot be read; correct the path or its permissions", path.display());
         let (input, size) = open(path).with_context(wrong)?;
@@ -29,16 +37,29 @@ pub(super) fn read(files: &[PathBuf], most: u64, patience: Duration, survey: &mu
             progress.reached(lines.bytes_read());
             if survey.records >= most || begun.elapsed() >= patience {
                 survey.end();
-                return Ok(false);
+                return Ok(Came { complete: false, cut });
             }
-            if !more || !lines.refill().with_context(|| path.display().to_string())? {
+            if !more {
                 break;
+            }
+            match lines.refill() {
+                Ok(true) => {}
+                Ok(false) => break,
+                // Who looks at a file that is still being packed is told of what is there.
+                Err(error) if survey.records > 0 => {
+                    cut = Some(format!(
+                        "{}: {error}: it is still being written, or was cut off; this is about what comes before",
+                        path.display()
+                    ));
+                    break;
+                }
+                Err(error) => return Err(error).with_context(|| path.display().to_string()),
             }
         }
         take(lines.rest(), survey);
     }
     survey.end();
-    Ok(true)
+    Ok(Came { complete: true, cut })
 }
 
 fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)> {
@@ -46,6 +67,9 @@ fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, u64)> {
         return Ok((Box::new(io::stdin()), 0));
     }
     let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory; name the files in it"));
+    }
     let size = file.metadata()?.len();
     Ok((Box::new(file), size))
 }

@@ -154,6 +154,30 @@ fn lines_with_escapes_of_their_own_are_read_alike_wrapped_or_not() {
 }
 
 proptest! {
+    /// An envelope that is like one before is not read again: that must show in nothing.
+    #[test]
+    fn what_was_read_before_changes_no_event(
+        place in 0..ENVELOPES.len(), from: prop::sample::Index, to: prop::sample::Index,
+        patch in prop::sample::select(vec![
+            "", "7", "0", "17", "\"", "\\\"", "\\\\", "}", "{", ",", "\\n", "P", "x", "é", "\"}", "]}", ",\"a\":{\"b\":[1]}",
+        ]),
+    ) {
+        let (name, wrap) = ENVELOPES[place];
+        let line = |number: usize| inbound().replace("/x", &format!("/x/{number}"));
+        let mut used = parser(Format::IstioJson);
+        for number in [1, 2, 10] {
+            for piece in wrap(&line(number)) {
+                let _ = outcome_of(&mut used, &piece);
+            }
+        }
+        let pieces = wrap(&line(3));
+        let [whole] = &pieces[..] else { return Ok(()) };
+        let wounded = wounded(whole, from, to, patch.as_bytes());
+        let fresh = outcome_of(&mut parser(Format::IstioJson), &wounded);
+        let found = outcome_of(&mut used, &wounded);
+        prop_assert_eq!(found.ok(), fresh.ok(), "{}: {}", name, String::from_utf8_lossy(&wounded));
+    }
+
     #[test]
     fn any_record_means_the_same_in_every_envelope(
         format in prop::sample::select(Format::ALL), from: prop::sample::Index, to: prop::sample::Index,

@@ -18,7 +18,7 @@ fn second(second: f64) -> Timestamp {
 /// Cart, known to call orders for one operation.
 fn entry(level: Level, instance: Option<&str>) -> TrustEntry {
     let only = Operations::Only(["GET /v1/orders/{id}".to_owned()].into());
-    let known = Known { calls_a_minute: 12, peers: [(ORDERS.to_owned(), only)].into(), declared: Vec::new() };
+    let known = Known { calls_a_minute: 12, peers: [(ORDERS.to_owned(), only)].into(), ..Known::default() };
     TrustEntry {
         decision: "d1".to_owned(),
         subject: Subject {

@@ -33,7 +33,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{
     metrics::EnforcementMetrics,
     xds::{
-        policy::{Answer, Call, View},
+        policy::{Answer, Call, Limit, View},
         snapshot::Snapshot,
     },
 };
@@ -46,6 +46,8 @@ const REMEMBERED: usize = 16_384;
 const TOO_MANY: i32 = 429;
 const FORBIDDEN: i32 = 403;
 const MINUTE: f64 = 60.0;
+/// A bucket that nobody has taken from for so long holds about what it can.
+const FULL_AGAIN: Duration = Duration::from_secs(600);
 
 /// The service. The listener puts the verified [`Peer`] into the extensions of each request; without one nobody is
 /// answered.
@@ -91,9 +93,7 @@ impl ExtAuthz {
         let answer = snapshot.policies().answer(&view, call);
         let outcome = match (&answer.denied, &answer.limited) {
             (Some(_), _) => Outcome::Denied,
-            (None, Some((policy, calls))) if !self.is_left((policy.clone(), node.cloned()), *calls, now) => {
-                Outcome::Limited
-            }
+            (None, Some(limit)) if !self.is_left((limit.policy.clone(), node.cloned()), limit, now) => Outcome::Limited,
             _ => Outcome::Allowed,
         };
         (answer, outcome)
@@ -108,20 +108,20 @@ impl ExtAuthz {
         view.clone()
     }
 
-    /// Takes one of `calls` a minute, which come back evenly; whether there was one.
-    fn is_left(&self, of: (String, Option<SpiffeId>), calls: u32, now: Instant) -> bool {
-        let most = f64::from(calls);
+    /// Takes one of the calls that pass at once, which come back evenly by the minute; whether there was one.
+    fn is_left(&self, of: (String, Option<SpiffeId>), limit: &Limit, now: Instant) -> bool {
+        let (most, a_minute) = (f64::from(limit.at_once), f64::from(limit.a_minute));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if buckets.len() >= REMEMBERED {
             // One that is full again is as good as none.
-            buckets.retain(|_, bucket| now.saturating_duration_since(bucket.at) < Duration::from_secs(60));
+            buckets.retain(|_, bucket| now.saturating_duration_since(bucket.at) < FULL_AGAIN);
         }
         if buckets.len() >= REMEMBERED {
             buckets.clear();
         }
         let bucket = buckets.entry(of).or_insert(Bucket { left: most, at: now });
         let since = now.saturating_duration_since(bucket.at).as_secs_f64();
-        let left = (bucket.left + since * most / MINUTE).min(most);
+        let left = (bucket.left + since * a_minute / MINUTE).min(most);
         let is_left = left >= 1.0;
         *bucket = Bucket { left: if is_left { left - 1.0 } else { left }, at: now };
         is_left
@@ -212,7 +212,7 @@ fn metadata(answer: &Answer, outcome: Outcome) -> Struct {
     let policy = match outcome {
         Outcome::Allowed => None,
         Outcome::Denied => answer.denied.clone(),
-        Outcome::Limited => answer.limited.as_ref().map(|(policy, _)| policy.clone()),
+        Outcome::Limited => answer.limited.as_ref().map(|limit| limit.policy.clone()),
     };
     if let Some(policy) = policy {
         fields.push(("enforced_engine_result", "denied".to_owned()));
@@ -232,12 +232,16 @@ mod tests {
     fn calls_beyond_those_of_a_minute_are_refused_and_come_back_evenly() {
         let metrics = EnforcementMetrics::register(&Registry::new()).expect("a fresh registry");
         let service = ExtAuthz::new(watch::channel(None).1, metrics);
+        let limit = |policy: &str| Limit { policy: policy.to_owned(), a_minute: 12, at_once: 12 };
         let (start, of) = (Instant::now(), || ("qualm-throttle/d1".to_owned(), None));
         let passed = |at: u64, calls: usize| {
-            (0..calls).filter(|_| service.is_left(of(), 12, start + Duration::from_secs(at))).count()
+            (0..calls)
+                .filter(|_| service.is_left(of(), &limit("qualm-throttle/d1"), start + Duration::from_secs(at)))
+                .count()
         };
         assert_eq!((passed(0, 30), passed(4, 1), passed(5, 5), passed(3600, 30)), (12, 0, 1, 12));
-        assert!(service.is_left(("qualm-throttle/d2".to_owned(), None), 12, start), "another decision has its own");
+        let other = limit("qualm-throttle/d2");
+        assert!(service.is_left((other.policy.clone(), None), &other, start), "another decision has its own");
     }
 
     #[test]

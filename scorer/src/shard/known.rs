@@ -12,6 +12,8 @@ use crate::table::{Known, Operations};
 const LEAST_A_MINUTE: u32 = 12;
 /// A minute is called busy, not odd, up to this many times the mean: throttling is to bound a flood, not a busy hour.
 const HEADROOM: f64 = 2.0;
+/// Stretches of ten minutes in an hour.
+const TEN_MINUTES_AN_HOUR: f64 = 6.0;
 /// Minutes of a day.
 const MINUTES: f64 = 1440.0;
 
@@ -29,7 +31,11 @@ impl Shard {
             let only = only.and_then(|of| of.known.clone()).filter(|known| !known.is_empty());
             (self.names.text(*to).to_owned(), only.map_or(Operations::Any, Operations::Only))
         });
-        Known { calls_a_minute: allowance(busiest), peers: peers.collect(), declared: Vec::new() }
+        let calls_a_minute = allowance(busiest);
+        // Without headroom: it is the most that is usual.
+        let burst = edges.values().map(|edge| edge.baseline.most_an_hour() / TEN_MINUTES_AN_HOUR).fold(0.0, f64::max);
+        let at_once = allowance(burst / HEADROOM).max(calls_a_minute);
+        Known { calls_a_minute, at_once, peers: peers.collect(), declared: Vec::new() }
     }
 
     fn operations_of(&self, source: u32, before: Timestamp) -> BTreeMap<u32, OfEdge> {

@@ -14,6 +14,9 @@ use crate::config::matches;
 pub struct Known {
     /// Calls a minute that one enforcement point lets pass.
     pub calls_a_minute: u32,
+    /// Calls that it lets pass at once, where the caller was calm before: those of a usual busy ten minutes, which jobs
+    /// make within one. Never less than those of a minute.
+    pub at_once: u32,
     /// Whom it calls, by name, and what for.
     pub peers: BTreeMap<String, Operations>,
     /// Declared fall-back paths: a principal, with `*` for any text, and what for.

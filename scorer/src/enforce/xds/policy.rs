@@ -22,7 +22,7 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 use envoy_types::pb::google::protobuf::Any;
 use qualm_model::{identity::SpiffeId, level::Level};
 
-pub use self::answer::{Answer, Call};
+pub use self::answer::{Answer, Call, Limit};
 use crate::table::{Known, Object, Operations, Reachable, TrustEntry};
 
 /// Name of the HTTP filter's resource, and of the filter in the listener.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use qualm_model::level::Level;
 
-use super::{Denial, Leaf, Policies, Slot, THROTTLE_PREFIX, View, paths};
+use super::{Denial, Policies, Slot, THROTTLE_PREFIX, View, paths, rate};
 
 /// One call as a proxy describes it.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +30,19 @@ pub struct Answer {
     pub noted: String,
     /// The policy by which it is denied.
     pub denied: Option<String>,
-    /// The policy by which it is one of so many calls a minute.
-    pub limited: Option<(String, u32)>,
+    /// By which it is one of so many calls a minute.
+    pub limited: Option<Limit>,
+}
+
+/// How many calls pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limit {
+    /// The policy.
+    pub policy: String,
+    /// Calls a minute.
+    pub a_minute: u32,
+    /// Calls at once.
+    pub at_once: u32,
 }
 
 impl Policies {
@@ -58,9 +69,9 @@ impl Slot {
         (!is_known).then_some(policy)
     }
 
-    fn limits(&self, view: &View) -> Option<(String, u32)> {
-        let Leaf { decision, known, .. } = self.throttle(view)?;
-        let calls = known.as_ref()?.calls_a_minute;
-        Some((format!("{THROTTLE_PREFIX}{decision}"), calls))
+    fn limits(&self, view: &View) -> Option<Limit> {
+        let leaf = self.throttle(view)?;
+        let (a_minute, at_once) = rate::allowance(leaf);
+        Some(Limit { policy: format!("{THROTTLE_PREFIX}{}", leaf.decision), a_minute, at_once })
     }
 }

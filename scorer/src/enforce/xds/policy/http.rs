@@ -17,6 +17,7 @@ use super::{
     matcher::{action, allow, exact, header, input, nested, with_certificate},
     paths,
 };
+use crate::table::Operations;
 
 pub(super) fn filter(policies: &Policies, view: &View) -> Rbac {
     let denied = tree(policies, &|slot| slot.denial(view).map(|of| denial(&of)));
@@ -42,6 +43,8 @@ fn denial(denial: &Denial<'_>) -> OnMatch {
     let deny = action(&denial.policy, Action::Deny);
     match &denial.but {
         None => deny,
+        // Known there, and for nothing.
+        Some((_, Operations::Only(none))) if none.is_empty() => deny,
         Some((_, operations)) => paths::only(operations, &deny).map_or_else(allow, nested),
     }
 }

@@ -112,8 +112,12 @@ fn of_paths(paths: &BTreeSet<&str>, otherwise: &OnMatch) -> Matcher {
         let beneath = patterns.iter().filter(|path| beginning.starts_with(stem(path))).map(|path| regex(path));
         beginnings.insert(beginning.to_owned(), nested(any_of(&header(":path"), beneath, &allow(), otherwise.clone())));
     }
-    let beginnings = nested(prefix(header(":path"), beginnings, otherwise.clone()));
-    exact(header(":path"), literal.iter().map(|path| ((*path).to_owned(), allow())).collect(), beginnings)
+    let beginnings = prefix(header(":path"), beginnings, otherwise.clone());
+    // Envoy refuses a map without a key, and with it all of the resource.
+    if literal.is_empty() {
+        return beginnings;
+    }
+    exact(header(":path"), literal.iter().map(|path| ((*path).to_owned(), allow())).collect(), nested(beginnings))
 }
 
 /// What of a path stands before its first placeholder.

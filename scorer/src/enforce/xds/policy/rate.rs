@@ -58,17 +58,23 @@ pub(super) fn filter(policies: &Policies, view: &View) -> LocalRateLimit {
 }
 
 fn descriptor(leaf: &Leaf) -> LocalRateLimitDescriptor {
-    let a_minute = leaf.known.as_ref().map_or(UNKNOWN_A_MINUTE, |known| known.calls_a_minute.max(1));
-    // A minute's calls at once, and then one after the other.
+    let (a_minute, at_once) = allowance(leaf);
+    // Some at once, and then one after the other.
     let (calls, seconds) = match a_minute {
         calls if calls >= MINUTE_S => (calls.div_ceil(MINUTE_S), 1),
         calls => (1, MINUTE_S / calls),
     };
     LocalRateLimitDescriptor {
         entries: vec![Entry { key: POLICY.to_owned(), value: format!("{THROTTLE_PREFIX}{}", leaf.decision) }],
-        token_bucket: Some(bucket(a_minute, calls, seconds)),
+        token_bucket: Some(bucket(at_once, calls, seconds)),
         ..LocalRateLimitDescriptor::default()
     }
+}
+
+/// Calls a minute and at once of a limited subject.
+pub(super) fn allowance(leaf: &Leaf) -> (u32, u32) {
+    let a_minute = leaf.known.as_ref().map_or(UNKNOWN_A_MINUTE, |known| known.calls_a_minute.max(1));
+    (a_minute, leaf.known.as_ref().map_or(a_minute, |known| known.at_once.max(a_minute)))
 }
 
 /// A bucket that holds `most` and gets `calls` every so many seconds.

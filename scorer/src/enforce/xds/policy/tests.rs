@@ -143,7 +143,7 @@ fn what_is_not_to_be_enforced_or_is_watched_is_only_marked() {
 
 #[test]
 fn a_throttled_identity_has_a_bucket_of_its_own_under_the_mark_of_its_calls() {
-    let known = Known { calls_a_minute: 128, ..Known::default() };
+    let known = Known { calls_a_minute: 128, at_once: 512, ..Known::default() };
     let one = TrustEntry { known: Some(known.into()), ..entry(CART, Some("10.0.0.7"), Level::Throttled, "d1") };
     let policies = policies(&[one, TrustEntry { enforce: false, ..entry(ORDERS, None, Level::Throttled, "d2") }]);
     let (marked, _) = trees(&policies, &View::Stranger).marked.unwrap();
@@ -154,7 +154,7 @@ fn a_throttled_identity_has_a_bucket_of_its_own_under_the_mark_of_its_calls() {
     let [descriptor] = limit.descriptors.as_slice() else { panic!("one bucket: {:?}", limit.descriptors) };
     assert_eq!(descriptor.entries[0].value, "qualm-throttle/d1");
     let bucket = descriptor.token_bucket.as_ref().unwrap();
-    assert_eq!((bucket.max_tokens, bucket.tokens_per_fill.unwrap().value), (128, 3));
+    assert_eq!((bucket.max_tokens, bucket.tokens_per_fill.unwrap().value), (512, 3));
     let enabled = |limit: &LocalRateLimit| limit.filter_enforced.as_ref().unwrap().default_value.unwrap().numerator;
     let [.., (_, none)] = Policies::default().resources(&View::Stranger);
     assert_eq!((enabled(&limit), enabled(&filter(&none))), (100, 0));
@@ -178,6 +178,44 @@ fn a_restricted_identity_is_denied_where_it_is_not_known_and_what_it_is_not_know
     let rules = |view: &View| filter::<NetworkRbac>(&policies.resources(view)[1].1).rules;
     assert_eq!(rules(&orders), None);
     assert!(rules(&elsewhere).unwrap().policies.contains_key("qualm-deny/d1"));
+}
+
+/// Whether every map of a tree has a key: Envoy refuses one that has none, and with it all that is in the resource.
+fn has_keys_everywhere(matcher: &Matcher) -> bool {
+    let below = |on_match: &OnMatch| match &on_match.on_match {
+        Some(on_match::OnMatch::Matcher(matcher)) => has_keys_everywhere(matcher),
+        _ => true,
+    };
+    let own = match &matcher.matcher_type {
+        Some(MatcherType::MatcherTree(tree)) => match &tree.tree_type {
+            Some(TreeType::ExactMatchMap(MatchMap { map }) | TreeType::PrefixMatchMap(MatchMap { map })) => {
+                !map.is_empty() && map.values().all(below)
+            }
+            _ => false,
+        },
+        Some(MatcherType::MatcherList(list)) => {
+            !list.matchers.is_empty() && list.matchers.iter().filter_map(|of| of.on_match.as_ref()).all(below)
+        }
+        None => false,
+    };
+    own && matcher.on_no_match.as_deref().is_none_or(below)
+}
+
+#[test]
+fn no_map_is_empty_whatever_an_identity_is_known_for() {
+    for known in [vec![], vec!["GET /v1/orders/{id}"], vec!["GET /v1/orders"], vec!["GET /a", "PUT /a/{id}", "POST /…"]]
+    {
+        let only = Operations::Only(known.iter().map(|&of| of.to_owned()).collect());
+        let known_at = Known { peers: BTreeMap::from([(ORDERS.to_owned(), only)]), ..Known::default() };
+        let one = TrustEntry { known: Some(known_at.into()), ..entry(CART, None, Level::Restricted, "d1") };
+        let policies = policies(&[one]);
+        for view in [before(&policies, ORDERS), View::Stranger, View::Nameless, View::Reachable] {
+            let [(_, http), ..] = policies.resources(&view);
+            let http: HttpRbac = filter(&http);
+            let trees = [&http.matcher, &http.shadow_matcher];
+            assert!(trees.into_iter().flatten().all(has_keys_everywhere), "{known:?} {view:?}");
+        }
+    }
 }
 
 #[test]
