@@ -125,7 +125,7 @@ fn backtest(args: &BacktestArgs, room: Room) -> Result<Report> {
         _ => "the inputs in their order".to_owned(),
     }]);
     scorer.leave_aside(args.without.iter().copied());
-    scorer.take_model(model.as_ref());
+    scorer.take_peers(config.peers.from(model.as_ref()));
     let mut replay = Replay::new(scorer, labels, &args.out)?;
 
     let mut read = read(args, parser, room)?;

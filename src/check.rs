@@ -119,7 +119,10 @@ fn check(config: &Config, hash: &str, now: Timestamp, found: &mut Findings) {
 /// Who is held against whom.
 fn peers(config: &Config, found: &mut Findings) {
     match config.peers.read() {
-        Ok(None) => found.ok("peers", "are fitted in the background, every day of event time"),
+        Ok(None) if config.peers.background => {
+            found.ok("peers", "are fitted in the background, every day of event time");
+        }
+        Ok(None) => {}
         Ok(Some(model)) => found.ok(
             "peers",
             format!(

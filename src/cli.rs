@@ -113,8 +113,7 @@ pub(crate) struct RunArgs {
 pub(crate) struct StartArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// A model file of `lab fit`, in place of the configuration's: who behaves like whom. Without any, peers are fitted in
-    /// the background.
+    /// A model file of `lab fit`, in place of the configuration's: who behaves like whom.
     #[arg(long, value_name = "FILE")]
     pub(crate) model: Option<PathBuf>,
 }
@@ -230,8 +229,7 @@ pub(crate) struct BacktestArgs {
     /// Budgets, leases and so on; defaults otherwise.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
-    /// A model file of `lab fit`, in place of the configuration's: who behaves like whom. Without any, peers are fitted in
-    /// the background.
+    /// A model file of `lab fit`, in place of the configuration's: who behaves like whom.
     #[arg(long, value_name = "FILE")]
     pub(crate) model: Option<PathBuf>,
     /// Known attacks, JSON lines: start, end, kind, identities.

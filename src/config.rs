@@ -23,7 +23,7 @@ use qualm_scorer::{
     config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
     enforce::istio::IstioConfig,
     notify::AlertsConfig,
-    peers::{Model, ModelError},
+    peers::{Model, ModelError, PeersFrom},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -91,14 +91,25 @@ impl Default for HistoryConfig {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PeersConfig {
-    /// A model file of `lab fit`; where it is empty, peers are fitted in the background.
+    /// A model file of `lab fit`; none where it is empty.
     pub(crate) model: PathBuf,
+    /// Whether peers are fitted in the background where there is no model file.
+    pub(crate) background: bool,
 }
 
 impl PeersConfig {
     /// The model file, read and checked, where there is one.
     pub(crate) fn read(&self) -> Result<Option<Model>, ModelError> {
         (!self.model.as_os_str().is_empty()).then(|| Model::read(&self.model)).transpose()
+    }
+
+    /// Where peers come from, by the model file that was read.
+    pub(crate) fn from<'a>(&self, model: Option<&'a Model>) -> PeersFrom<'a> {
+        match model {
+            Some(model) => PeersFrom::File(model),
+            None if self.background => PeersFrom::Background,
+            None => PeersFrom::Nowhere,
+        }
     }
 }
 

@@ -34,6 +34,9 @@ use tokio::sync::oneshot;
 
 pub(crate) use self::{desk::Desk, rest::Rest};
 
+/// What an acceptance would hide, with the decisions that it would have hidden.
+pub(crate) type Foreseen = (Preview, Vec<Verdict>);
+
 /// What is asked of the loop.
 #[derive(Debug)]
 pub(crate) enum Call {
@@ -53,7 +56,7 @@ pub(crate) enum Call {
         part: String,
         question: Option<Question>,
         object: Option<String>,
-        answer: oneshot::Sender<Result<Box<(Preview, Vec<Verdict>)>, NotOne>>,
+        answer: oneshot::Sender<Result<Box<Foreseen>, NotOne>>,
     },
     /// Something is to be done.
     Do(Box<Request>, oneshot::Sender<Result<Done, Refusal>>),

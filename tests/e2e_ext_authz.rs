@@ -1,6 +1,10 @@
 //! A real Envoy that asks Qualm about every request: the answers of the ladder, the level told to the workload and the
 //! log, and what happens when Qualm does not answer.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and says what it measured"
+)]
 
 mod support;
 

@@ -23,12 +23,15 @@ fn row(event: &qualm_model::event::Event<'_>) -> usize {
     usize::try_from(event.position().offset).unwrap()
 }
 
+/// Harmless rows above a share of the attacks, by edge and leading question: how many, the most bits, all bits.
+type Harmless = HashMap<(String, String, Option<Question>), (u64, f64, Vec<f64>)>;
+
 /// Ranking of darpa-edges, and which harmless rows stand above a share of the attacks.
 pub(crate) fn darpa(without: &[Question]) -> String {
     let labels = stream::labels(DARPA.0, 0);
     let mut scores = vec![f64::MIN; labels.len()];
     let mut edges: HashMap<(i64, String, String), (f64, bool)> = HashMap::new();
-    let mut harmless: HashMap<(String, String, Option<Question>), (u64, f64, Vec<f64>)> = HashMap::new();
+    let mut harmless = Harmless::new();
     let ran = replay::run(
         stream::of_public(DARPA.0, DARPA.1),
         without,

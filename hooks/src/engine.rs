@@ -267,7 +267,7 @@ impl Engine {
 
     /// Asks the policy about everything that stands.
     fn decide(&mut self) {
-        let wanted = self.ruling.decide(&self.standing, &self.facts, self.ledger.effects());
+        let wanted = self.ruling.decide(&self.standing, &self.facts, &self.ledger.effects());
         self.ledger.want(wanted, self.clock.now());
     }
 

@@ -95,7 +95,7 @@ impl Ruling {
         &mut self,
         standing: &[Order],
         hooks: &[HookFact],
-        effects: impl Iterator<Item = &'a Stored> + Clone,
+        effects: &(impl Iterator<Item = &'a Stored> + Clone),
     ) -> Vec<Wanted> {
         let (mut wanted, mut problem) = (Vec::new(), None);
         for order in standing {

@@ -44,10 +44,24 @@ pub(crate) struct PeerGroups {
     begun: Option<Timestamp>,
     /// The fit that is under way.
     pending: Option<Pending>,
+    /// Whether they are fitted here; as the configuration says.
+    #[serde(skip)]
+    in_background: bool,
     #[serde(skip)]
     applied: Option<Applied>,
     #[serde(skip)]
     pub(crate) is_changed: bool,
+}
+
+/// Where peers come from.
+#[derive(Debug, Clone, Copy)]
+pub enum PeersFrom<'a> {
+    /// Nowhere: nobody is held against them.
+    Nowhere,
+    /// They are fitted in the background.
+    Background,
+    /// A model file.
+    File(&'a Model),
 }
 
 /// A fit under way: applied at `due`, whatever the pace.
@@ -72,14 +86,18 @@ pub struct Applied {
 }
 
 impl Scorer {
-    /// Judges by a model file from now on, and fits no peers itself; by its own fits again with `None`.
-    pub fn take_model(&mut self, model: Option<&Model>) {
-        let hash = model.map(Model::hash).unwrap_or_default();
-        if self.peers.given == hash {
+    /// Says where peers come from; what was known of them by another way is forgotten.
+    pub fn take_peers(&mut self, from: PeersFrom<'_>) {
+        let model = if let PeersFrom::File(model) = from { Some(model) } else { None };
+        let given = model.map(Model::hash).unwrap_or_default();
+        let in_background = matches!(from, PeersFrom::Background);
+        let stays = self.peers.given == given && (model.is_some() || in_background || !self.peers.asks());
+        if stays {
+            self.peers.in_background = in_background;
             return;
         }
         let at = self.watermark.now().unwrap_or(Timestamp(0));
-        self.peers = PeerGroups { given: hash, is_changed: true, ..PeerGroups::default() };
+        self.peers = PeerGroups { given, in_background, is_changed: true, ..PeerGroups::default() };
         if let Some(model) = model {
             self.mesh.take_prior(Question::UnlikePeers, &model.prior);
             self.peers.apply(Arc::new(model.peers.clone()), at);
@@ -93,7 +111,7 @@ impl Scorer {
 
     /// Closes the windows of ten minutes that have ended, and looks whose were unlike its own and its peers'.
     pub(crate) fn look_at_windows(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
-        let Some(birth) = self.mesh.birth() else { return };
+        let Some(birth) = self.mesh.birth().filter(|_| self.peers.asks()) else { return };
         let end = Timestamp((self.mesh.closed().window(WINDOW) + 1) * WINDOW.0 - 1);
         self.peers.finish(end);
         let is_blind = self.estate.is_blind(end);
@@ -192,9 +210,15 @@ impl PeerGroups {
         self.is_changed = true;
     }
 
+    /// Whether windows are looked at: where nobody asks, nothing is counted.
+    #[inline]
+    pub(crate) fn asks(&self) -> bool {
+        self.in_background || self.peers.is_some() || self.pending.is_some()
+    }
+
     /// Whether it is time to fit: a day after the birth of the mesh, and every day.
     fn is_due(&self, birth: Timestamp, now: Timestamp) -> bool {
-        self.given.is_empty() && self.pending.is_none() && now - self.begun.unwrap_or(birth) >= FIT_EVERY
+        self.in_background && self.pending.is_none() && now - self.begun.unwrap_or(birth) >= FIT_EVERY
     }
 
     fn begin(&mut self, members: Vec<Member>, now: Timestamp) {

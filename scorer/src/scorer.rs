@@ -177,8 +177,8 @@ pub(crate) struct Case<'a> {
     pub(crate) edge_since: Timestamp,
     pub(crate) first: FirstTimes,
     pub(crate) edge_is_excused: bool,
-    /// What its source does for the first time in this window.
-    pub(crate) in_window: FirstInWindow,
+    /// What its source does for the first time in this window, where windows are looked at.
+    pub(crate) in_window: Option<FirstInWindow>,
     /// What of its credential does not add up.
     pub(crate) broken: Option<Broken>,
 }

@@ -37,11 +37,12 @@ impl Scorer {
         let now = event.report();
         let (most, filter, is_late) = (self.most(event), self.filter(event), self.is_late(event));
         let excuse = self.accepted.excuse(&self.shards[usize::from(ids.shard)].names, ids, now);
+        let asks = self.peers.asks();
         let mesh = &self.mesh;
         let shard = &mut self.shards[usize::from(ids.shard)];
         let (case, mut place, taken) = shard.admit(mesh, (event, caller), (ids, share), mesh.exposure(now));
         self.used += taken;
-        let case = &Case { broken, ..case };
+        let case = &Case { broken, in_window: case.in_window.filter(|_| asks), ..case };
         if is_late {
             return self.judge_late(case, share, excuse.as_ref(), wall, verdicts);
         }

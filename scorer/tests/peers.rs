@@ -11,7 +11,7 @@ use qualm_model::{
 };
 use qualm_scorer::{
     config::ScorerConfig,
-    peers::{Applied, Model},
+    peers::{Applied, Model, PeersFrom},
     scorer::Scorer,
     snapshot::{Covered, Snapshots},
     verdict::Verdict,
@@ -32,7 +32,7 @@ fn model() -> Model {
 
 fn with_model() -> Scorer {
     let mut scorer = Scorer::new(ScorerConfig::default());
-    scorer.take_model(Some(&model()));
+    scorer.take_peers(PeersFrom::File(&model()));
     scorer
 }
 
@@ -100,28 +100,37 @@ fn fits(scorer: &mut Scorer, calls: &[Call], first: usize, size: usize) -> (Vec<
     (applied, verdicts)
 }
 
+fn in_background(mut scorer: Scorer) -> Scorer {
+    scorer.take_peers(PeersFrom::Background);
+    scorer
+}
+
+fn fresh() -> Scorer {
+    in_background(Scorer::new(ScorerConfig::default()))
+}
+
 #[test]
-fn without_a_model_file_peers_are_fitted_once_a_day_and_judge_from_the_same_event_time_at_any_pace() {
+fn in_the_background_peers_are_fitted_once_a_day_and_judge_from_the_same_event_time_at_any_pace() {
     let calls = calls();
-    let (applied, verdicts) = fits(&mut Scorer::new(ScorerConfig::default()), &calls, 0, 500);
+    let (applied, verdicts) = fits(&mut fresh(), &calls, 0, 500);
     let days: Vec<i64> = applied.iter().map(|fit| (fit.at - Timestamp(START)).0 / Span::DAY.0).collect();
     assert_eq!(days, [1, 2], "three days have two that have ended");
     assert!(applied.iter().all(|fit| fit.file.is_empty()));
-    assert_eq!(fits(&mut Scorer::new(ScorerConfig::default()), &calls, 0, 17), (applied.clone(), verdicts.clone()));
+    assert_eq!(fits(&mut fresh(), &calls, 0, 17), (applied.clone(), verdicts.clone()));
 
     // Between the moment at which a fit is begun and that from which on it judges.
     let under_way = applied[0].at - Span(WINDOW.0 / 2);
     let restart = calls.iter().position(|call| call.time > under_way).expect("calls go on");
     let directory = tempfile::tempdir().expect("a directory");
     let (mut snapshots, _) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("a new one");
-    let mut scorer = Scorer::new(ScorerConfig::default());
+    let mut scorer = fresh();
     let (mut again, mut decided) = fits(&mut scorer, &calls[..restart], 0, 500);
     assert_eq!(again, []);
     snapshots.save(scorer.changes(Covered::default()));
     snapshots.finish().expect("it was being written").expect("it can be written");
     drop((snapshots, scorer));
     let (_snapshots, loaded) = reopened(directory.path(), &ScorerConfig::default());
-    let (later, then) = fits(&mut loaded.expect("a snapshot").scorer, &calls[restart..], restart, 500);
+    let (later, then) = fits(&mut in_background(loaded.expect("a snapshot").scorer), &calls[restart..], restart, 500);
     again.extend(later);
     decided.extend(then);
     assert_eq!((again, decided), (applied, verdicts));
@@ -154,7 +163,7 @@ fn the_size_of_batches_and_a_restart_change_nothing() {
         let (_snapshots, loaded) = reopened(directory.path(), &ScorerConfig::default());
         let mut scorer = loaded.expect("a snapshot").scorer;
         // As every start does: the same file is no news.
-        scorer.take_model(Some(&model()));
+        scorer.take_peers(PeersFrom::File(&model()));
         assert_eq!(scorer.applied_peers(), None);
         verdicts.extend(feed(&mut scorer, &calls[restart..], restart, 500));
         assert_eq!((verdicts, bits(&scorer)), expected, "restart at {restart}");

@@ -87,7 +87,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     scorer.name_sources(config.source_names());
     scorer.filter_sources(config.filters());
     scorer.wait_for_sources(config.latenesses());
-    scorer.take_model(model.as_ref());
+    scorer.take_peers(config.peers.from(model.as_ref()));
     let journal_directory = directory.join("journal");
     let key = SigningKey::open(&config.state.journal_key())?;
     let public = key.public();

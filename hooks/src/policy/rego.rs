@@ -197,7 +197,8 @@ fn told(error: &str) -> String {
     let mut place = place.into_iter().flat_map(|place| place.rsplitn(3, ':'));
     let (column, line) = (place.next(), place.next());
     let lines = || error.lines().map(str::trim).filter(|line| !line.is_empty());
-    let words = lines().rev().find_map(|line| line.strip_prefix("error: ")).or_else(|| lines().last()).unwrap_or("?");
+    let words =
+        lines().rev().find_map(|line| line.strip_prefix("error: ")).or_else(|| lines().next_back()).unwrap_or("?");
     let text = match (line, column) {
         (Some(line), Some(column)) => format!("line {line}, column {column}: {words}"),
         _ => lines().collect::<Vec<_>>().join(" "),

@@ -120,7 +120,7 @@ impl Shard {
             // An operation on an edge that is itself new says nothing of its own.
             first: FirstTimes { operation: first.operation.filter(|_| !first_contact), network, ..first },
             edge_is_excused: edge.returned || adopted.is_some(),
-            in_window,
+            in_window: Some(in_window),
             broken: None,
         };
         (case, Place { source, edge: Some(edge), operation, link, views, delta, touched }, bytes + owned)

@@ -14,7 +14,7 @@ use crate::{
     door::Ids,
     estate::Weight,
     mesh::{Delta, Mesh},
-    scorer::{Case, FirstInWindow},
+    scorer::Case,
     standing::{Kind, Reached},
     standings::Standings,
 };
@@ -240,8 +240,9 @@ impl Place<'_> {
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
         let Self { source, edge, operation, link, touched, delta, .. } = self;
-        let FirstInWindow { peer, operation: new_operation } = case.in_window;
-        source.unlike.get_or_insert_default().count(&case.seen, peer, new_operation);
+        if let Some(first) = case.in_window {
+            source.unlike.get_or_insert_default().count(&case.seen, first.peer, first.operation);
+        }
         let seen = Observation { weight, ..case.seen };
         source.baseline.habit.learn(seen.exposure.now, raw);
         source.baseline.learn(&seen, case.first, &mut |question, x| delta.sample(question, x));

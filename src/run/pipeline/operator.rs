@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use qualm_model::{detector::Question, level::Level};
 use qualm_scorer::{
     journal::Seq,
-    operator::{Instruction, LONGEST_NAME, Refusal, accepted::Preview, look::Line, rehearsed::Rehearsal},
+    operator::{Instruction, LONGEST_NAME, Refusal, look::Line, rehearsed::Rehearsal},
     verdict::{Cause, Reason, Verdict},
     withheld::Withheld,
 };
@@ -13,7 +13,7 @@ use qualm_scorer::{
 use super::{Notice, Pipeline, journal::Command};
 use crate::{
     identities::{Chosen, choose, listed, nearest},
-    operator::{Call, Done, InForce, NotOne, Portrait, Request, Table},
+    operator::{Call, Done, Foreseen, InForce, NotOne, Portrait, Request, Table},
     run::publish::{Owed, is_synced_first},
 };
 
@@ -168,12 +168,7 @@ impl Pipeline {
         Ok(Portrait { shown, decisions, acceptances, contained, in_force: self.in_force() })
     }
 
-    fn preview(
-        &self,
-        part: &str,
-        question: Option<Question>,
-        object: Option<&str>,
-    ) -> Result<(Preview, Vec<Verdict>), NotOne> {
+    fn preview(&self, part: &str, question: Option<Question>, object: Option<&str>) -> Result<Foreseen, NotOne> {
         let of = |identity: &str| self.state.scorer.preview(identity, question, object);
         let preview = match of(part) {
             Some(preview) => preview,
