@@ -1,7 +1,7 @@
 //! What was too odd to be learned, as sufficient statistics: by identity, question and object, how many events there were,
 //! how odd, and when; of the events themselves only the positions of the latest. It is what `accept` goes by.
 //!
-//! **Bounds:** [`IDENTITIES`] identities with [`OF_ONE`] statistics each and [`RECORDS`] positions in each, for
+//! **Bounds:** `IDENTITIES` identities with `OF_ONE` statistics each and `RECORDS` positions in each, for
 //! [`KEPT`] of event time; where there is no room the least odd goes, so that nobody's small oddities displace an alarm.
 
 use std::collections::{BTreeMap, VecDeque};
