@@ -61,6 +61,10 @@ pub(crate) struct Statistics {
     hour: i64,
     /// Answers for which there was no room.
     left_out: u64,
+    /// The least odd identity is at least so odd, in bits: for what is not odder there is no room, and nobody is looked
+    /// through for it. It rises as long as nothing is let go for its age.
+    #[serde(skip)]
+    floor: f64,
     /// Since the last snapshot.
     #[serde(skip)]
     pub(crate) is_changed: bool,
@@ -127,10 +131,14 @@ impl Statistics {
         bits: f64,
         at: Timestamp,
     ) -> Option<&mut Withheld> {
-        if !self.of.contains_key(who) && self.of.len() >= IDENTITIES {
+        if self.of.len() >= IDENTITIES && !self.of.contains_key(who) {
+            if bits <= self.floor {
+                return None;
+            }
             let least = |all: &Vec<Withheld>| all.iter().map(|of| of.most_bits).fold(0.0, f64::max);
             let (weakest, most) =
                 self.of.iter().map(|(name, all)| (name, least(all))).min_by(|a, b| a.1.total_cmp(&b.1))?;
+            self.floor = most;
             if most >= bits {
                 return None;
             }
@@ -177,6 +185,7 @@ impl Statistics {
             return;
         }
         self.is_changed = true;
+        self.floor = 0.0;
         self.of.values_mut().for_each(|all| all.retain(|of| !is_old(of)));
         self.of.retain(|_, all| !all.is_empty());
     }
