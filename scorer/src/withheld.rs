@@ -257,6 +257,8 @@ mod tests {
         assert_eq!(statistics.of("cart", None, None)[0].most_bits, 20.0);
         let expected = 3 * IDENTITIES - (IDENTITIES - 1) + 100 - (OF_ONE - 1);
         assert_eq!(statistics.left_out(), expected as u64);
+        note(&mut statistics, "late", "till", 7.5, 3);
+        assert_eq!(statistics.of("late", None, None).len(), 1, "what is odder than the least odd finds room");
     }
 
     #[test]
