@@ -95,6 +95,9 @@ impl Scorer {
     fn note_withheld(&mut self, case: &Case<'_>, values: &EValues) {
         let shard = &self.shards[usize::from(case.ids.shard)];
         let of = (shard.names.text(case.ids.source), shard.names.text(case.ids.destination));
+        if self.withheld.leaves_out(of.0, values) {
+            return;
+        }
         let surprises = shard.surprises(&self.mesh, case);
         self.withheld.note(of, (case.event.position(), case.seen.exposure.now), (values, &surprises));
     }

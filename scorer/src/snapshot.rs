@@ -8,10 +8,12 @@
 //!
 //! # Layout
 //! - `store`: the file, the thread that writes it, and the way back
+//! - `before`: what releases before wrote
 //! - `soundness`: damage is found before anything is believed
 //! - `glance`, `aside`: what is read of it from outside; `intake`: what became of the inputs' records
 
 mod aside;
+mod before;
 mod glance;
 mod intake;
 mod soundness;

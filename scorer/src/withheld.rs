@@ -103,7 +103,29 @@ impl Withheld {
     }
 }
 
+/// What of an event's answers is kept, in bits. What does not add up of a credential is no behaviour: it is never accepted.
+fn notable(values: &EValues) -> impl Iterator<Item = (Question, f64)> {
+    let bits = values.answers().map(|(question, e)| (question, libm::log2(e)));
+    bits.filter(|(question, bits)| *bits >= NOTABLE && !question.is_invariant())
+}
+
 impl Statistics {
+    /// Whether nothing of an odd event finds room, which is then counted: nobody need ask what its answers are of. In a
+    /// flood of callers that nobody knows that is nearly every event.
+    pub(crate) fn leaves_out(&mut self, who: &str, values: &EValues) -> bool {
+        if !self.is_full_for(who) || notable(values).any(|(_, bits)| bits > self.floor) {
+            return false;
+        }
+        let all = notable(values).count() as u64;
+        self.is_changed |= all > 0;
+        self.left_out += all;
+        true
+    }
+
+    fn is_full_for(&self, who: &str) -> bool {
+        self.of.len() >= IDENTITIES && !self.of.contains_key(who)
+    }
+
     /// Takes in an odd event of an identity: its answers as e-values, and the surprises that they are of.
     pub(crate) fn note(
         &mut self,
@@ -111,15 +133,12 @@ impl Statistics {
         (position, at): (Position, Timestamp),
         (values, surprises): (&EValues, &[(Question, f64)]),
     ) {
-        for &(question, x) in surprises {
-            let bits = values.answer(question).map_or(0.0, libm::log2);
-            // What does not add up of a credential is no behaviour: it is never accepted.
-            if bits >= NOTABLE && !question.is_invariant() {
-                self.is_changed = true;
-                let object = object_of(question, whom);
-                let added = self.place(who, (question, object), bits, at).map(|of| of.add((bits, x), at, position));
-                self.left_out += u64::from(added.is_none());
-            }
+        for (question, bits) in notable(values) {
+            let Some((_, x)) = surprises.iter().find(|(of, _)| *of == question) else { continue };
+            self.is_changed = true;
+            let object = object_of(question, whom);
+            let added = self.place(who, (question, object), bits, at).map(|of| of.add((bits, *x), at, position));
+            self.left_out += u64::from(added.is_none());
         }
     }
 
@@ -131,7 +150,7 @@ impl Statistics {
         bits: f64,
         at: Timestamp,
     ) -> Option<&mut Withheld> {
-        if self.of.len() >= IDENTITIES && !self.of.contains_key(who) {
+        if self.is_full_for(who) {
             if bits <= self.floor {
                 return None;
             }
@@ -226,7 +245,9 @@ mod tests {
     fn note(statistics: &mut Statistics, who: &str, whom: &str, bits: f64, seconds: i64) {
         let position = Position { offset: seconds, ..Position::default() };
         let surprises = [(Question::RarePeer, 2.0 * bits), (Question::Rate1m, 1.0), (Question::AfterRevocation, 9.0)];
-        statistics.note((who, whom), (position, at(seconds)), (&odd(bits), &surprises));
+        if !statistics.leaves_out(who, &odd(bits)) {
+            statistics.note((who, whom), (position, at(seconds)), (&odd(bits), &surprises));
+        }
     }
 
     #[test]

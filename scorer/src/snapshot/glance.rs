@@ -14,8 +14,9 @@ use redb::{Database, ReadableDatabase, ReadableTable};
 use super::{
     SnapshotError, Whole,
     aside::Aside,
+    before::source_of,
     soundness::{unpanicked, verify},
-    store::{AnyError, EDGES, META, NAMES, SOURCES, parse, source_of, version_of},
+    store::{AnyError, EDGES, META, NAMES, SOURCES, parse, version_of},
 };
 use crate::{config::Budget, mesh::SourceKey};
 

@@ -11,18 +11,18 @@ use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, Table, Tabl
 use serde::de::DeserializeOwned;
 
 use super::{
-    Changes, Covered, Put, Reach, Rest, SnapshotError, VERSION, Whole, bytes,
+    Changes, Covered, Put, Reach, Rest, SnapshotError, VERSION, Whole,
+    before::{edge_of, estate_of, source_of},
+    bytes,
     soundness::{sound, unpanicked},
 };
 use crate::{
     config::{Budget, ScorerConfig},
-    estate::{Credentials, Estate},
     mesh::Delta,
     order::Run,
     pending::{Gone, Taken},
     scorer::Scorer,
-    shard::{Attribute, Edge, Hours, Seen, Shard, Source},
-    standing::Other,
+    shard::{Attribute, Seen, Shard},
 };
 
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
@@ -360,34 +360,6 @@ pub(super) fn version_of(
 
 pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, AnyError> {
     Ok(postcard::from_bytes(bytes)?)
-}
-
-/// An edge as a release of this version wrote it. What came later stands at its end, and is absent.
-pub(super) fn edge_of(bytes: &[u8], version: u32) -> Result<Edge, AnyError> {
-    let without_hours = self::bytes(&Hours::default());
-    match version {
-        ..2 => parse(&[bytes, &[0], &without_hours].concat()),
-        2 => parse(&[bytes, &without_hours].concat()),
-        _ => parse(bytes),
-    }
-}
-
-/// A source as a release of this version wrote it. What came later stands at its end, and is absent.
-pub(super) fn source_of(bytes: &[u8], version: u32) -> Result<Source, AnyError> {
-    // Neither how much is of another kind, nor windows.
-    let none = [self::bytes(&Other::default()), vec![0]].concat();
-    let mut source: Source = match version {
-        ..3 => parse(&[bytes, &[0], &none].concat())?,
-        3 => parse(&[bytes, &none].concat())?,
-        _ => return parse(bytes),
-    };
-    source.other = Other::of_before(&source.evidence);
-    Ok(source)
-}
-
-/// What is known of the estate, as a release of this version wrote it.
-fn estate_of(written: &[u8], version: u32) -> Result<Estate, AnyError> {
-    if version >= 2 { parse(written) } else { parse(&[written, &bytes(&Credentials::default())].concat()) }
 }
 
 fn restore(

@@ -14,8 +14,10 @@ use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, backends::
 
 use self::mesh::{Call, batch, calls};
 use super::{
-    Covered, Loaded, Snapshots, Whole, bytes,
-    store::{EDGES, META, SOURCES, edge_of, parse, source_of},
+    Covered, Loaded, Snapshots, Whole,
+    before::{edge_of, source_of},
+    bytes,
+    store::{EDGES, META, SOURCES, parse},
 };
 use crate::{
     config::ScorerConfig,
