@@ -1,7 +1,7 @@
 //! What happened when, for `report.html`: entries by day, evidence by hour, steps with their reasons, and the calls that
 //! enforcement would have met.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use qualm_model::{
     event::Event,
@@ -73,7 +73,8 @@ pub(super) struct Chronicle {
     latest: Option<(i64, f64)>,
     steps: Vec<Step>,
     more_steps: u64,
-    standing: Vec<Standing>,
+    /// By principal: every event is looked up here, and hundreds may stand at once.
+    standing: HashMap<String, Vec<Standing>>,
     met: BTreeMap<String, Met>,
 }
 
@@ -103,16 +104,14 @@ impl Chronicle {
     fn note_met(&mut self, event: Event<'_>, is_true: impl FnOnce(&str, &Subject) -> bool) {
         let source = event.source();
         let is_meant = |standing: &&Standing| {
-            let Subject { principal, cluster, workload, instance } = &standing.subject;
+            let Subject { principal: _, cluster, workload, instance } = &standing.subject;
             // One of several workloads that share a principal is held at its own instances alone.
             (workload.is_none() || instance.is_some())
-                && principal == source.principal()
                 && cluster.as_deref().unwrap_or_default() == source.cluster()
                 && instance.as_deref().is_none_or(|instance| instance == source.ip())
         };
-        let Some(standing) = self.standing.iter().filter(is_meant).max_by_key(|standing| standing.level) else {
-            return;
-        };
+        let Some(of) = self.standing.get(source.principal()) else { return };
+        let Some(standing) = of.iter().filter(is_meant).max_by_key(|standing| standing.level) else { return };
         if self.met.len() == MOST_MET && !self.met.contains_key(&standing.identity) {
             return;
         }
@@ -128,11 +127,12 @@ impl Chronicle {
         if verdict.cause == Cause::Renewed || verdict.level == verdict.previous {
             return;
         }
-        if let Some(place) = self.standing.iter().position(|standing| standing.identity == verdict.identity) {
-            let before = self.standing.swap_remove(place);
-            if let Some(step) = before.step.and_then(|step| self.steps.get_mut(step)) {
-                step.until = Some(verdict.decided);
-            }
+        let before = self.standing.get_mut(&verdict.subject.principal).and_then(|of| {
+            let place = of.iter().position(|standing| standing.identity == verdict.identity)?;
+            of.swap_remove(place).step
+        });
+        if let Some(step) = before.and_then(|step| self.steps.get_mut(step)) {
+            step.until = Some(verdict.decided);
         }
         if verdict.level > verdict.previous && self.days.len() < MOST_HOURS {
             count(self.days.entry(verdict.decided.window(Span::DAY)).or_default(), verdict);
@@ -140,7 +140,8 @@ impl Chronicle {
         if verdict.level > Level::Trusted {
             let step = self.note_step(verdict, is_true);
             let (identity, subject) = (verdict.identity.clone(), verdict.subject.clone());
-            self.standing.push(Standing { identity, subject, level: verdict.level, step });
+            let standing = Standing { identity, subject, level: verdict.level, step };
+            self.standing.entry(verdict.subject.principal.clone()).or_default().push(standing);
         }
     }
 
