@@ -276,12 +276,8 @@ impl Scorer {
             calling.extend(edges.map(|((from, _), edge)| (edge.baseline.calls_a_day(), shard.names.text(*from))));
         }
         calling.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(b.1)));
-        let mut named: Vec<&str> = Vec::new();
-        for (_, name) in calling {
-            if !named.contains(&name) {
-                named.push(name);
-            }
-        }
+        let mut seen = BTreeSet::new();
+        let named: Vec<&str> = calling.into_iter().map(|(_, name)| name).filter(|name| seen.insert(*name)).collect();
         Dependants { count: named.len(), names: named.into_iter().take(NAMED).map(str::to_owned).collect() }
     }
 
