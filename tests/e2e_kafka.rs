@@ -87,6 +87,20 @@ impl Topics {
         (0..20).map(|n| LogLine { text: misused(call, n, now()), ..line.clone() }).collect()
     }
 
+    /// Joins its group under its name, until partitions are assigned, and goes.
+    fn be_of_its_name_for_a_moment(&self) {
+        let mut client = self.kafka.client();
+        client.set("group.id", GROUP).set("group.instance.id", "qualm-0").set("enable.auto.commit", "false");
+        client.set("partition.assignment.strategy", "cooperative-sticky").set("session.timeout.ms", "6000");
+        let consumer: BaseConsumer = client.create().unwrap();
+        consumer.subscribe(&[ACCESS, JOBS]).unwrap();
+        until_true("it is let in", PATIENCE, || {
+            // It reads what comes of it, and keeps nothing.
+            let _ = consumer.poll(std::time::Duration::from_millis(50));
+            consumer.assignment().is_ok_and(|assigned| assigned.count() > 0)
+        });
+    }
+
     /// The record up to which the group has committed every partition of the access log, and where each ends.
     fn committed(&self) -> (Vec<i64>, Vec<i64>) {
         let consumer: BaseConsumer = self.kafka.client().set("group.id", GROUP).create().unwrap();
@@ -242,6 +256,31 @@ fn a_broker_that_restarts_costs_no_record_of_any_partition_and_repeats_none() {
         .map(|letter| format!("{} {}", letter["topic"], letter["partition"]))
         .collect();
     assert_eq!(places.len(), ALL_PARTITIONS, "{places:?}");
+    qualm.check_metrics();
+}
+
+/// As it also happens to itself when a broker restarts while it joins: the answer is lost, and the second try is taken for
+/// another member.
+#[test]
+fn a_member_that_another_of_its_name_put_out_joins_again_and_goes_on_where_it_was() {
+    if !present(&[Part::Kafka]) {
+        return;
+    }
+    let topics = Topics::new();
+    let (before, after) = topics.past.split_at(topics.past.len() / 2);
+    topics.append(before);
+    topics.append_jobs(500);
+    let mut qualm = topics.launch("1s", STATIC_MEMBER);
+    qualm.wait_until_pages();
+    until_true("all there is is judged", PATIENCE, || judged(&qualm) == before.len() + 500);
+
+    topics.be_of_its_name_for_a_moment();
+    until_true("it is put out", PATIENCE, || qualm.output().contains("another joins the group in its place"));
+    topics.append(after);
+    topics.append_jobs(500);
+    topics.append_garbage();
+
+    until_all_is_judged(&qualm, topics.past.len() + 1000);
     qualm.check_metrics();
 }
 

@@ -2,7 +2,7 @@
 //!
 //! # Layout
 //! - this file: [`KafkaSource`], what the loop sees
-//! - `properties`: how a client is set up
+//! - `properties`: how a client is set up; `member`: how it joins its group, and joins it anew
 //! - `questions`: what is asked of the brokers without reading: whether topics are there
 //! - `reading`: the thread that polls; where partitions begin and end
 //! - `taking`: one message; `waiting`: those whose schema is not there yet
@@ -14,6 +14,7 @@
 
 mod context;
 mod dead_letter;
+mod member;
 mod properties;
 mod questions;
 mod reading;
@@ -26,10 +27,6 @@ use qualm_model::{
     event::Positions,
     time::{Clock, Span, Timestamp},
 };
-use rdkafka::{
-    config::FromClientConfigAndContext,
-    consumer::{BaseConsumer, Consumer},
-};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -38,6 +35,7 @@ use tokio::{
 use self::{
     context::Context,
     dead_letter::DeadLetters,
+    member::Member,
     properties::{client_config, member_config, wrong_property},
     questions::{PATIENCE, check_topics},
     reading::Reading,
@@ -136,17 +134,16 @@ impl KafkaSource {
         let client = client_config(config)?;
         let context = Context::new(topics.iter().map(|topic| topic.counters.connection_errors.clone()).collect());
         let lag = context.lag().clone();
-        let properties = member_config(&client, config, &instance);
-        let consumer: BaseConsumer<Context> = BaseConsumer::from_config_and_context(&properties, context)
-            .map_err(|error| wrong_property(config, &error.to_string()))?;
+        let names = topics.iter().map(|topic| topic.name.clone()).collect();
+        let member = Member::new(member_config(&client, config, &instance), names);
+        let consumer = member.client(context).map_err(|error| wrong_property(config, &error.to_string()))?;
         check_topics(&consumer, config, &topics, unanswered)?;
-        let names: Vec<&str> = topics.iter().map(|topic| topic.name.as_str()).collect();
-        consumer.subscribe(&names).map_err(|error| wrong_property(config, &error.to_string()))?;
+        member.join(&consumer).map_err(|error| wrong_property(config, &error.to_string()))?;
         let dead_letters = DeadLetters::new(&client, config, clock.clone())
             .map_err(|error| wrong_property(config, &error.to_string()))?;
         let (sender, incoming) = mpsc::channel(READ_AHEAD);
         let (commits, commands) = std::sync::mpsc::channel();
-        let reading = Reading::new(consumer, topics, dead_letters, rows, sender, commands)
+        let reading = Reading::new((member, consumer), topics, dead_letters, rows, sender, commands)
             .with_batches_of(config.batch_records)
             .with_history_start(history.start);
         let (finish, finished) = oneshot::channel();

@@ -136,6 +136,11 @@ impl Context {
         }
     }
 
+    /// For the client that takes the place of this one's: whoever looks at the lag sees its.
+    pub(super) fn succeeded(&self) -> Self {
+        Self { lag: self.lag.clone(), ..Self::new(self.connection_errors.clone()) }
+    }
+
     pub(super) fn take_rebalance(&self) -> Option<Rebalance> {
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -190,7 +195,7 @@ impl ClientContext for Context {
         ) {
             self.refused.store(true, Ordering::Relaxed);
         }
-        tracing::warn!(%error, reason, "kafka: an error that is retried");
+        tracing::warn!(%error, reason, "kafka: the brokers are in trouble, or are not reached; it is tried again");
     }
 }
 

@@ -13,7 +13,7 @@ use qualm_model::{
 use rdkafka::{
     Offset, TopicPartitionList,
     consumer::{BaseConsumer, CommitMode, Consumer},
-    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    error::{KafkaError, KafkaResult},
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -21,6 +21,7 @@ use super::{
     PATIENCE, Topic,
     context::{Context, Rebalance, let_go, take_over},
     dead_letter::DeadLetters,
+    member::Member,
     taking::{Taken, Taking},
     waiting::Waiting,
 };
@@ -63,6 +64,7 @@ pub(super) struct Reading {
     unassigned: Option<Instant>,
     /// When trouble with the brokers was told of last.
     told: Option<Instant>,
+    member: Member,
     consumer: Polled,
 }
 
@@ -77,7 +79,7 @@ impl std::fmt::Debug for Polled {
 
 impl Reading {
     pub(super) fn new(
-        consumer: BaseConsumer<Context>,
+        (member, consumer): (Member, BaseConsumer<Context>),
         topics: Vec<Topic>,
         dead_letters: DeadLetters,
         rows: Rows,
@@ -87,6 +89,7 @@ impl Reading {
         Self {
             unassigned: Some(Instant::now()),
             told: None,
+            member,
             consumer: Polled(consumer),
             topics,
             gathering: Gathering::default(),
@@ -111,7 +114,7 @@ impl Reading {
         Self { history_start, ..self }
     }
 
-    /// Reads until nobody listens, or until the group cannot be a member any more; then commits and says so.
+    /// Reads until nobody listens, or until it cannot be a member any more; then commits and says so.
     pub(super) fn run(mut self, clock: &Clock, finish: oneshot::Sender<()>) {
         while self.step(clock).is_ok() {}
         self.commit_pending(CommitMode::Sync);
@@ -128,9 +131,12 @@ impl Reading {
         for topic in &mut self.topics {
             topic.parser.arrive(now);
         }
-        self.gather()?;
+        self.gather();
         if self.gathering.records() > 0 {
             self.send_batch()?;
+        }
+        if let Some((_, reason)) = self.consumer.0.client().fatal_error() {
+            self.rejoin(&reason)?;
         }
         while let Some(rebalance) = self.consumer.0.context().take_rebalance() {
             match rebalance {
@@ -154,7 +160,7 @@ impl Reading {
     }
 
     /// Takes what librdkafka has at hand, up to a batch; waits only for the first message.
-    fn gather(&mut self) -> Result<(), Closed> {
+    fn gather(&mut self) {
         let Self { consumer, topics, gathering, expected, dead_letters, rows, waiting, told, .. } = self;
         let mut taking = Taking { topics, gathering, expected, dead_letters, rows, now: Instant::now() };
         waiting.retry(&consumer.0, &mut taking);
@@ -173,20 +179,64 @@ impl Reading {
                         *told = Some(Instant::now());
                         tracing::warn!(%error, "kafka: reading goes on");
                     }
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal) {
-                        return self.fail(&error);
-                    }
                     break;
                 }
             }
         }
-        Ok(())
     }
 
-    fn fail(&mut self, error: &KafkaError) -> Result<(), Closed> {
-        let origin = self.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>().join(", ");
-        let problem = format!("the consumer cannot go on: {error}");
+    /// The client can do nothing any more: what it had is let go, and another joins in its place, to which the loop says
+    /// where to go on.
+    fn rejoin(&mut self, reason: &str) -> Result<(), Closed> {
+        if !self.member.may_rejoin(Instant::now()) {
+            return self.give_up(reason);
+        }
+        tracing::warn!(reason, "kafka: the client is lost; another joins the group in its place");
+        let context = self.consumer.0.context().succeeded();
+        self.part_with(&self.owned_partitions())?;
+        let consumer = match self.member.client(context) {
+            Ok(consumer) => consumer,
+            Err(error) => return self.fail(&error),
+        };
+        self.consumer.0.context().close();
+        self.consumer = Polled(consumer);
+        self.unassigned = Some(Instant::now());
+        match self.member.join(&self.consumer.0) {
+            Err(error) => self.fail(&error),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    fn owned_partitions(&self) -> TopicPartitionList {
+        let mut partitions = TopicPartitionList::new();
+        for &(source, partition) in self.owned.keys() {
+            if let Some(topic) = self.topics.iter().find(|topic| topic.source == source) {
+                partitions.add_partition(&topic.name, partition);
+            }
+        }
+        partitions
+    }
+
+    fn fail(&self, error: &KafkaError) -> Result<(), Closed> {
         let remedy = "see the brokers' log; restart qualm, it goes on where its snapshot stands".to_owned();
+        self.end_with(format!("the consumer cannot go on: {error}"), remedy)
+    }
+
+    fn give_up(&self, reason: &str) -> Result<(), Closed> {
+        let remedy = self.member.name().map_or_else(
+            || "see the brokers' log; restart qualm, it goes on where its snapshot stands".to_owned(),
+            |name| {
+                format!(
+                    "no other member of the group may be named `{name}`: give each qualm a state directory of its own, \
+                     or a `group.instance.id` in `kafka.properties`"
+                )
+            },
+        );
+        self.end_with(format!("it was put out of its group again and again: {reason}"), remedy)
+    }
+
+    fn end_with(&self, problem: String, remedy: String) -> Result<(), Closed> {
+        let origin = self.topics.iter().map(|topic| topic.name.as_str()).collect::<Vec<_>>().join(", ");
         let _ = self.sender.blocking_send(Err(SourceError { origin, problem, remedy }));
         Err(Closed)
     }
@@ -236,9 +286,7 @@ impl Reading {
             self.owned.insert(key, start.unwrap_or(0));
             self.expected.extend(start.filter(|_| known.contains_key(&key)).map(|start| (key, start)));
         }
-        if let Err(error) = take_over(&self.consumer.0, &partitions) {
-            return self.fail(&error);
-        }
+        self.fail_unless_lost(take_over(&self.consumer.0, &partitions))?;
         // A partition that was held back when it was let go may still be.
         let _ = self.consumer.0.resume(&partitions);
         Ok(())
@@ -285,6 +333,19 @@ impl Reading {
 
     /// Hands over what was read, lets the loop save and commit, and lets go.
     fn revoke(&mut self, partitions: &TopicPartitionList) -> Result<(), Closed> {
+        self.part_with(partitions)?;
+        self.fail_unless_lost(let_go(&self.consumer.0, partitions))
+    }
+
+    /// A client that is lost is replaced at the next step.
+    fn fail_unless_lost(&self, result: KafkaResult<()>) -> Result<(), Closed> {
+        match result {
+            Err(error) if self.consumer.0.client().fatal_error().is_none() => self.fail(&error),
+            _ => Ok(()),
+        }
+    }
+
+    fn part_with(&mut self, partitions: &TopicPartitionList) -> Result<(), Closed> {
         let keys = self.keys_of(partitions);
         if !keys.is_empty() {
             let (done, finished) = oneshot::channel();
@@ -300,9 +361,6 @@ impl Reading {
             self.expected.remove(&key);
             self.owned.remove(&key);
             self.wanted.remove(&key);
-        }
-        if let Err(error) = let_go(&self.consumer.0, partitions) {
-            return self.fail(&error);
         }
         Ok(())
     }
