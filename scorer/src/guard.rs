@@ -5,6 +5,8 @@
 //! that the bound allows ([`HeldBy::instead`]), and is weighed again every few seconds. A person's word disregards all of
 //! it but `max_share` and `protected`.
 
+mod traffic;
+
 use std::collections::BTreeSet;
 
 use qualm_model::{
@@ -13,6 +15,7 @@ use qualm_model::{
 };
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::traffic::{Traffic, Usual};
 use crate::{
     breaker,
     config::Mode,
@@ -36,8 +39,6 @@ const SIDE_BY_SIDE: Span = Span(30 * Span::MINUTE.0);
 const EVERY: Span = Span::seconds(5);
 /// Dependants that are named.
 const NAMED: usize = 16;
-/// Shares are kept to a millionth.
-const MILLIONTH: f64 = 1e6;
 
 /// Why an entry does not act as it says although the mode lets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,17 +91,6 @@ pub(crate) struct Replicas {
     /// Healthy ones that would be let through.
     pub(crate) left: usize,
     /// The share of the healthy that may be denied.
-    pub(crate) most: f64,
-}
-
-/// Shares of the calls that are usual in the mesh.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Traffic {
-    /// Of others who are denied.
-    pub(crate) denied: f64,
-    /// Of whom the entry is about.
-    pub(crate) own: f64,
-    /// That may be denied.
     pub(crate) most: f64,
 }
 
@@ -182,11 +172,18 @@ impl Scorer {
         };
         if is_asked && self.config.enforce.mode == Mode::Enforce && level.limits() {
             let (subject, times) = (grounds.subject(), (grounds.now, grounds.wall));
-            self.bound(&mut grounds.policy, &subject, level, times);
+            self.bound(&mut grounds.policy, &subject, level, times, &Usual::default());
         }
     }
 
-    fn bound(&self, policy: &mut Policy, subject: &Subject, level: Level, (now, wall): (Timestamp, Timestamp)) {
+    fn bound(
+        &self,
+        policy: &mut Policy,
+        subject: &Subject,
+        level: Level,
+        (now, wall): (Timestamp, Timestamp),
+        usual: &Usual,
+    ) {
         policy.crowd = self.crowd_with(&subject.principal, (now, wall));
         if !level.denies() {
             return;
@@ -197,13 +194,13 @@ impl Scorer {
         policy.is_blind = self.estate.is_blind(now);
         let Some(key) = self.key_of(&identity) else { return };
         policy.replicas = self.replicas(key, subject, now, HEALTHY);
-        policy.traffic = self.traffic(key, subject, &denied, now);
+        policy.traffic = self.traffic((key, subject), &denied, now, usual);
     }
 
     /// Why what stands would not act as it says, were it decided now.
-    pub(crate) fn held(&self, standing: &Standing, (now, wall): (Timestamp, Timestamp)) -> Option<Withheld> {
+    pub(crate) fn held(&self, standing: &Standing, times: (Timestamp, Timestamp), usual: &Usual) -> Option<Withheld> {
         let mut policy = self.policy(&standing.subject.principal);
-        self.bound(&mut policy, &standing.subject, standing.level, (now, wall));
+        self.bound(&mut policy, &standing.subject, standing.level, times, usual);
         policy.withheld(standing.level, standing.denies())
     }
 
@@ -233,32 +230,6 @@ impl Scorer {
             healthy: healthy.len(),
             most: self.config.enforce.max_replica_share,
         })
-    }
-
-    /// How much of the mesh's calls is denied, and would be. What is usual counts and not what the last hour had: whoever
-    /// floods the mesh would be too much of it to be denied.
-    fn traffic(&self, key: SourceKey, subject: &Subject, denied: &BTreeSet<String>, now: Timestamp) -> Option<Traffic> {
-        let others: BTreeSet<SourceKey> = denied.iter().filter_map(|identity| self.key_of(identity)).collect();
-        if others.is_empty() {
-            return None;
-        }
-        let (mut all, mut own, mut cut) = (0.0, 0.0, 0.0);
-        for (index, shard) in self.shards.iter().enumerate() {
-            let edges = shard.edges.iter().filter(|(_, edge)| now - edge.last <= Span::DAY);
-            for ((from, _), edge) in edges {
-                let (of, calls) = ((index as u8, *from), edge.baseline.calls_a_day());
-                all += calls;
-                own += if of == key { calls } else { 0.0 };
-                cut += if others.contains(&of) { calls } else { 0.0 };
-            }
-        }
-        if subject.instance.is_some() {
-            let source = self.shards[usize::from(key.0)].sources.get(&key.1)?;
-            own /= f64::from(source.live(now).count_ones().max(1));
-        }
-        // The order of a map is nobody's business, nor is the last digit of a sum.
-        let share = |of: f64| if all > 0.0 { (of / all * MILLIONTH).round() / MILLIONTH } else { 0.0 };
-        Some(Traffic { denied: share(cut), own: share(own), most: self.config.enforce.max_traffic_share })
     }
 
     /// Who calls the service of a subject: whom it hurts where that can no longer call.
@@ -317,6 +288,7 @@ impl Scorer {
     }
 
     fn free(&mut self, now: Timestamp, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
+        let usual = Usual::default();
         for (key, reading) in self.strongest_first(self.waiting.keys().copied().collect()) {
             let Some(standing) = self.standings.get(&key) else { continue };
             let stands = standing.expires > wall
@@ -326,7 +298,7 @@ impl Scorer {
             if !stands {
                 continue;
             }
-            let (held, standing) = (self.held(standing, (now, wall)), standing.clone());
+            let (held, standing) = (self.held(standing, (now, wall), &usual), standing.clone());
             match held {
                 None => {
                     let freed = Standing { held: false, ..standing };

@@ -9,7 +9,7 @@ use qualm_model::{level::Level, time::Timestamp};
 use crate::{
     config::{Mode, ScorerConfig},
     grounds::Step,
-    guard::Withheld,
+    guard::{Usual, Withheld},
     mesh::SourceKey,
     operator::{InShadow, Refusal, orders::Order},
     scorer::Scorer,
@@ -97,6 +97,7 @@ impl Scorer {
         let passive = |standing: &Standing| !standing.historic && (!standing.enforce || standing.held);
         let standings = self.standings.iter().filter(|(_, standing)| passive(standing) && standing.expires > wall);
         let keys: Vec<SourceKey> = standings.map(|(key, _)| *key).collect();
+        let usual = Usual::default();
         for (key, reading) in self.strongest_first(keys) {
             let Some(mut standing) = self.standings.remove(&key) else { continue };
             let is_known = self.shards[usize::from(key.0)].sources.contains_key(&key.1);
@@ -104,7 +105,7 @@ impl Scorer {
                 && self.is_enforceable(&standing.subject)
                 && standing.supported(self.mesh.thresholds(), reading) == standing.level;
             if is_known && stands {
-                let held = self.held(&standing, (now, wall));
+                let held = self.held(&standing, (now, wall), &usual);
                 let before = (standing.enforce, standing.held);
                 (standing.enforce, standing.held) = (true, held.is_some());
                 self.note_held(key, held.as_ref().map(|held| held.by));
