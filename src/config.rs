@@ -30,6 +30,7 @@ use sha2::{Digest, Sha256};
 
 use self::mistake::describe;
 use crate::{
+    announcements::AnnouncementsConfig,
     listen::ListenConfig,
     observability::{ObserveConfig, log::LogConfig},
     signals::SignalsConfig,
@@ -42,6 +43,7 @@ pub(crate) struct Config {
     pub(crate) kafka: Vec<KafkaConfig>,
     pub(crate) file: Vec<FileConfig>,
     pub(crate) kubernetes: Vec<KubernetesConfig>,
+    pub(crate) announcements: AnnouncementsConfig,
     pub(crate) listen: ListenConfig,
     pub(crate) history: HistoryConfig,
     pub(crate) budget: Budget,
@@ -283,6 +285,7 @@ impl Config {
             kafka,
             file,
             kubernetes: running.kubernetes.clone(),
+            announcements: running.announcements.clone(),
             istio: running.istio.clone(),
             hook: running.hook.clone(),
             ..self

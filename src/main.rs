@@ -1,5 +1,6 @@
 //! `qualm`: wiring only. What is decided is decided in `scorer`, what is normal is known in `model`.
 
+mod announcements;
 mod backtest;
 mod check;
 mod cli;

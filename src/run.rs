@@ -77,6 +77,7 @@ use self::{
     understood::NothingUnderstood,
 };
 use crate::{
+    announcements,
     cli::StartArgs,
     clock,
     config::Config,
@@ -190,6 +191,7 @@ pub(crate) async fn serve(setup: Setup, stopped: watch::Receiver<bool>) -> anyho
     let (reports, report) = mpsc::channel(REPORTS);
     let (caller, calls) = mpsc::channel(CALLS);
     twins(&setup, &registry, &tables, &reports).await?;
+    announcements::start(&config.announcements, &state.member, setup.clock.clone(), caller.clone(), &registry)?;
     let (coverage, covered) = watch::channel(Coverage::default());
     let hooks = Wired::start(config, &state, &setup.clock, &registry, tables.clone())?;
     let edge = Edge {

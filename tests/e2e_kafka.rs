@@ -17,7 +17,7 @@ use support::{
     mesh::{JUDGEMENT, is_about, until_armed},
     parts::{Part, present},
     ports,
-    qualm::{Qualm, check},
+    qualm::{Qualm, check, journal},
     wait::{PATIENCE, until, until_true},
 };
 
@@ -282,6 +282,44 @@ fn a_member_that_another_of_its_name_put_out_joins_again_and_goes_on_where_it_wa
 
     until_all_is_judged(&qualm, topics.past.len() + 1000);
     qualm.check_metrics();
+}
+
+#[test]
+fn deployments_that_a_pipeline_announces_by_a_topic_are_announced_once_whatever_is_killed() {
+    if !present(&[Part::Kafka]) {
+        return;
+    }
+    const DEPLOYMENTS: &str = "deployments";
+    let topics = Topics::new();
+    topics.kafka.create_topic(DEPLOYMENTS, 1);
+    let announce = |payload: &str| topics.kafka.produce(DEPLOYMENTS, None, [("ci", payload.as_bytes())]);
+    let http = ports::free();
+    let brokers = topics.kafka.bootstrap();
+    let section = format!("[announcements]\nbrokers = \"{brokers}\"\ntopic = \"{DEPLOYMENTS}\"\n");
+    let config = format!("{}\n{section}", topics.config(http, "1h", ""));
+    announce(r#"{"service":"shop/cart","for":"30m","reason":"release 42","by":"argocd"}"#);
+    announce(r#"{"service":"shop/cart","for":"30 parsecs","reason":"release 43"}"#);
+    let mut qualm = topics.launch_with(&config, http);
+    let became = |qualm: &Qualm, outcome| count(qualm, &format!("qualm_announcements_total{{outcome=\"{outcome}\"}}"));
+    until_true("both are dealt with", PATIENCE, || became(&qualm, "carried_out") + became(&qualm, "invalid") == 2);
+    assert_eq!(became(&qualm, "carried_out"), 1);
+    let told = qualm.output();
+    assert!(told.contains("30 parsecs") && told.contains("length of time"), "{told}");
+
+    qualm.kill();
+    announce(r#"{"service":"shop/cart","for":"30m","reason":"release 44","key":"cart-44"}"#);
+    announce(r#"{"service":"shop/cart","for":"30m","reason":"release 44","key":"cart-44"}"#);
+    qualm.launch_again();
+    until_true("the first is carried out, the second is the first", PATIENCE, || {
+        (became(&qualm, "carried_out"), became(&qualm, "repeated")) == (1, 1)
+    });
+    assert_eq!(became(&qualm, "invalid"), 0, "what was dealt with does not come again");
+    qualm.check_metrics();
+    qualm.stop();
+    let journal = journal(qualm.folder());
+    let announced = journal.lines().filter(|line| line.contains("\"kafka deployments"));
+    assert_eq!(announced.count(), 2, "each has one record, with who has said so: {journal}");
+    assert!(journal.contains("\"kafka deployments: argocd\""), "{journal}");
 }
 
 #[test]

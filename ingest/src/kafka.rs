@@ -7,6 +7,7 @@
 //! - `reading`: the thread that polls; where partitions begin and end
 //! - `taking`: one message; `waiting`: those whose schema is not there yet
 //! - `context`: what librdkafka calls back
+//! - [`Messages`]: a topic of few messages, each dealt with by itself
 //! - `dead_letter`: samples of what could not be read
 //!
 //! Positions are the snapshot's: partitions start where the loop says, and only what it hands to
@@ -15,6 +16,7 @@
 mod context;
 mod dead_letter;
 mod member;
+mod messages;
 mod properties;
 mod questions;
 mod reading;
@@ -42,7 +44,8 @@ use self::{
 };
 pub use self::{
     context::Lag,
-    questions::{WrittenKeys, probe, probe_written},
+    messages::{Mailbox, Message, Messages},
+    questions::{TopicKeys, probe, probe_there},
     taking::origin,
 };
 use crate::{

@@ -10,7 +10,7 @@ use prometheus::Registry;
 use qualm_ingest::{
     config::{KafkaConfig, TopicConfig},
     counters::IngestCounters,
-    kafka::{Joining, KafkaSource, Unanswered, WrittenKeys, probe, probe_written},
+    kafka::{Joining, KafkaSource, TopicKeys, Unanswered, probe, probe_there},
     parse::Format,
     source::{Batch, Incoming, Source, SourceError},
 };
@@ -146,9 +146,13 @@ fn a_probe_counts_partitions_and_names_what_is_missing() {
 #[test]
 fn a_topic_that_is_only_written_to_is_missed_by_the_name_of_its_own_key() {
     let cluster = cluster(1);
-    let keys = WrittenKeys { brokers: "`brokers`", topic: "`topic` in [alerts.kafka]", properties: "`settings`" };
-    let ask =
-        |brokers: &str, topic: &str| probe_written(brokers, &BTreeMap::new(), topic, keys, Duration::from_secs(5));
+    let keys = TopicKeys {
+        brokers: "`brokers`",
+        topic: "`topic` in [alerts.kafka]",
+        properties: "`settings`",
+        right: "WRITE",
+    };
+    let ask = |brokers: &str, topic: &str| probe_there(brokers, &BTreeMap::new(), topic, keys, Duration::from_secs(5));
     assert!(ask(&cluster.bootstrap_servers(), TOPIC).is_ok());
     let error = ask(&cluster.bootstrap_servers(), "nobody").unwrap_err().to_string();
     assert!(error.contains("topic `nobody`") && error.contains("correct `topic` in [alerts.kafka]"), "{error}");

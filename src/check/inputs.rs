@@ -4,7 +4,7 @@ use std::path::Path;
 
 use qualm_ingest::{
     config::{self, FileConfig, KafkaConfig},
-    kafka::{probe, probe_written},
+    kafka::{probe, probe_there},
     kubernetes::{KubernetesConfig, KubernetesError, PodWatch},
     registry::Client,
 };
@@ -47,7 +47,7 @@ pub(super) fn check(config: &Config, found: &mut Findings) {
     pods(config, found);
     archives(config, found);
     alerts(config, found);
-    written(config, found);
+    beside(config, found);
 }
 
 /// The same principal may come from several clusters, now or later, and is then several identities. Inputs are told of
@@ -181,10 +181,10 @@ fn alerts(config: &Config, found: &mut Findings) {
     }
 }
 
-/// Topics that are only written to: that they are there is all that can be asked.
-fn written(config: &Config, found: &mut Findings) {
-    for of in premises::written(config) {
-        match probe_written(of.brokers, of.properties, of.topic, of.keys, PATIENCE) {
+/// Topics beside those of logs: that they are there is all that can be asked.
+fn beside(config: &Config, found: &mut Findings) {
+    for of in premises::beside(config) {
+        match probe_there(of.brokers, of.properties, of.topic, of.keys, PATIENCE) {
             Ok(()) => found.ok(of.section, format!("{}: topic {}, {}, is there", of.brokers, of.topic, of.keys.topic)),
             Err(error) => found.fail(of.section, error.to_string()),
         }

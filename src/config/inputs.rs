@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
     files(config)?;
     clusters(config)?;
     twins(config)?;
+    config.announcements.check()?;
     if config.history.format == Format::Mapped {
         return Err(
             "[history] format: archives cannot be `mapped`, there is no key for a mapping; name another format, \

@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use qualm_ingest::{
     config::{self, FileConfig},
     file,
-    kafka::{WrittenKeys, probe_written},
+    kafka::{TopicKeys, probe_there},
 };
 use qualm_model::{
     event::Positions,
@@ -141,7 +141,7 @@ pub(crate) fn told(config: &Config, listener: Option<&Listener>, now: Timestamp)
     {
         tracing::warn!("listen: {expired}");
     }
-    let topics: Vec<_> = written(config)
+    let topics: Vec<_> = beside(config)
         .into_iter()
         .map(|of| (of.section, of.brokers.to_owned(), of.properties.clone(), of.topic.to_owned(), of.keys))
         .collect();
@@ -150,7 +150,7 @@ pub(crate) fn told(config: &Config, listener: Option<&Listener>, now: Timestamp)
     }
     let ask = move || {
         for (section, brokers, properties, topic, keys) in topics {
-            if let Err(error) = probe_written(&brokers, &properties, &topic, keys, PATIENCE) {
+            if let Err(error) = probe_there(&brokers, &properties, &topic, keys, PATIENCE) {
                 tracing::warn!("{section}: {error}");
             }
         }
@@ -167,42 +167,56 @@ pub(crate) fn expired(expires: Timestamp, now: Timestamp) -> Option<String> {
     (left <= Span(0)).then(|| format!("the certificate expired {hours:.1} h ago; renew it, no peer accepts it"))
 }
 
-/// A topic that is only written to.
+/// A topic beside those of logs.
 #[derive(Debug)]
-pub(crate) struct Written<'a> {
+pub(crate) struct Beside<'a> {
     /// The section it is configured in.
     pub(crate) section: &'static str,
     pub(crate) brokers: &'a str,
     pub(crate) topic: &'a str,
     pub(crate) properties: &'a BTreeMap<String, String>,
-    pub(crate) keys: WrittenKeys<'static>,
+    pub(crate) keys: TopicKeys<'static>,
 }
 
-/// All topics that are only written to: dead letters, then alerts.
-pub(crate) fn written(config: &Config) -> Vec<Written<'_>> {
-    let dead_letters = config.kafka.iter().filter(|kafka| !kafka.dead_letter_topic.is_empty()).map(|kafka| Written {
+/// All topics beside those of logs: dead letters, alerts, announcements.
+pub(crate) fn beside(config: &Config) -> Vec<Beside<'_>> {
+    let dead_letters = config.kafka.iter().filter(|kafka| !kafka.dead_letter_topic.is_empty()).map(|kafka| Beside {
         section: "kafka",
         brokers: &kafka.brokers,
         topic: &kafka.dead_letter_topic,
         properties: &kafka.properties,
-        keys: WrittenKeys {
+        keys: TopicKeys {
             brokers: "`brokers` in [[kafka]]",
             topic: "`dead_letter_topic` in [[kafka]]",
             properties: "`properties` in [[kafka]]",
+            right: "WRITE",
         },
     });
-    let alerts = config.alerts.kafka.iter().map(|kafka| Written {
+    let alerts = config.alerts.kafka.iter().map(|kafka| Beside {
         section: "alerts",
         brokers: &kafka.brokers,
         topic: &kafka.topic,
         properties: &kafka.settings,
-        keys: WrittenKeys {
+        keys: TopicKeys {
             brokers: "`brokers` in [alerts.kafka]",
             topic: "`topic` in [alerts.kafka]",
             properties: "`settings` in [alerts.kafka]",
+            right: "WRITE",
         },
     });
-    dead_letters.chain(alerts).collect()
+    let announced = Some(&config.announcements).filter(|of| !of.topic.is_empty()).map(|of| Beside {
+        section: "announcements",
+        brokers: &of.brokers,
+        topic: &of.topic,
+        properties: &of.properties,
+        keys: TopicKeys {
+            brokers: "`brokers` in [announcements]",
+            topic: "`topic` in [announcements]",
+            properties: "`properties` in [announcements]",
+            right: "READ",
+        },
+    });
+    dead_letters.chain(alerts).chain(announced).collect()
 }
 
 /// That alerts can be written to a file, which need not be there yet.
@@ -259,7 +273,7 @@ mod tests {
         let text = "[[kafka]]\ntopics = [{ name = \"a\" }]\ndead_letter_topic = \"dead\"\n[[kafka]]\n\
                     [alerts.kafka]\nbrokers = \"b:1\"\ntopic = \"alerts\"\n";
         let config = Config::parse(text).expect("it is valid");
-        let topics: Vec<_> = written(&config).iter().map(|of| (of.section, of.topic)).collect();
+        let topics: Vec<_> = beside(&config).iter().map(|of| (of.section, of.topic)).collect();
         assert_eq!(topics, [("kafka", "dead"), ("alerts", "alerts")]);
     }
 

@@ -156,9 +156,18 @@ pub(crate) fn explain(folder: &Path, identity: &str) -> String {
     asked(folder, &["explain", identity])
 }
 
+/// Every record of its journal as a line of JSON.
+pub(crate) fn journal(folder: &Path) -> String {
+    told(folder, &["journal", "export", "state/journal"])
+}
+
 fn asked(folder: &Path, arguments: &[&str]) -> String {
+    told(folder, &[arguments, &["--config", "qualm.toml"]].concat())
+}
+
+fn told(folder: &Path, arguments: &[&str]) -> String {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_qualm"));
-    command.args(arguments).args(["--config", "qualm.toml"]).current_dir(folder);
+    command.args(arguments).current_dir(folder);
     let output = command.output().expect("the product can be started");
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

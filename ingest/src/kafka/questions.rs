@@ -44,16 +44,16 @@ pub fn probe(config: &KafkaConfig, patience: Duration) -> Vec<(String, Result<us
     config.topics.iter().map(|topic| (topic.name.clone(), partitions(topic))).collect()
 }
 
-/// What `check` asks of a topic that is only written to: that it is there. `keys` are the configuration's names for
+/// What `check` asks of a topic of which it only matters that it is there: one that is written to, say. `keys` are the configuration's names for
 /// brokers, properties and topic, for the remedy. Blocks for `patience` at most.
 ///
 /// # Errors
 /// A property is wrong, no broker answers, or there is no such topic.
-pub fn probe_written(
+pub fn probe_there(
     brokers: &str,
     properties: &BTreeMap<String, String>,
     topic: &str,
-    keys: WrittenKeys<'_>,
+    keys: TopicKeys<'_>,
     patience: Duration,
 ) -> Result<(), SourceError> {
     let config = KafkaConfig { brokers: brokers.to_owned(), properties: properties.clone(), ..KafkaConfig::default() };
@@ -73,7 +73,7 @@ pub fn probe_written(
     check_topic(&consumer, &config, topic, patience).map(drop).map_err(|error| {
         let is_topic = error.origin != brokers;
         let remedy = if is_topic {
-            format!("create it, correct {}, or grant WRITE and DESCRIBE to Qualm's principal", keys.topic)
+            format!("create it, correct {}, or grant {} and DESCRIBE to Qualm's principal", keys.topic, keys.right)
         } else {
             format!("check {}, the network, and `security.protocol` in {}", keys.brokers, keys.properties)
         };
@@ -81,15 +81,17 @@ pub fn probe_written(
     })
 }
 
-/// What a configuration calls the parts of a topic that is written to.
+/// What a configuration calls the parts of such a topic.
 #[derive(Debug, Clone, Copy)]
-pub struct WrittenKeys<'a> {
+pub struct TopicKeys<'a> {
     /// Where its brokers are named.
     pub brokers: &'a str,
     /// Where its name is.
     pub topic: &'a str,
     /// Where librdkafka's properties are.
     pub properties: &'a str,
+    /// The right that is needed there: `WRITE` or `READ`.
+    pub right: &'a str,
 }
 
 /// That every topic can be read; where it may wait for brokers, as far as they answer.
