@@ -18,6 +18,8 @@ use qualm_model::{
 const SECRET: &str = "hvs.CAESIJ3Nc8Qw1x0vE7kq5mZt9Lr2Yb6UuFh";
 /// No text of an event is longer.
 const MAX_TEXT_BYTES: usize = 1024;
+/// But who an end is: as long as a SPIFFE ID may be.
+const MAX_IDENTITY_BYTES: usize = 2048;
 
 /// The only format that is read, where one is named; else the first byte of an input says it.
 static ONLY: LazyLock<Option<Format>> = LazyLock::new(|| {
@@ -82,7 +84,8 @@ fn hold(event: Event<'_>) {
     assert!(!event.source().principal().is_empty(), "an event of nobody");
     assert!(event.report() >= event.start(), "a report before its call");
     for end in [event.source(), event.destination()] {
-        for text in [end.principal(), end.namespace(), end.service(), end.cluster(), end.ip(), end.instance()] {
+        assert!(end.principal().len() <= MAX_IDENTITY_BYTES, "an identity of {} bytes", end.principal().len());
+        for text in [end.namespace(), end.service(), end.cluster(), end.ip(), end.instance()] {
             assert!(text.len() <= MAX_TEXT_BYTES, "{} bytes: {text}", text.len());
         }
     }
