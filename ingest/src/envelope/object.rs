@@ -5,7 +5,10 @@ mod reading;
 
 use qualm_model::time::Timestamp;
 
-pub(super) use self::{mold::Molds, reading::Reading};
+pub(super) use self::{
+    mold::{Molds, line_end},
+    reading::Reading,
+};
 use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, passed::Kind, path, vector};
 use crate::{
     parse::{
@@ -419,7 +422,7 @@ impl Object {
             node: or(of(Place::Node), of(Place::Host)),
             container: of(Place::Container),
             // `ReplicaSet/cart-5d4f`, as Vector writes it.
-            owner: owner.split_once('/').map_or(owner, |(_, name)| name),
+            owner: memchr::memchr(b'/', owner.as_bytes()).map_or(owner, |at| &owner[at + 1..]),
             version: of(Place::Version),
             time,
         };

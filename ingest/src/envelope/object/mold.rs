@@ -149,7 +149,7 @@ impl Molds {
     }
 
     /// Whether one more may be kept.
-    fn has_room(&mut self) -> bool {
+    pub(in crate::envelope) fn has_room(&mut self) -> bool {
         if self.missed >= MISSED {
             *self = Self::default();
         }
@@ -170,7 +170,7 @@ fn begin_of(text: &[u8]) -> u64 {
 }
 
 /// Bytes of the line's own end, which a record may have behind it.
-pub(super) fn line_end(after: &str) -> usize {
+pub(in crate::envelope) fn line_end(after: &str) -> usize {
     let rest = after.strip_prefix("\\r").unwrap_or(after);
     let rest = rest.strip_prefix("\\n").unwrap_or(rest);
     after.len() - rest.len()
@@ -190,7 +190,11 @@ fn is_alike(kept: &[u8], seen: &[u8]) -> bool {
         });
         differ == 0
     };
-    kept.chunks(BLOCK).zip(seen.chunks(BLOCK)).all(same)
+    let (kept_blocks, kept_rest) = kept.as_chunks::<BLOCK>();
+    let (seen_blocks, seen_rest) = seen.as_chunks::<BLOCK>();
+    // Most blocks are equal to the byte, which is seen sooner.
+    let mut blocks = kept_blocks.iter().zip(seen_blocks);
+    blocks.all(|(kept, seen)| kept == seen || same((kept, seen))) && same((kept_rest, seen_rest))
 }
 
 #[cfg(test)]
