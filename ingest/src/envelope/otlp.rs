@@ -14,6 +14,7 @@ use self::{
 };
 use super::{
     Contents, Opener, Wrapping, is_taken,
+    memo::Memo,
     object::{Key, Object, Place},
     passed::Kind,
     path,
@@ -133,7 +134,7 @@ impl Opener {
             return Ok(());
         }
         let mut walk = Walk::new(text, outer)?;
-        let (mut outcomes, mut has_more) = (Outcomes::default(), walk.advance()?);
+        let (mut outcomes, mut has_more) = (Outcomes::default(), walk.advance(&mut self.memo)?);
         self.passed.note(Kind::OtlpJson);
         while has_more {
             match self.open_next(&mut walk, depth, contents) {
@@ -164,14 +165,14 @@ impl Opener {
     ) -> Result<(Result<(), Rejection>, bool), Invalid> {
         let before = walk.clone();
         if self.partials.is_empty()
-            && let Some(has_more) = walk.take_in_place(contents)
+            && let Some(has_more) = walk.take_in_place(contents, &mut self.memo)
         {
             return Ok((Ok(()), has_more));
         }
         *walk = before;
         let within = walk.within();
         let record = walk.log_record()?;
-        let has_more = walk.advance()?;
+        let has_more = walk.advance(&mut self.memo)?;
         Ok((self.open_log_record(&record, &within, depth, contents), has_more))
     }
 
@@ -295,7 +296,7 @@ impl Outcomes {
 /// What a request says of its only record, where that is a line that can be read as it was written.
 fn alone(text: &str) -> Option<Object> {
     let mut walk = Walk::new(text, &Wrapping::default()).ok()?;
-    walk.advance().ok()?.then_some(())?;
+    walk.advance(&mut Memo::default()).ok()?.then_some(())?;
     let within = walk.within();
     let record = walk.log_record().ok()?;
     let Some(Words::Escaped(line)) = record.body.string_value else { return None };

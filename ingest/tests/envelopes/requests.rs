@@ -64,11 +64,16 @@ fn batch(pod: &str, lines: &[&str], is_resource_first: bool) -> String {
     }
 }
 
-/// The pods that the events of a record name as the called's, in their order.
+/// The pods that the events of a record name as the called's, in their order; the same when its resources are known.
 fn pods(record: &str) -> Vec<String> {
-    let mut builder = EventBuilder::new();
-    parser(Format::IstioJson).parse(record.as_bytes(), Position::default(), &mut builder).unwrap();
-    builder.finish().events().map(|event| event.destination().instance().to_owned()).collect()
+    let (mut parser, mut builder) = (parser(Format::IstioJson), EventBuilder::new());
+    let [first, again] = [(); 2].map(|()| {
+        parser.parse(record.as_bytes(), Position::default(), &mut builder).unwrap();
+        let batch = builder.finish();
+        batch.events().map(|event| event.destination().instance().to_owned()).collect::<Vec<_>>()
+    });
+    assert_eq!(first, again, "{record}");
+    first
 }
 
 #[test]
@@ -97,6 +102,17 @@ fn an_attribute_behind_a_line_says_where_it_was_written_as_one_before_it_does() 
         let request = format!(r#"{{"resourceLogs":[{{"scopeLogs":[{{"logRecords":[{record},{record}]}}]}}]}}"#);
         assert_eq!(pods(&request), ["cart-1", "cart-1"], "{request}");
     }
+}
+
+#[test]
+fn a_resource_that_names_its_file_alone_is_read_each_time() {
+    let line = json!(inbound());
+    let path = format!("/var/log/containers/cart-1_shop_istio-proxy-{}.log", "0123456789abcdef".repeat(4));
+    let resource = format!(r#"{{"attributes":[{{"key":"log.file.path","value":{{"stringValue":"{path}"}}}}]}}"#);
+    let record = format!(r#"{{"body":{{"stringValue":{line}}}}}"#);
+    let request =
+        format!(r#"{{"resourceLogs":[{{"resource":{resource},"scopeLogs":[{{"logRecords":[{record},{record}]}}]}}]}}"#);
+    assert_eq!(pods(&request), ["cart-1", "cart-1"]);
 }
 
 #[test]

@@ -19,8 +19,10 @@ const MAX_BYTES: usize = 4096;
 const MISSED: usize = 16 * TAILS;
 /// What of a text leads to those that are like it. The name of the pod is in there with all shippers.
 const BEGINNING: usize = 192;
-/// Bytes that are compared at once.
+/// Bytes that are compared at once where digits may differ.
 const BLOCK: usize = 64;
+/// The same where mostly nothing differs.
+const STRETCH: usize = 256;
 
 /// Envelopes as they were, around records that stood in them as escaped objects.
 #[derive(Debug, Default)]
@@ -182,19 +184,22 @@ fn is_alike(kept: &[u8], seen: &[u8]) -> bool {
     if kept.len() != seen.len() {
         return false;
     }
-    let same = |(kept, seen): (&[u8], &[u8])| {
-        // Numbers instead of truth values, so that many bytes are compared at once.
-        let differ = kept.iter().zip(seen).fold(0, |differ, (&kept, &seen)| {
-            let digits = u8::from(kept.wrapping_sub(b'0') < 10) & u8::from(seen.wrapping_sub(b'0') < 10);
-            differ | (u8::from(kept != seen) & (digits ^ 1))
-        });
-        differ == 0
-    };
-    let (kept_blocks, kept_rest) = kept.as_chunks::<BLOCK>();
-    let (seen_blocks, seen_rest) = seen.as_chunks::<BLOCK>();
-    // Most blocks are equal to the byte, which is seen sooner.
-    let mut blocks = kept_blocks.iter().zip(seen_blocks);
-    blocks.all(|(kept, seen)| kept == seen || same((kept, seen))) && same((kept_rest, seen_rest))
+    // Most stretches are equal to the byte, which is seen sooner.
+    let mut stretches = kept.chunks(STRETCH).zip(seen.chunks(STRETCH));
+    stretches.all(|(kept, seen)| {
+        kept == seen || kept.chunks(BLOCK).zip(seen.chunks(BLOCK)).all(|(kept, seen)| differ_in_digits(kept, seen))
+    })
+}
+
+/// Whether two texts of one length differ in digits alone.
+#[inline]
+fn differ_in_digits(kept: &[u8], seen: &[u8]) -> bool {
+    // Numbers instead of truth values, so that many bytes are compared at once.
+    let differ = kept.iter().zip(seen).fold(0, |differ, (&kept, &seen)| {
+        let digits = u8::from(kept.wrapping_sub(b'0') < 10) & u8::from(seen.wrapping_sub(b'0') < 10);
+        differ | (u8::from(kept != seen) & (digits ^ 1))
+    });
+    differ == 0
 }
 
 #[cfg(test)]

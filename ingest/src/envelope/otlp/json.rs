@@ -3,7 +3,11 @@
 
 use super::{Attribute, Body, LogRecord, Words, placed};
 use crate::{
-    envelope::{Contents, Wrapping, object::line_end},
+    envelope::{
+        Contents, Wrapping,
+        memo::Memo,
+        object::{Object, line_end},
+    },
     parse::json::{Lexer, Stretch, Value, unescape},
     source::Invalid,
 };
@@ -50,10 +54,10 @@ impl<'a> Walk<'a> {
         self.within
     }
 
-    /// Goes on to the next log record. Whether there is one.
+    /// Goes on to the next log record. Whether there is one. Resources that were read before are recognised as a whole.
     ///
     /// Errors: the text is not well-formed up to there, or cut off.
-    pub(super) fn advance(&mut self) -> Result<bool, Invalid> {
+    pub(super) fn advance(&mut self, memo: &mut Memo) -> Result<bool, Invalid> {
         loop {
             match self.level {
                 Level::Request => match self.reader.lexer.key()? {
@@ -67,9 +71,9 @@ impl<'a> Walk<'a> {
                 }
                 Level::AllLogs => self.level = Level::Request,
                 Level::Logs => match self.reader.lexer.key()? {
-                    Some("resource") if !self.is_placed => self.place()?,
+                    Some("resource") if !self.is_placed => self.place(memo)?,
                     Some("scopeLogs" | "scope_logs") => {
-                        self.look_ahead()?;
+                        self.look_ahead(memo)?;
                         self.enter_list(Level::Scopes)?;
                     }
                     Some(_) => self.reader.lexer.skip_value()?,
@@ -109,7 +113,16 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads the resource that is next.
-    fn place(&mut self) -> Result<(), Invalid> {
+    fn place(&mut self, memo: &mut Memo) -> Result<(), Invalid> {
+        self.is_placed = true;
+        let (text, unread) = (self.reader.text, self.reader.lexer.rest());
+        let rest = unread.trim_ascii_start();
+        let offset = text.len() - rest.len();
+        if let Some((bytes, places)) = memo.find(rest) {
+            self.within = Object::of_places(places, offset).wrapping(text, &self.outer);
+            self.reader.lexer.step_over(bytes + unread.len() - rest.len());
+            return Ok(());
+        }
         let mut attributes = Vec::new();
         self.reader.each_key(|reader, key| {
             match key {
@@ -118,12 +131,18 @@ impl<'a> Walk<'a> {
             }
             Ok(())
         })?;
-        (self.within, self.is_placed) = (placed(&attributes, &self.outer), true);
+        self.within = placed(&attributes, &self.outer);
+        let own = placed(&attributes, &Wrapping::default());
+        // Of a file and an output no place is remembered.
+        if own.file.is_empty() && own.stream.is_empty() && rest.starts_with('{') {
+            let bytes = rest.len() - self.reader.lexer.rest().len();
+            memo.keep(rest, bytes, Object::of_origin(text, &own.origin).places(), offset);
+        }
         Ok(())
     }
 
     /// Looks for the resource behind its records, if it did not come before them.
-    fn look_ahead(&mut self) -> Result<(), Invalid> {
+    fn look_ahead(&mut self, memo: &mut Memo) -> Result<(), Invalid> {
         if self.is_placed {
             return Ok(());
         }
@@ -131,7 +150,7 @@ impl<'a> Walk<'a> {
         ahead.reader.lexer.skip_value()?;
         while let Some(key) = ahead.reader.lexer.key()? {
             if key == "resource" {
-                ahead.place()?;
+                ahead.place(memo)?;
                 break;
             }
             ahead.reader.lexer.skip_value()?;
@@ -151,13 +170,13 @@ impl<'a> Walk<'a> {
 
     /// Reads the record that is next where its line stands, and goes on to the one after it: whether there is one. `None`
     /// where it must be read as a whole first.
-    pub(super) fn take_in_place(&mut self, contents: &mut impl Contents) -> Option<bool> {
+    pub(super) fn take_in_place(&mut self, contents: &mut impl Contents, memo: &mut Memo) -> Option<bool> {
         let (within, mut record, mut has_more) = (self.within, LogRecord::default(), false);
         self.reader.up_to_line(&mut record).ok()??;
         let line = self.reader.lexer.rest().strip_prefix('"')?;
         contents.take_escaped(line, &mut |end| {
             self.reader.after_line(line, end, &mut record)?;
-            has_more = self.advance().ok()?;
+            has_more = self.advance(memo).ok()?;
             Some(record.placed(&within).origin)
         })?;
         Some(has_more)
