@@ -124,15 +124,39 @@ fn parse(c: &mut Criterion) {
     group.finish();
 }
 
+/// Pods whose lines come in turns.
+const PODS: usize = 100;
+/// Lines of a collector's request of several.
+const REQUEST_LINES: usize = 50;
+
+/// A pod, whose name has its ReplicaSet's and its own letters, as Kubernetes makes them.
+struct Pod {
+    name: String,
+    metadata: String,
+}
+
+impl Pod {
+    fn new(number: usize) -> Self {
+        let letters = |of: usize, count: u32| -> String {
+            let alphabet = b"bcdfghjklmnpqrstvwxz2456789";
+            (0..count).map(|place| char::from(alphabet[of / alphabet.len().pow(place) % alphabet.len()])).collect()
+        };
+        let service = ["orders", "cart", "payments", "stock"][number % 4];
+        let (replica_set, own) = (letters(number / 4 * 7_654_321 + 99_991, 9), letters(number * 2_654_435 + 77_777, 5));
+        let name = format!("{service}-{replica_set}-{own}");
+        Self { metadata: metadata(service, &replica_set, &name, number), name }
+    }
+}
+
 /// What a pod's lines carry with them in Fluent Bit's words; Vector and Filebeat say about as much.
-fn metadata(pod: usize) -> String {
+fn metadata(service: &str, replica_set: &str, name: &str, number: usize) -> String {
     format!(
-        r#"{{"pod_name":"orders-5d4f9c7b6d-x7x2{pod}","namespace_name":"shop","pod_id":"0b1f8a4e-8d1c-4c55-9a39-00000000000{pod}","labels":{{"app":"orders","pod-template-hash":"5d4f9c7b6d","security.istio.io/tlsMode":"istio","service.istio.io/canonical-name":"orders","version":"v2"}},"annotations":{{"kubectl.kubernetes.io/default-container":"orders","prometheus.io/path":"/stats/prometheus","prometheus.io/port":"15020","prometheus.io/scrape":"true"}},"host":"node-3","pod_ip":"10.0.4.{pod}","container_name":"istio-proxy","container_image":"docker.io/istio/proxyv2:1.26.0"}}"#
+        r#"{{"pod_name":"{name}","namespace_name":"shop","pod_id":"0b1f8a4e-8d1c-4c55-9a39-{number:012x}","labels":{{"app":"{service}","pod-template-hash":"{replica_set}","security.istio.io/tlsMode":"istio","service.istio.io/canonical-name":"{service}","version":"v2"}},"annotations":{{"kubectl.kubernetes.io/default-container":"{service}","prometheus.io/path":"/stats/prometheus","prometheus.io/port":"15020","prometheus.io/scrape":"true"}},"host":"node-3","pod_ip":"10.0.4.{number}","container_name":"istio-proxy","container_image":"docker.io/istio/proxyv2:1.26.0"}}"#
     )
 }
 
 /// The name of an envelope, and a line in it.
-type Wrap = (&'static str, fn(&str, &str) -> String);
+type Wrap = (&'static str, fn(&str, &Pod) -> String);
 
 const ENVELOPES: [Wrap; 8] = [
     ("none", |line, _| line.to_owned()),
@@ -141,25 +165,34 @@ const ENVELOPES: [Wrap; 8] = [
         let log = json(&format!("{line}\n"));
         format!(r#"{{"log":{log},"stream":"stdout","time":"2026-11-22T02:02:25.000000001Z"}}"#)
     }),
-    ("fluent_bit", |line, pod| {
+    ("fluent_bit", |line, Pod { metadata, .. }| {
         let log = json(line);
-        format!(r#"{{"@timestamp":1795312945.5,"stream":"stdout","logtag":"F","log":{log},"kubernetes":{pod}}}"#)
+        format!(r#"{{"@timestamp":1795312945.5,"stream":"stdout","logtag":"F","log":{log},"kubernetes":{metadata}}}"#)
     }),
-    ("fluent_bit_merged", |line, pod| format!(r#"{},"kubernetes":{pod}}}"#, line.strip_suffix('}').unwrap())),
-    ("filebeat", |line, pod| {
+    ("fluent_bit_merged", |line, Pod { metadata, .. }| {
+        format!(r#"{},"kubernetes":{metadata}}}"#, line.strip_suffix('}').unwrap())
+    }),
+    ("filebeat", |line, Pod { metadata, .. }| {
         let message = json(line);
         format!(
-            r#"{{"@timestamp":"2026-11-22T02:02:25.000Z","@metadata":{{"beat":"filebeat","type":"_doc"}},"log":{{"offset":12,"file":{{"path":"/var/log/containers/orders.log"}}}},"message":{message},"stream":"stdout","kubernetes":{pod},"agent":{{"type":"filebeat"}},"ecs":{{"version":"8.0.0"}}}}"#
+            r#"{{"@timestamp":"2026-11-22T02:02:25.000Z","@metadata":{{"beat":"filebeat","type":"_doc"}},"log":{{"offset":12,"file":{{"path":"/var/log/containers/orders.log"}}}},"message":{message},"stream":"stdout","kubernetes":{metadata},"agent":{{"type":"filebeat"}},"ecs":{{"version":"8.0.0"}}}}"#
         )
     }),
     ("syslog", |line, _| format!("<165>1 2026-11-22T02:02:25.003Z node-3 envoy 812 - - {line}")),
-    ("otlp_json", |line, _| {
-        let body = json(line);
-        format!(
-            r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"k8s.pod.name","value":{{"stringValue":"orders-5d4f9c7b6d-x7x21"}}}}]}},"scopeLogs":[{{"logRecords":[{{"timeUnixNano":"1795312945000000000","body":{{"stringValue":{body}}}}}]}}]}}]}}"#
-        )
-    }),
+    ("otlp_json", |line, pod| otlp_json([line], pod)),
 ];
+
+/// A request of a pod's lines.
+fn otlp_json<'a>(lines: impl IntoIterator<Item = &'a str>, Pod { name, .. }: &Pod) -> String {
+    let record = |line| {
+        let body = json(line);
+        format!(r#"{{"timeUnixNano":"1795312945000000000","body":{{"stringValue":{body}}}}}"#)
+    };
+    let records = lines.into_iter().map(record).collect::<Vec<_>>().join(",");
+    format!(
+        r#"{{"resourceLogs":[{{"resource":{{"attributes":[{{"key":"k8s.pod.name","value":{{"stringValue":"{name}"}}}}]}},"scopeLogs":[{{"logRecords":[{records}]}}]}}]}}"#
+    )
+}
 
 fn json(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -168,9 +201,14 @@ fn json(text: &str) -> String {
 fn envelopes(c: &mut Criterion) {
     let mut lines = envoy_lines();
     lines.truncate(READ_LINES);
+    let pods: Vec<Pod> = (0..PODS).map(Pod::new).collect();
+    let wrapped = |(name, wrap): Wrap| -> (&str, Vec<String>) {
+        (name, lines.iter().zip(pods.iter().cycle()).map(|(line, pod)| wrap(line, pod)).collect())
+    };
+    let requests = lines.chunks(REQUEST_LINES).zip(pods.iter().cycle());
+    let requests = requests.map(|(lines, pod)| otlp_json(lines.iter().map(String::as_str), pod)).collect();
     let mut group = c.benchmark_group("envelopes");
-    for (name, wrap) in ENVELOPES {
-        let wrapped: Vec<String> = lines.iter().zip(0..).map(|(line, at)| wrap(line, &metadata(at % 5))).collect();
+    for (name, wrapped) in ENVELOPES.map(wrapped).into_iter().chain([("otlp_json_of_50", requests)]) {
         group.throughput(Throughput::Elements(READ_LINES as u64));
         group.bench_function(name, |b| {
             let mut parser = Parser::for_format(Format::IstioJson, None).unwrap();

@@ -7,6 +7,7 @@ use qualm_ingest::{envelope::Envelope, parse::Format};
 use qualm_model::{detector::Question, level::Level};
 
 use crate::{
+    formats::Asked,
     generate::args::GenerateArgs,
     journal::JournalCommand,
     operate::args::{
@@ -211,8 +212,8 @@ pub(crate) struct WireArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct FormatsArgs {
-    /// Only this one, with all of its sample.
-    pub(crate) format: Option<Format>,
+    /// Only this one, with all of its sample; of a mapping that comes along, the mapping.
+    pub(crate) format: Option<Asked>,
 }
 
 #[derive(Debug, Args)]

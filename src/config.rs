@@ -247,6 +247,22 @@ impl Config {
         topics.chain(self.file.iter().map(|file| file.filter)).collect()
     }
 
+    /// Calls that a record stands for, where it stands for most: a call of which a tenth is logged counts ten times where
+    /// its number leaves Qualm. Infinite where every input leaves out so many as nobody has said.
+    pub(crate) fn calls_a_record(&self) -> f64 {
+        let topics = self.kafka.iter().flat_map(|kafka| kafka.topics.iter().map(|of| (of.filter, of.sampled_share)));
+        let files = self.file.iter().map(|file| (file.filter, file.sampled_share));
+        let pushed = self.listen.address.map(|_| (Filter::None, 1.0));
+        let calls = |(filter, share): (Filter, f64)| match filter {
+            Filter::None => 1.0,
+            Filter::Sampled if share < 1.0 => share.recip(),
+            Filter::Sampled | Filter::Errors | Filter::Slow => f64::INFINITY,
+        };
+        let all: Vec<f64> = topics.chain(files).chain(pushed).map(calls).collect();
+        let known = all.iter().copied().filter(|calls| calls.is_finite());
+        known.max_by(f64::total_cmp).unwrap_or(if all.is_empty() { 1.0 } else { f64::INFINITY })
+    }
+
     /// How late the records of each source may come and still be learned, by its index; the listener's have the default.
     pub(crate) fn latenesses(&self) -> Vec<Span> {
         let topics = self.kafka.iter().flat_map(|kafka| kafka.topics.iter().map(|topic| topic.lateness_s));
@@ -271,14 +287,16 @@ impl Config {
                 let same = self.kafka.iter().filter(|new| new.brokers == kafka.brokers).chain(&self.kafka);
                 let mut named = same.flat_map(|new| &new.topics).filter(|new| new.name == topic.name);
                 if let Some(new) = named.next() {
-                    (topic.max_level, topic.filter, topic.lateness_s) = (new.max_level, new.filter, new.lateness_s);
+                    (topic.max_level, topic.lateness_s) = (new.max_level, new.lateness_s);
+                    (topic.filter, topic.sampled_share) = (new.filter, new.sampled_share);
                 }
             }
         }
         for file in &mut file {
             let named = self.file.iter().find(|new| new.path == file.path);
             if let Some(new) = named {
-                (file.max_level, file.filter, file.lateness_s) = (new.max_level, new.filter, new.lateness_s);
+                (file.max_level, file.lateness_s) = (new.max_level, new.lateness_s);
+                (file.filter, file.sampled_share) = (new.filter, new.sampled_share);
             }
         }
         Self {

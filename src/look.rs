@@ -38,9 +38,9 @@ use qualm_ingest::{
     parse::{Format, Parser},
 };
 
+pub(crate) use self::mappings::Shipped;
 use self::{
     configuration::{Input, Looked},
-    mappings::Shipped,
     summary::Summary,
     survey::Survey,
     topic::{Topic, Where},
@@ -81,7 +81,10 @@ pub(crate) fn run(args: &LookArgs) -> Result<ExitCode> {
             bail!("{}: {remedy}", reading.name)
         }
         if let Some(skeleton) = mappings::skeleton(survey.kept()).filter(|_| is_open(args)) {
-            words::say_skeleton(&skeleton)?;
+            // Scripts have asked for JSON and nothing else.
+            if !args.json {
+                words::say_skeleton(&skeleton)?;
+            }
             bail!(
                 "{}: no format and no shipped mapping reads this; complete the mapping above, then look again with --mapping FILE",
                 reading.name
@@ -211,13 +214,22 @@ fn is_open(args: &LookArgs) -> bool {
     args.mapping.is_none() && args.format.is_none_or(|format| format == Format::Auto)
 }
 
+/// Records of a file that mostly tell whether a format reads it: one may hold many.
+const GLANCE: u64 = 8;
+
 /// The shipped mapping that reads the first file, where no format reads its begin. What can be read only once is not
 /// touched.
 fn glance(args: &LookArgs, patience: Duration) -> Result<Option<Shipped>> {
     let Some(first) = args.files.first().filter(|file| is_open(args) && file.is_file()) else { return Ok(None) };
     let mut survey = Survey::new(parser(args)?);
-    files::read(std::slice::from_ref(first), survey::KEPT as u64, patience, &mut survey)?;
-    Ok(if survey.events == 0 { mappings::fitting(survey.kept()) } else { None })
+    for records in [GLANCE, survey::KEPT as u64] {
+        survey = Survey::new(parser(args)?);
+        files::read(std::slice::from_ref(first), records, patience, &mut survey)?;
+        if survey.events > 0 {
+            return Ok(None);
+        }
+    }
+    Ok(mappings::fitting(survey.kept()))
 }
 
 fn parser(args: &LookArgs) -> Result<Parser> {

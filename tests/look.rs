@@ -152,6 +152,10 @@ fn columns_that_nothing_reads_end_in_the_skeleton_of_a_mapping() {
     }
     let problem = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(problem.contains("look again with --mapping"), "{problem}");
+    // Scripts get JSON and nothing else.
+    let output = qualm(folder.path(), &["look", "own.csv", "--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap()["records"].as_u64(), Some(51));
 }
 
 #[test]

@@ -77,6 +77,9 @@ pub struct TopicConfig {
     /// What is left out of it.
     #[serde(default)]
     pub filter: Filter,
+    /// The part of the calls that a sample has, above 0; 1 where nobody knows.
+    #[serde(default = "default_sampled_share")]
+    pub sampled_share: f64,
     /// What its records are wrapped in.
     #[serde(default)]
     pub envelope: Envelope,
@@ -100,6 +103,7 @@ impl TopicConfig {
             mapping: None,
             max_level: None,
             filter: Filter::None,
+            sampled_share: default_sampled_share(),
             envelope: Envelope::default(),
             cluster: String::new(),
             proxies: Vec::new(),
@@ -129,6 +133,8 @@ pub struct FileConfig {
     pub max_level: Option<Level>,
     /// What is left out of it.
     pub filter: Filter,
+    /// The part of the calls that a sample has, above 0; 1 where nobody knows.
+    pub sampled_share: f64,
     /// What its lines are wrapped in.
     pub envelope: Envelope,
     /// The cluster that its lines are from, whatever they say themselves; empty where they say it.
@@ -150,6 +156,7 @@ impl Default for FileConfig {
             follow: false,
             max_level: None,
             filter: Filter::None,
+            sampled_share: default_sampled_share(),
             envelope: Envelope::default(),
             cluster: String::new(),
             proxies: Vec::new(),
@@ -164,6 +171,10 @@ impl FileConfig {
     pub fn max_level(&self) -> Level {
         max_level(self.max_level, self.format)
     }
+}
+
+fn default_sampled_share() -> f64 {
+    1.0
 }
 
 fn default_lateness_s() -> u32 {

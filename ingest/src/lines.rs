@@ -114,8 +114,10 @@ impl Lines {
             // No line end within the bound: what is buffered is no record.
             (self.end, self.searched, self.skipping) = (0, 0, true);
         }
+        // No more than the processor keeps near it, however long a line may be.
+        let until = self.buffer.len().min(self.end + CHUNK);
         loop {
-            match self.input.read(&mut self.buffer[self.end..]) {
+            match self.input.read(&mut self.buffer[self.end..until]) {
                 Ok(count) => {
                     self.end += count;
                     self.read += count as u64;

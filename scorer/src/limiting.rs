@@ -44,7 +44,9 @@ impl Scorer {
 
     fn known_of(&self, subject: &Subject, before: Timestamp) -> Known {
         let key = self.key_of(&subject.identity());
-        key.map_or_else(Known::default, |(shard, source)| self.shards[usize::from(shard)].known_of(source, before))
+        key.map_or_else(Known::default, |(shard, source)| {
+            self.shards[usize::from(shard)].known_of(source, before, self.calls_a_record)
+        })
     }
 
     fn with_fallbacks(&self, known: &Arc<Known>, subject: &Subject) -> Arc<Known> {

@@ -107,6 +107,8 @@ pub struct Scorer {
     pub(crate) config: ScorerConfig,
     pub(crate) max_levels: Vec<Level>,
     pub(crate) filters: Vec<Filter>,
+    /// Calls that a record stands for.
+    pub(crate) calls_a_record: f64,
     pub(crate) latenesses: Vec<Span>,
     /// Names of the sources, for people.
     pub(crate) inputs: Vec<String>,
@@ -200,6 +202,7 @@ impl Scorer {
             config,
             max_levels: Vec::new(),
             filters: Vec::new(),
+            calls_a_record: 1.0,
             latenesses: Vec::new(),
             inputs: Vec::new(),
             left_aside: Questions::default(),
@@ -245,6 +248,13 @@ impl Scorer {
     /// What is left out of each source (by its index) before it comes here; nothing, where not said.
     pub fn filter_sources(&mut self, filters: Vec<Filter>) {
         self.filters = filters;
+    }
+
+    /// How many calls a record stands for, 1 where not said: a number of calls that leaves Qualm, as what proxies let pass
+    /// of a throttled caller, is that of the records times this. Nothing is judged by it: what is usual of a sample was
+    /// learned of a sample. Infinite where nobody knows: then no number is told that could be too small.
+    pub fn scale_counts(&mut self, calls_a_record: f64) {
+        self.calls_a_record = calls_a_record;
     }
 
     /// How far behind the watermark the events of each source (by its index) may come and still be learned, and still be

@@ -130,6 +130,27 @@ fn lift(identity: &str, hold: Option<Span>) -> Ask {
 }
 
 #[test]
+fn a_throttled_caller_of_which_a_part_is_logged_is_let_pass_as_many_calls_as_it_makes() {
+    let allowed = |calls_a_record: Option<f64>| {
+        let mut desk = Desk::settled(config(Mode::Enforce, &[]));
+        if let Some(calls) = calls_a_record {
+            desk.scorer.scale_counts(calls);
+        }
+        desk.say(set(CALM, Level::Throttled)).expect("it is done");
+        let entries = desk.scorer.entries();
+        let known = entries[0].known.as_ref().expect("it is limited");
+        (known.calls_a_minute, known.at_once)
+    };
+    let all = allowed(None);
+    assert_eq!(allowed(Some(1.0)), all);
+    // In powers of two: a thousand times as many are 1,024 times, or half of that where they were no power.
+    let sampled = allowed(Some(1024.0));
+    assert!(sampled.0 >= all.0 * 32 && sampled.1 >= all.1 * 32, "{all:?} {sampled:?}");
+    // Nobody knows: no number that could be too small.
+    assert_eq!(allowed(Some(f64::INFINITY)), (1 << 30, 1 << 30));
+}
+
+#[test]
 fn a_level_that_is_set_acts_until_its_lease_ends_and_nobody_renews_it() {
     let mut desk = Desk::settled(config(Mode::Enforce, &[]));
     desk.say(set(CALM, Level::Quarantined)).expect("it is done");

@@ -222,6 +222,7 @@ fn intake(saved: &BTreeMap<String, Intake>, config: &Config, found: &mut Finding
 /// What the inputs of a stopped instance seem to leave out, and which levels are armed.
 fn left_out(mut scorer: Scorer, config: &Config, found: &mut Findings) {
     scorer.filter_sources(config.filters());
+    scorer.scale_counts(config.calls_a_record());
     scorer.wait_for_sources(config.latenesses());
     for note in quirks::filtered(&scorer, &config.source_names()) {
         found.warn("inputs", note);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use qualm_ingest::parse::Format;
-use qualm_model::level::Level;
+use qualm_model::{event::Filter, level::Level};
 use qualm_scorer::enforce::istio::IstioConfig;
 
 use super::Config;
@@ -46,6 +46,7 @@ fn topics(config: &Config) -> Result<(), String> {
         kafka.registry.check().map_err(|error| error.to_string())?;
         for topic in &kafka.topics {
             attainable(&format!("[[kafka]] topic {}", topic.name), topic.max_level)?;
+            sampled(&format!("[[kafka]] topic {}", topic.name), topic.filter, topic.sampled_share)?;
             if !seen.insert((&kafka.brokers, &kafka.group, &topic.name)) {
                 return Err(format!(
                     "[[kafka]] topics: {} stands twice for group {} on {}; keep one of the two",
@@ -57,11 +58,27 @@ fn topics(config: &Config) -> Result<(), String> {
     Ok(())
 }
 
+/// A share of the calls, of what is a sample of them.
+fn sampled(origin: &str, filter: Filter, share: f64) -> Result<(), String> {
+    if !(share > 0.0 && share <= 1.0) {
+        return Err(format!(
+            "{origin}: sampled_share: {share} is no part of the calls; write 0.1 where a tenth is logged"
+        ));
+    }
+    if share < 1.0 && filter != Filter::Sampled {
+        return Err(format!(
+            "{origin}: sampled_share: nothing says that it is a sample; add filter = \"sampled\", or take it out"
+        ));
+    }
+    Ok(())
+}
+
 fn files(config: &Config) -> Result<(), String> {
     let mut seen = BTreeSet::new();
     for file in &config.file {
         bounded("file", file.max_record_bytes)?;
         attainable(&format!("[[file]] {}", file.path.display()), file.max_level)?;
+        sampled(&format!("[[file]] {}", file.path.display()), file.filter, file.sampled_share)?;
         if !seen.insert(plain(&file.path)) {
             return Err(format!("[[file]] path = \"{}\": stands twice; keep one of the two", file.path.display()));
         }

@@ -95,6 +95,28 @@ fn a_reload_finds_the_levels_of_running_inputs_by_name() {
 }
 
 #[test]
+fn a_record_stands_for_as_many_calls_as_the_least_sample_says() {
+    let calls = |text: &str| Config::parse(text).expect("it is valid").calls_a_record();
+    let file = |path: &str, keys: &str| format!("[[file]]\npath = \"{path}\"\n{keys}\n");
+    let tenth = "filter = \"sampled\"\nsampled_share = 0.125";
+    let (all, sampled, unknown, errors) =
+        (file("a", ""), file("b", tenth), file("c", "filter = \"sampled\""), file("d", "filter = \"errors\""));
+    assert_eq!(calls(""), 1.0);
+    assert_eq!(calls(&all), 1.0);
+    assert_eq!(calls(&format!("{all}{sampled}{unknown}")), 8.0);
+    assert_eq!(calls(&format!("{all}{errors}")), 1.0);
+    assert_eq!(calls(&format!("{errors}{unknown}")), f64::INFINITY);
+    for (keys, words) in [
+        ("sampled_share = 0.1", "filter = \"sampled\""),
+        ("sampled_share = 0", "write 0.1"),
+        ("sampled_share = 7.0", "write 0.1"),
+    ] {
+        let error = Config::parse(&file("a", keys)).expect_err(keys);
+        assert!(error.contains("[[file]] a: sampled_share") && error.contains(words), "{error}");
+    }
+}
+
+#[test]
 fn an_unknown_key_is_refused_with_the_nearest() {
     let error = Config::parse("[budget]\nwatchd_per_day = 3\n").expect_err("unknown key");
     assert!(error.contains("line 2") && error.contains("`watched_per_day`"), "{error}");

@@ -67,10 +67,14 @@ impl Input<'_> {
                 Filter::Sampled => "sampled",
                 Filter::Slow | Filter::None => "slow",
             };
+            let share = match self.filter {
+                Filter::Sampled => ", and sampled_share = 0.1 where a tenth of the calls is logged",
+                _ => "",
+            };
             // A look is too short to switch questions off by it.
             let _ = writeln!(
                 text,
-                "# It looks as if something were left out of these records: where that is so, add filter = \"{word}\".\n"
+                "# It looks as if something were left out of these records: where that is so, add filter = \"{word}\"{share}.\n"
             );
         }
         if !self.strangers.is_empty() {

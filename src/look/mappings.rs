@@ -36,12 +36,37 @@ const SHIPPED: [Shipped; 10] = [
 
 /// A mapping that comes with Qualm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Shipped {
-    pub(super) name: &'static str,
-    pub(super) text: &'static str,
+pub(crate) struct Shipped {
+    /// Its word.
+    pub(crate) name: &'static str,
+    /// The file.
+    pub(crate) text: &'static str,
 }
 
 impl Shipped {
+    /// All of them.
+    pub(crate) const ALL: &'static [Self] = &SHIPPED;
+
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        SHIPPED.into_iter().find(|shipped| shipped.name == name)
+    }
+
+    /// What its head says: what it is for, and how it is read.
+    fn head(self) -> impl Iterator<Item = &'static str> {
+        self.text.lines().map_while(|line| line.strip_prefix('#')).map(str::trim)
+    }
+
+    /// What it is for.
+    pub(crate) fn about(self) -> &'static str {
+        self.head().next().unwrap_or_default()
+    }
+
+    /// A record that it reads, where its head has one.
+    pub(crate) fn sample(self) -> Option<&'static str> {
+        self.head().find_map(|line| line.strip_prefix("For example: "))
+    }
+
     /// Its file's name.
     pub(super) fn file(self) -> String {
         format!("{}.toml", self.name)
@@ -198,6 +223,17 @@ fn shown(name: &str, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_mappings_of_gateways_show_a_record_and_read_it() {
+        for name in ["nginx-json", "nginx-combined", "kong", "aws-alb"] {
+            let mapping = Shipped::named(name).expect("it is shipped");
+            let sample = mapping.sample().expect("its head has one");
+            let (mut parser, mut builder) = (mapping.parser().expect("it is sound"), EventBuilder::new());
+            assert_eq!(parser.parse(sample.as_bytes(), Position::default(), &mut builder), Ok(()), "{name}");
+            assert_eq!((builder.len(), mapping.about().is_empty()), (1, false), "{name}");
+        }
+    }
 
     fn records(text: &str) -> Vec<Vec<u8>> {
         text.lines().map(|line| line.as_bytes().to_vec()).collect()

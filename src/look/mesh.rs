@@ -90,11 +90,34 @@ pub(super) struct Mesh {
     by_number: Vec<Arc<str>>,
 }
 
+/// Who said that a principal is theirs: principal, pod and version by their places in a batch, on the caller's side or
+/// not.
+#[derive(Default)]
+struct Holders {
+    all: HashSet<(bool, [Option<usize>; 3])>,
+    /// What each pod said last, on either side: mostly what it says again.
+    latest: [Vec<[Option<usize>; 3]>; 2],
+}
+
+impl Holders {
+    fn note(&mut self, is_source: bool, keys: [Option<usize>; 3]) {
+        let Some(pod) = keys[1] else { return };
+        let latest = &mut self.latest[usize::from(is_source)];
+        if latest.len() <= pod {
+            latest.resize(pod + 1, [None; 3]);
+        }
+        if latest[pod] != keys {
+            latest[pod] = keys;
+            self.all.insert((is_source, keys));
+        }
+    }
+}
+
 impl Mesh {
     /// Takes in what was understood.
     pub(super) fn note(&mut self, batch: &EventBatch) {
         let mut ends: HashMap<[Option<usize>; 7], (u64, Event<'_>)> = HashMap::new();
-        let mut holders: HashSet<(bool, [Option<usize>; 3])> = HashSet::new();
+        let mut holders = Holders::default();
         for event in batch.events() {
             if !self.is_new(event) {
                 continue;
@@ -117,14 +140,14 @@ impl Mesh {
                 Reporter::Destination => Some((false, destination)),
                 _ => None,
             };
-            if let Some((is_source, own)) = own.filter(|(_, own)| own.instance.key(row).is_some()) {
-                holders.insert((is_source, [&own.principal, &own.instance, &own.version].map(|names| names.key(row))));
+            if let Some((is_source, own)) = own {
+                holders.note(is_source, [&own.principal, &own.instance, &own.version].map(|names| names.key(row)));
             }
         }
         for (calls, event) in ends.into_values() {
             self.note_edge(event, calls);
         }
-        for (is_source, keys) in holders {
+        for (is_source, keys) in holders.all {
             self.note_holder(if is_source { &batch.source } else { &batch.destination }, keys);
         }
     }

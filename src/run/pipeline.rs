@@ -382,6 +382,7 @@ impl Pipeline {
                 self.setup.config = config.with_inputs_of(&self.setup.config);
                 self.state.scorer.limit_sources(self.setup.config.max_levels());
                 self.state.scorer.filter_sources(self.setup.config.filters());
+                self.state.scorer.scale_counts(self.setup.config.calls_a_record());
                 self.state.scorer.wait_for_sources(self.setup.config.latenesses());
                 self.setup.hash = hash;
                 self.hooks.follow(&self.setup.config.response);

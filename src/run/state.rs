@@ -86,6 +86,7 @@ pub(crate) fn open(config: &Config, hash: &str, wall: Timestamp) -> anyhow::Resu
     scorer.limit_sources(config.max_levels());
     scorer.name_sources(config.source_names());
     scorer.filter_sources(config.filters());
+    scorer.scale_counts(config.calls_a_record());
     scorer.wait_for_sources(config.latenesses());
     scorer.take_peers(config.peers.from(model.as_ref()));
     let journal_directory = directory.join("journal");

@@ -2,11 +2,20 @@
 //!
 //! Asked only of what a format could not read. Formats whose own records look like this are not asked for them.
 
+use std::{collections::HashMap, sync::LazyLock};
+
 use crate::parse::{
     Format,
     json::{Lexer, Value},
     time::rfc3339,
 };
+
+/// Keys that a whole object has in common with some record of a format, to be a broken one of them: all of them where that
+/// has fewer. Programs have a key or two of everybody's.
+const ALIKE: usize = 4;
+
+/// The keys of the formats' own records.
+static SAMPLES: LazyLock<Samples> = LazyLock::new(Samples::read);
 
 /// The words that mark a level in what programs write.
 const LEVELS: [&str; 12] =
@@ -17,6 +26,57 @@ const LEVELS: [&str; 12] =
 pub(crate) struct Marks {
     in_text: bool,
     in_json: bool,
+    format: Format,
+}
+
+/// Records of the formats that are JSON objects.
+struct Samples {
+    /// Of each the format, and how many keys it has.
+    records: Vec<(Format, usize)>,
+    /// Which of them have a key.
+    having: HashMap<&'static str, Vec<usize>>,
+}
+
+impl Samples {
+    fn read() -> Self {
+        let mut samples = Self { records: Vec::new(), having: HashMap::new() };
+        for &format in Format::ALL {
+            for keys in format.sample().lines().filter_map(keys_of).filter(|keys| !keys.is_empty()) {
+                for &key in &keys {
+                    samples.having.entry(key).or_default().push(samples.records.len());
+                }
+                samples.records.push((format, keys.len()));
+            }
+        }
+        samples
+    }
+
+    /// Whether an object of these keys may be a record of a format, or of any.
+    fn has_like(&self, keys: &[&str], format: Format) -> bool {
+        let mut shared = vec![0; self.records.len()];
+        for &record in keys.iter().filter_map(|&key| self.having.get(key)).flatten() {
+            shared[record] += 1;
+        }
+        shared
+            .into_iter()
+            .zip(&self.records)
+            .any(|(shared, &(of, keys))| (of == format || format == Format::Auto) && shared >= keys.min(ALIKE))
+    }
+}
+
+/// The keys of a whole JSON object, each once.
+fn keys_of(record: &str) -> Option<Vec<&str>> {
+    let mut lexer = Lexer::new(record);
+    let mut keys = Vec::new();
+    lexer.begin().ok()?;
+    while let Some(key) = lexer.key().ok()? {
+        keys.push(key);
+        lexer.skip_value().ok()?;
+    }
+    lexer.end().ok()?;
+    keys.sort_unstable();
+    keys.dedup();
+    Some(keys)
 }
 
 impl Marks {
@@ -27,6 +87,7 @@ impl Marks {
             in_text: !sample().any(is_diagnostic),
             // What a mapping reads is for its author to say.
             in_json: format != Format::Mapped && !sample().any(is_application),
+            format,
         }
     }
 
@@ -34,7 +95,12 @@ impl Marks {
     #[cold]
     pub(crate) fn are_on(self, record: &str) -> bool {
         let record = record.trim_ascii();
-        self.in_text && is_diagnostic(record) || self.in_json && is_application(record)
+        self.in_text && is_diagnostic(record) || self.in_json && is_application(record) || self.is_anybodys(record)
+    }
+
+    /// Whether a record is a whole object with hardly a key of the format's.
+    fn is_anybodys(self, record: &str) -> bool {
+        self.format != Format::Mapped && keys_of(record).is_some_and(|keys| !SAMPLES.has_like(&keys, self.format))
     }
 }
 
@@ -133,6 +199,30 @@ mod tests {
             }
         }
         let marks = Marks::beside(Format::IstioJson);
-        assert!(!marks.are_on(r#"{"level":"info","msg":"cut of"#) && !marks.are_on(r#"{"message":"x"}"#));
+        assert!(!marks.are_on(r#"{"level":"info","msg":"cut of"#));
+    }
+
+    #[test]
+    fn objects_with_hardly_a_key_of_the_formats_are_foreign_and_broken_records_are_not() {
+        for format in [Format::Auto, Format::IstioJson, Format::KubernetesAudit] {
+            let marks = Marks::beside(format);
+            for line in [
+                r#"{"event":"order_placed","user":"u1","order":42}"#,
+                r#"{"method":"GET","path":"/x","status":200,"duration":"12ms"}"#,
+                r#"{"time":{"a":1},"error":[],"status":7}"#,
+                "{}",
+            ] {
+                assert!(marks.are_on(line), "{format}: {line}");
+            }
+        }
+        for &format in Format::ALL.iter().filter(|format| format.is_named()) {
+            for record in format.sample().lines().filter(|record| record.starts_with('{')) {
+                // Every value of another type.
+                let keys = keys_of(record).expect("it is whole").into_iter().map(|key| format!("\"{key}\":[true]"));
+                let broken = format!("{{{}}}", keys.collect::<Vec<_>>().join(","));
+                assert!(!Marks::beside(format).are_on(&broken), "{format}: {broken}");
+                assert!(!Marks::beside(Format::Auto).are_on(&broken), "{format}: {broken}");
+            }
+        }
     }
 }

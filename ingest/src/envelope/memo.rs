@@ -9,7 +9,7 @@ use super::object::{Key, PLACES, Places};
 use crate::parse::json::Stretch;
 
 /// Pods whose metadata is kept: each in the one slot that its beginning leads to.
-const SLOTS: usize = 256;
+const SLOTS: usize = 1024;
 /// Longer metadata is read each time.
 const MAX_BYTES: usize = 4096;
 /// What leads to a slot. The name of the pod is among the first keys with all shippers.

@@ -5,13 +5,16 @@ mod reading;
 
 use qualm_model::time::Timestamp;
 
-pub(super) use self::{mold::Molds, reading::Reading};
+pub(super) use self::{
+    mold::{Molds, line_end},
+    reading::Reading,
+};
 use super::{Wrapping, beats, docker, fluent, memo::Memo, otlp, passed::Kind, path, vector};
 use crate::{
     parse::{
         Origin,
         json::{Lexer, Stretch, Value},
-        time::{epoch, rfc3339},
+        time::{epoch, rfc3339, sensible},
     },
     source::Invalid,
 };
@@ -153,12 +156,20 @@ impl Object {
 
     /// What `within` says, as far as it stands in `text`, of a record that stands there; `time` is that of OTLP.
     pub(super) fn of_otlp(text: &str, record: &str, within: &Wrapping<'_>, time: &str) -> Option<Self> {
-        let at = |part: &str| {
-            let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
-            (start + part.len() <= text.len() && !part.is_empty()).then(|| Stretch::new(start, start + part.len()))
-        };
-        let origin = &within.origin;
-        let mut object = Self { record: Some(Text::Escaped(at(record)?)), is_fine: true, ..Self::default() };
+        let at = |part: &str| stretch_in(text, part);
+        Some(Self {
+            record: Some(Text::Escaped(at(record)?)),
+            is_fine: true,
+            time: Some(at(time)?),
+            file: at(within.file).unwrap_or_default(),
+            stream: at(within.stream).unwrap_or_default(),
+            ..Self::of_origin(text, &within.origin)
+        })
+    }
+
+    /// The parts of an origin that stand in `text`.
+    pub(super) fn of_origin(text: &str, origin: &Origin<'_>) -> Self {
+        let mut object = Self::default();
         for (place, part) in [
             (Place::Cluster, origin.cluster),
             (Place::Namespace, origin.namespace),
@@ -169,12 +180,21 @@ impl Object {
             (Place::Owner, origin.owner),
             (Place::Version, origin.version),
         ] {
-            object.places[place as usize] = at(part).unwrap_or_default();
+            object.places[place as usize] = stretch_in(text, part).unwrap_or_default();
         }
-        object.time = Some(at(time)?);
-        object.file = at(within.file).unwrap_or_default();
-        object.stream = at(within.stream).unwrap_or_default();
-        Some(object)
+        object
+    }
+
+    /// The parts of an origin that stand at known places of what begins at byte `offset`.
+    pub(super) fn of_places(places: &Places, offset: usize) -> Self {
+        let mut object = Self::default();
+        object.place_all(places, offset);
+        object
+    }
+
+    /// Where the parts of the origin stand.
+    pub(super) fn places(&self) -> &Places {
+        &self.places
     }
 
     /// The same of a text in which everything from byte `from` on stands at byte `to` and after.
@@ -419,7 +439,7 @@ impl Object {
             node: or(of(Place::Node), of(Place::Host)),
             container: of(Place::Container),
             // `ReplicaSet/cart-5d4f`, as Vector writes it.
-            owner: owner.split_once('/').map_or(owner, |(_, name)| name),
+            owner: memchr::memchr(b'/', owner.as_bytes()).map_or(owner, |at| &owner[at + 1..]),
             version: of(Place::Version),
             time,
         };
@@ -437,9 +457,15 @@ impl Object {
     }
 }
 
+/// Where `part` stands in `text`, if it is some of it.
+fn stretch_in(text: &str, part: &str) -> Option<Stretch> {
+    let start = part.as_ptr().addr().checked_sub(text.as_ptr().addr())?;
+    (start + part.len() <= text.len() && !part.is_empty()).then(|| Stretch::new(start, start + part.len()))
+}
+
 /// Nanoseconds since 1970; none is no time.
 fn fine(time: &str) -> Option<Timestamp> {
-    epoch(time, 9).ok().filter(|time| time.0 != 0)
+    time.parse::<i64>().ok().filter(|&time| time != 0).and_then(|time| sensible(time.into()).ok())
 }
 
 /// RFC 3339, or seconds since 1970.

@@ -26,7 +26,7 @@ pub(super) struct Opener {
     /// First keys of JSON records that were envelopes: of those the envelope is tried first.
     learned: Vec<String>,
     kubernetes: Finder<'static>,
-    memo: Memo,
+    pub(super) memo: Memo,
     molds: Molds,
     /// Of OTLP's requests of one record.
     pub(super) otlp_molds: Molds,

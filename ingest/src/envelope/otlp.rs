@@ -8,9 +8,13 @@ mod spans;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use prost::Message as _;
 
-use self::request::{Attribute, Body, LogRecord, Request, Resource, ResourceLogs, ScopeLogs, Words};
+use self::{
+    json::Walk,
+    request::{Attribute, Body, LogRecord, Words},
+};
 use super::{
     Contents, Opener, Wrapping, is_taken,
+    memo::Memo,
     object::{Key, Object, Place},
     passed::Kind,
     path,
@@ -107,7 +111,7 @@ impl Opener {
     ) -> Result<(), Rejection> {
         if let Ok(request) = ExportLogsServiceRequest::decode(record) {
             self.passed.note(Kind::OtlpProtobuf);
-            return self.open_request(&Request::of(&request), outer, 0, contents);
+            return self.open_request(&request, outer, contents);
         }
         if let Some(spans) = spans::as_json(record) {
             return contents.take(&spans, &outer.origin);
@@ -129,15 +133,47 @@ impl Opener {
             self.passed.note(Kind::OtlpJson);
             return Ok(());
         }
-        let request = json::request(text)?;
+        let mut walk = Walk::new(text, outer)?;
+        let (mut outcomes, mut has_more) = (Outcomes::default(), walk.advance(&mut self.memo)?);
         self.passed.note(Kind::OtlpJson);
-        let outcome = self.open_request(&request, outer, depth, contents);
-        if outcome.is_ok()
-            && let Some(object) = alone(text, &request)
+        while has_more {
+            match self.open_next(&mut walk, depth, contents) {
+                Ok((found, more)) => {
+                    outcomes.add(found, contents);
+                    has_more = more;
+                }
+                Err(why) => return outcomes.cut_off(why, contents),
+            }
+        }
+        if outcomes.only() == Some(Ok(()))
+            && self.otlp_molds.has_room()
+            && let Some(object) = alone(text)
         {
             self.otlp_molds.keep(text, &Object::default(), object);
         }
-        outcome
+        outcomes.whole()
+    }
+
+    /// Opens the record that is next, and goes on to the one after it: what became of it, and whether there is one.
+    ///
+    /// Errors: the text is not well-formed up to there; nothing became of the record.
+    fn open_next(
+        &mut self,
+        walk: &mut Walk<'_>,
+        depth: u32,
+        contents: &mut impl Contents,
+    ) -> Result<(Result<(), Rejection>, bool), Invalid> {
+        let before = walk.clone();
+        if self.partials.is_empty()
+            && let Some(has_more) = walk.take_in_place(contents, &mut self.memo)
+        {
+            return Ok((Ok(()), has_more));
+        }
+        *walk = before;
+        let within = walk.within();
+        let record = walk.log_record()?;
+        let has_more = walk.advance(&mut self.memo)?;
+        Ok((self.open_log_record(&record, &within, depth, contents), has_more))
     }
 
     /// Opens a request of one record, like one before.
@@ -151,31 +187,22 @@ impl Opener {
         })
     }
 
-    /// The only log record makes the outcome; of several, those that make nothing are refused each for itself.
     fn open_request(
         &mut self,
-        request: &Request<'_>,
+        request: &ExportLogsServiceRequest,
         outer: &Wrapping<'_>,
-        depth: u32,
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
-        let records = || request.resource_logs.iter().flat_map(|logs| &logs.scope_logs).flat_map(|of| &of.log_records);
-        let is_only = records().nth(1).is_none();
-        let mut outcome = Err(Rejection::Foreign);
+        let mut outcomes = Outcomes::default();
         for logs in &request.resource_logs {
-            let within = placed(&logs.resource.attributes, outer);
+            let resource = logs.resource.iter().flat_map(|resource| &resource.attributes);
+            let within = placed(&resource.map(Attribute::of).collect::<Vec<_>>(), outer);
             for record in logs.scope_logs.iter().flat_map(|scope| &scope.log_records) {
-                let found = self.open_log_record(record, &within, depth, contents);
-                if is_only {
-                    return found;
-                }
-                if let Err(why) = found {
-                    contents.refuse(why);
-                }
-                outcome = Ok(());
+                let found = self.open_log_record(&LogRecord::of(record), &within, 0, contents);
+                outcomes.add(found, contents);
             }
         }
-        outcome
+        outcomes.whole()
     }
 
     fn open_log_record(
@@ -185,8 +212,7 @@ impl Opener {
         depth: u32,
         contents: &mut impl Contents,
     ) -> Result<(), Rejection> {
-        let mut within = placed(&record.attributes, outer);
-        within.origin.time = record.time().or(outer.origin.time);
+        let within = record.placed(outer);
         let mut outcome = Err(Rejection::Foreign);
         if let Some(line) = record.body.string_value {
             outcome = self.open_body(line, &within, depth, contents);
@@ -228,17 +254,56 @@ impl Opener {
     }
 }
 
+/// What became of a request's records so far.
+#[derive(Debug, Default)]
+struct Outcomes {
+    first: Option<Result<(), Rejection>>,
+    is_several: bool,
+}
+
+impl Outcomes {
+    fn add(&mut self, found: Result<(), Rejection>, contents: &mut impl Contents) {
+        let Some(first) = self.first else {
+            self.first = Some(found);
+            return;
+        };
+        let first = if self.is_several { Ok(()) } else { first };
+        self.is_several = true;
+        [first, found].into_iter().filter_map(Result::err).for_each(|why| contents.refuse(why));
+    }
+
+    /// What became of the only record there is.
+    fn only(&self) -> Option<Result<(), Rejection>> {
+        self.first.filter(|_| !self.is_several)
+    }
+
+    /// The only record makes the outcome; of several, those that make nothing were refused each for itself.
+    fn whole(self) -> Result<(), Rejection> {
+        if self.is_several { Ok(()) } else { self.first.unwrap_or(Err(Rejection::Foreign)) }
+    }
+
+    /// The outcome of a request that is not well-formed after these: what came before was read, what comes after is lost
+    /// and counts as one.
+    fn cut_off(mut self, why: Invalid, contents: &mut impl Contents) -> Result<(), Rejection> {
+        if self.first.is_none() {
+            return Err(why.into());
+        }
+        self.add(Err(why.into()), contents);
+        Ok(())
+    }
+}
+
 /// What a request says of its only record, where that is a line that can be read as it was written.
-fn alone(text: &str, request: &Request<'_>) -> Option<Object> {
-    let [logs] = &request.resource_logs[..] else { return None };
-    let [scope] = &logs.scope_logs[..] else { return None };
-    let [record] = &scope.log_records[..] else { return None };
+fn alone(text: &str) -> Option<Object> {
+    let mut walk = Walk::new(text, &Wrapping::default()).ok()?;
+    walk.advance(&mut Memo::default()).ok()?.then_some(())?;
+    let within = walk.within();
+    let record = walk.log_record().ok()?;
     let Some(Words::Escaped(line)) = record.body.string_value else { return None };
     if !line.starts_with("{\\\"") {
         return None;
     }
-    let within = placed(&record.attributes, &placed(&logs.resource.attributes, &Wrapping::default()));
-    Object::of_otlp(text, line, &within, record.written)
+    Object::of_otlp(text, line, &placed(&record.attributes, &within), record.written)
 }
 
 /// Whether nothing but the end of a line is left of an escaped text.

@@ -3,8 +3,6 @@
 //! Whatever understood the record before is tried first, so that an input of one format costs no more than to name it.
 //! An input may mix formats, and change them after an upgrade of whoever writes it.
 
-use memchr::memmem;
-
 use super::{
     Origin, Row,
     format::{Format, Grammar},
@@ -36,7 +34,13 @@ struct Candidate {
 impl Default for Auto {
     fn default() -> Self {
         let candidate = |&format: &Format| {
-            let grammar = Grammar::of(format, None).ok()?;
+            let mut grammar = Grammar::of(format, None).ok()?;
+            match &mut grammar {
+                // Each would understand the other's lines.
+                Grammar::IstioJson(reader) => reader.leave_consuls(),
+                Grammar::Consul(reader) => reader.leave_others(),
+                _ => {}
+            }
             Some(Candidate { format, grammar, events: 0 })
         };
         let named = Format::ALL.iter().filter(|format| format.is_named());
@@ -47,17 +51,14 @@ impl Default for Auto {
 impl Auto {
     /// Reads one record in the first format that understands it.
     pub fn parse(&mut self, record: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        let dialect = dialect_of(record);
-        let latest = &mut self.candidates[self.latest];
-        let first = if latest.speaks(dialect) { latest.read(record, row) } else { Err(Rejection::Foreign) };
-        let Err(mut why) = first else { return Ok(()) };
+        let Err(mut why) = self.candidates[self.latest].read(record, row) else { return Ok(()) };
         if why == Rejection::Part {
             return Err(why);
         }
         self.strange += 1;
         let all = self.strange <= ALL_TRIED || self.strange.is_multiple_of(TRIED_AGAIN);
         for (place, candidate) in self.candidates.iter_mut().enumerate() {
-            if place == self.latest || !(all || candidate.events > 0) || !candidate.speaks(dialect) {
+            if place == self.latest || !(all || candidate.events > 0) {
                 continue;
             }
             match candidate.read(record, row) {
@@ -82,11 +83,7 @@ impl Auto {
         row: &mut Row<'r>,
         origin_after: &mut dyn FnMut(usize) -> Option<Origin<'o>>,
     ) -> Option<()> {
-        let dialect = dialect_of(head);
         let latest = &mut self.candidates[self.latest];
-        if !latest.speaks(dialect) {
-            return None;
-        }
         latest.grammar.parse_escaped(head, row, origin_after)?;
         latest.events += 1;
         Some(())
@@ -116,34 +113,12 @@ impl Auto {
 }
 
 impl Candidate {
-    /// Consul's lines are Istio's with other names in them: each would understand the other's.
-    fn speaks(&self, dialect: Dialect) -> bool {
-        match self.format {
-            Format::IstioJson => dialect == Dialect::Other,
-            Format::Consul => dialect == Dialect::Consul,
-            _ => true,
-        }
-    }
-
     #[inline]
     fn read(&mut self, record: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
         let outcome = self.grammar.parse(record, row);
         self.events += u64::from(matches!(outcome, Ok(()) | Err(Rejection::Part)));
         outcome
     }
-}
-
-/// Whose names stand in an access log of Envoy's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Dialect {
-    Consul,
-    Other,
-}
-
-/// Consul's proxies name the application behind them `local_app`, and others by names that end in `.consul`.
-fn dialect_of(record: &str) -> Dialect {
-    let has = |mark: &[u8]| memmem::find(record.as_bytes(), mark).is_some();
-    if has(b"\"local_app") || has(b".consul\"") || has(b".consul\\\"") { Dialect::Consul } else { Dialect::Other }
 }
 
 /// Who says what is wrong has understood more than who says that it is none of his; and who misses a field in a sound
@@ -156,4 +131,47 @@ fn more_telling(one: Rejection, other: Rejection) -> Rejection {
         _ => 3,
     };
     if rank(other) > rank(one) { other } else { one }
+}
+
+#[cfg(test)]
+mod tests {
+    use qualm_model::event::{EventBuilder, Position, Reporter};
+
+    use super::*;
+
+    const LINE: &str = r#"{"authority":"orders.shop:8080","downstream_peer_uri_san":"spiffe://mesh.test/ns/shop/sa/cart","downstream_local_uri_san":"spiffe://mesh.test/ns/shop/sa/orders","downstream_remote_address":"10.0.0.7:32830","duration":2,"method":"GET","path":"/v1/orders","requested_server_name":"outbound_.8080_._.orders.shop.svc.cluster.local","response_code":200,"start_time":"2026-11-22T02:02:24.122Z","upstream_cluster":"inbound|8080||","user_agent":"curl"}"#;
+
+    fn found(line: &str) -> (Format, Reporter) {
+        let (mut auto, mut builder) = (Auto::default(), EventBuilder::new());
+        auto.parse(line, &mut Row::new(&mut builder, Position::default(), None)).expect("an event");
+        (auto.latest(), builder.finish().event(0).reporter())
+    }
+
+    #[test]
+    fn nothing_that_a_caller_chooses_makes_its_call_one_of_consuls() {
+        for (from, to) in [
+            ("orders.shop:8080", "vault.service.consul"),
+            ("outbound_.8080_._.orders.shop.svc.cluster.local", "x.default.dc1.internal.1.consul"),
+            ("/v1/orders", "/v1/local_app.consul"),
+            ("curl", "local_app"),
+        ] {
+            let line = LINE.replace(from, to);
+            assert_ne!(line, LINE);
+            assert_eq!(found(&line), (Format::IstioJson, Reporter::Destination), "{to}");
+        }
+    }
+
+    #[test]
+    fn consuls_proxies_are_known_by_the_cluster_and_where_there_is_none_by_the_server_name() {
+        let server =
+            LINE.replace("outbound_.8080_._.orders.shop.svc.cluster.local", "orders.default.dc1.internal.1.consul");
+        for line in [
+            LINE.replace("inbound|8080||", "local_app"),
+            LINE.replace("inbound|8080||", "local_app_8080"),
+            LINE.replace("inbound|8080||", "orders.default.dc1.internal.1.consul"),
+            server.replace("inbound|8080||", "-"),
+        ] {
+            assert_eq!(found(&line).0, Format::Consul, "{line}");
+        }
+    }
 }

@@ -15,18 +15,30 @@ use crate::source::Rejection;
 
 /// The inbound cluster; one for each port of a service that has several: `local_app_8080`.
 const LOCAL_APP: &str = "local_app";
+/// What every name of Consul's ends in.
+const CONSUL: &str = ".consul";
 
 /// Reads lines of Consul's proxies.
 #[derive(Debug, Default)]
 pub struct Consul {
     envoy: IstioJson,
+    /// Whether lines of other proxies, which have the same keys, are somebody else's to read.
+    leaves_others: bool,
 }
 
 impl Consul {
+    /// Lines of other proxies than Consul's are foreign from now on.
+    pub(super) fn leave_others(&mut self) {
+        self.leaves_others = true;
+    }
+
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        let known = row.known();
+        let (known, leaves_others) = (row.known(), self.leaves_others);
         self.envoy.read(line, known, |entry, operation| {
+            if leaves_others && !is_consuls(&entry) {
+                return Err(Rejection::Foreign);
+            }
             let direction = direction_of(entry.upstream_cluster);
             let entry = AccessEntry { direction, ..entry };
             let mut draft = entry.draft(operation)?;
@@ -54,6 +66,16 @@ impl Consul {
     }
 }
 
+/// Whether a line is of one of Consul's proxies. They name the application behind them `local_app`, and others by names
+/// that end in `.consul`. The cluster is the proxy's own word; the server name, which a caller may choose, is asked only
+/// where there is none, and nothing else that a caller chooses is.
+pub(super) fn is_consuls(entry: &AccessEntry<'_>) -> bool {
+    match entry.upstream_cluster {
+        "" => entry.requested_server_name.ends_with(CONSUL),
+        cluster => cluster.starts_with(LOCAL_APP) || cluster.ends_with(CONSUL),
+    }
+}
+
 fn is_loopback(host: &str) -> bool {
     host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
@@ -72,7 +94,7 @@ fn service_of(server: &str) -> Option<&str> {
     // What a discovery chain or an escape hatch puts before it.
     let server = server.rsplit_once('~').map_or(server, |(_, server)| server);
     let (names, rest) = [".internal.", ".internal-v1."].iter().find_map(|mark| server.split_once(mark))?;
-    if !rest.ends_with(".consul") {
+    if !rest.ends_with(CONSUL) {
         return None;
     }
     let names: Vec<&str> = names.split('.').collect();

@@ -16,6 +16,7 @@ use self::{
 use super::{
     Origin, Row,
     access::{AccessEntry, Forwarded},
+    consul::is_consuls,
     json::{Lexer, Stretch, Value, unescape},
     time::rfc3339,
 };
@@ -41,6 +42,8 @@ pub struct IstioJson {
     /// Of lines that are still escaped.
     escaped_order: Order,
     operation: String,
+    /// Whether lines of Consul's proxies, which have the same keys, are somebody else's to read.
+    leaves_consuls: bool,
 }
 
 /// The order of the keys of the line before.
@@ -48,10 +51,18 @@ pub struct IstioJson {
 struct Order(Vec<Remembered>);
 
 impl IstioJson {
+    /// Lines of Consul's proxies are foreign from now on.
+    pub(super) fn leave_consuls(&mut self) {
+        self.leaves_consuls = true;
+    }
+
     /// Reads one line.
     pub fn parse(&mut self, line: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        let known = row.known();
+        let (known, leaves_consuls) = (row.known(), self.leaves_consuls);
         self.read(line, known, |entry, operation| {
+            if leaves_consuls && is_consuls(&entry) {
+                return Err(Rejection::Foreign);
+            }
             let pod = row.origin().pod;
             row.push(AccessEntry { pod, ..entry }.draft(operation)?)
         })
@@ -95,7 +106,7 @@ impl IstioJson {
         let mut fields = Fields::of(head, &unescaped);
         let mut lexer = Lexer::escaped(head);
         fields.read(&mut lexer, &mut self.escaped_order).ok()?;
-        if !fields.started {
+        if !fields.started || self.leaves_consuls && is_consuls(&fields.entry) {
             return None;
         }
         row.set_origin(origin_after(lexer.closed_at().ok()?)?);

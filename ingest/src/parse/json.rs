@@ -60,7 +60,7 @@ pub enum Value {
 
 /// Reads one line from front to back; where `ESCAPED`, a line that stands in a JSON string as it was written there, each
 /// of its quotes as `\\"`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Lexer<'a, const ESCAPED: bool = false> {
     text: &'a str,
     at: usize,

@@ -134,10 +134,16 @@ pub struct KubernetesAudit {
     issued: IssuedCredentials,
 }
 
+/// Whether a record that cannot be read says that it is one: programs have keys of these names too, with what they like.
+fn is_audit(text: &str) -> bool {
+    memchr::memmem::find(text.as_bytes(), b"\"audit.k8s.io/").is_some()
+}
+
 impl KubernetesAudit {
     /// Reads one line of the log, or an `EventList` as the webhook sends it.
     pub fn parse(&mut self, text: &str, row: &mut Row<'_>) -> Result<(), Rejection> {
-        let line: Line<'_> = typed::object(text)?;
+        let line: Line<'_> =
+            typed::object(text).map_err(|why| if is_audit(text) { why } else { Rejection::Foreign })?;
         if &*line.kind != "EventList" {
             return self.push(&line, || typed::object(text).unwrap_or_default(), row);
         }
@@ -322,6 +328,17 @@ mod tests {
         assert_eq!((event.credential(), event.source().instance()), ("be07", "cart-1"));
         let (begin, end) = event.validity();
         assert_eq!(begin.zip(end).map(|(begin, end)| end - begin), Some(Span::seconds(3607)));
+    }
+
+    #[test]
+    fn what_has_keys_of_these_names_and_is_no_audit_event_is_foreign_and_a_broken_event_is_not() {
+        let mut format = KubernetesAudit::default();
+        for line in [r#"{"event":"order_placed","user":"u1"}"#, r#"{"verb":{},"annotations":[]}"#, r#"{"user":"u"#] {
+            assert_eq!(parse(&mut format, line).err(), Some(Rejection::Foreign), "{line}");
+        }
+        let wrong = USE.replace(r#""sourceIPs":["1.2.3.4","10.0.0.7"]"#, r#""sourceIPs":"1.2.3.4""#);
+        assert_eq!(parse(&mut format, &wrong).err(), Some(Invalid::WrongType.into()));
+        assert_eq!(parse(&mut format, &USE[..300]).err(), Some(Invalid::Syntax.into()));
     }
 
     #[test]

@@ -27,9 +27,15 @@ fn what_applications_and_proxies_say_is_foreign_in_every_envelope() {
         "2026-11-22T02:02:24.122842Z\tinfo\tFLAG: --concurrency=\"0\"",
         r#"{"level":"info","ts":1.5,"msg":"listening","method":"GET","path":"/x"}"#,
         "listening on :8080",
+        "2026-11-22 02:00:00,123 INFO starting",
+        "2026-11-22 02:00:00,123 - cart - INFO - starting",
+        "2026-11-22 02:02:25.000 UTC [1] LOG:  database system is ready to accept connections",
+        "2026-11-22T02:02:25.000Z  INFO 1 --- [main] com.acme.CartApplication : started in 3.2 seconds",
+        r#"{"event":"order_placed","order":42,"user":"u1"}"#,
+        r#"{"request":"x","error":{"code":7},"duration":"12ms"}"#,
     ] {
         for &(name, wrap) in ENVELOPES {
-            for format in [Format::IstioJson, Format::IstioText] {
+            for format in [Format::IstioJson, Format::IstioText, Format::Auto] {
                 let mut parser = parser(format);
                 let outcome = wrap(line).iter().map(|piece| outcome_of(&mut parser, piece)).last().unwrap();
                 assert_eq!(outcome, Err(Rejection::Foreign), "{line} in {name} as {format}");

@@ -19,8 +19,9 @@ const MINUTES: f64 = 1440.0;
 
 impl Shard {
     /// What `source` was known for at `before`, event time. An edge or operation is known once it is a day old, or when
-    /// it was recognised as a change of the service: what began just before the episode did may be its begin.
-    pub(crate) fn known_of(&self, source: u32, before: Timestamp) -> Known {
+    /// it was recognised as a change of the service: what began just before the episode did may be its begin. Each of its
+    /// records stands for `calls_a_record` calls.
+    pub(crate) fn known_of(&self, source: u32, before: Timestamp, calls_a_record: f64) -> Known {
         let edges = self.edges.iter().filter(|((from, _), edge)| *from == source && edge.is_known(before));
         let edges: BTreeMap<u32, &Edge> = edges.map(|((_, to), edge)| (*to, &**edge)).collect();
         let operations = self.operations_of(source, before);
@@ -31,10 +32,10 @@ impl Shard {
             let only = only.and_then(|of| of.known.clone()).filter(|known| !known.is_empty());
             (self.names.text(*to).to_owned(), only.map_or(Operations::Any, Operations::Only))
         });
-        let calls_a_minute = allowance(busiest);
+        let calls_a_minute = allowance(busiest * calls_a_record);
         // Without headroom: it is the most that is usual.
         let burst = edges.values().map(|edge| edge.baseline.most_an_hour() / TEN_MINUTES_AN_HOUR).fold(0.0, f64::max);
-        let at_once = allowance(burst / HEADROOM).max(calls_a_minute);
+        let at_once = allowance(burst * calls_a_record / HEADROOM).max(calls_a_minute);
         Known { calls_a_minute, at_once, peers: peers.collect(), declared: Vec::new() }
     }
 

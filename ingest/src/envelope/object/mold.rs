@@ -19,8 +19,10 @@ const MAX_BYTES: usize = 4096;
 const MISSED: usize = 16 * TAILS;
 /// What of a text leads to those that are like it. The name of the pod is in there with all shippers.
 const BEGINNING: usize = 192;
-/// Bytes that are compared at once.
+/// Bytes that are compared at once where digits may differ.
 const BLOCK: usize = 64;
+/// The same where mostly nothing differs.
+const STRETCH: usize = 256;
 
 /// Envelopes as they were, around records that stood in them as escaped objects.
 #[derive(Debug, Default)]
@@ -149,7 +151,7 @@ impl Molds {
     }
 
     /// Whether one more may be kept.
-    fn has_room(&mut self) -> bool {
+    pub(in crate::envelope) fn has_room(&mut self) -> bool {
         if self.missed >= MISSED {
             *self = Self::default();
         }
@@ -170,7 +172,7 @@ fn begin_of(text: &[u8]) -> u64 {
 }
 
 /// Bytes of the line's own end, which a record may have behind it.
-pub(super) fn line_end(after: &str) -> usize {
+pub(in crate::envelope) fn line_end(after: &str) -> usize {
     let rest = after.strip_prefix("\\r").unwrap_or(after);
     let rest = rest.strip_prefix("\\n").unwrap_or(rest);
     after.len() - rest.len()
@@ -182,15 +184,22 @@ fn is_alike(kept: &[u8], seen: &[u8]) -> bool {
     if kept.len() != seen.len() {
         return false;
     }
-    let same = |(kept, seen): (&[u8], &[u8])| {
-        // Numbers instead of truth values, so that many bytes are compared at once.
-        let differ = kept.iter().zip(seen).fold(0, |differ, (&kept, &seen)| {
-            let digits = u8::from(kept.wrapping_sub(b'0') < 10) & u8::from(seen.wrapping_sub(b'0') < 10);
-            differ | (u8::from(kept != seen) & (digits ^ 1))
-        });
-        differ == 0
-    };
-    kept.chunks(BLOCK).zip(seen.chunks(BLOCK)).all(same)
+    // Most stretches are equal to the byte, which is seen sooner.
+    let mut stretches = kept.chunks(STRETCH).zip(seen.chunks(STRETCH));
+    stretches.all(|(kept, seen)| {
+        kept == seen || kept.chunks(BLOCK).zip(seen.chunks(BLOCK)).all(|(kept, seen)| differ_in_digits(kept, seen))
+    })
+}
+
+/// Whether two texts of one length differ in digits alone.
+#[inline]
+fn differ_in_digits(kept: &[u8], seen: &[u8]) -> bool {
+    // Numbers instead of truth values, so that many bytes are compared at once.
+    let differ = kept.iter().zip(seen).fold(0, |differ, (&kept, &seen)| {
+        let digits = u8::from(kept.wrapping_sub(b'0') < 10) & u8::from(seen.wrapping_sub(b'0') < 10);
+        differ | (u8::from(kept != seen) & (digits ^ 1))
+    });
+    differ == 0
 }
 
 #[cfg(test)]

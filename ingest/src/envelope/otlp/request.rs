@@ -1,42 +1,21 @@
-//! A request's log records, whichever way it was written.
+//! A log record, whichever way its request was written.
 
 use std::borrow::Cow;
 
-use opentelemetry_proto::tonic::{
-    collector::logs::v1::ExportLogsServiceRequest,
-    common::v1::{AnyValue, KeyValue, any_value::Value as Any},
-};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value::Value as Any};
 use qualm_model::time::Timestamp;
 
-use crate::parse::{json::unescape, time::sensible};
+use super::placed;
+use crate::{
+    envelope::Wrapping,
+    parse::{json::unescape, time::sensible},
+};
 
 /// Keys of Envoy's access logs of which one at least says that attributes are one.
 const ACCESS_KEYS: [&str; 5] =
     ["response_code", "response_flags", "upstream_host", "upstream_cluster", "downstream_remote_address"];
 /// The attribute that the time of the log record stands in for.
 const START_TIME: &str = "start_time";
-
-/// A request, whichever way it was written.
-#[derive(Debug, Default)]
-pub(super) struct Request<'a> {
-    pub(super) resource_logs: Vec<ResourceLogs<'a>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct ResourceLogs<'a> {
-    pub(super) resource: Resource<'a>,
-    pub(super) scope_logs: Vec<ScopeLogs<'a>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Resource<'a> {
-    pub(super) attributes: Vec<Attribute<'a>>,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct ScopeLogs<'a> {
-    pub(super) log_records: Vec<LogRecord<'a>>,
-}
 
 #[derive(Debug, Default)]
 pub(super) struct LogRecord<'a> {
@@ -95,25 +74,8 @@ impl<'a> Words<'a> {
     }
 }
 
-impl<'a> Request<'a> {
-    pub(super) fn of(request: &'a ExportLogsServiceRequest) -> Self {
-        let resource_logs = request.resource_logs.iter().map(|logs| {
-            let attributes = logs.resource.as_ref().map_or(&[][..], |resource| &resource.attributes);
-            let scope_logs = logs
-                .scope_logs
-                .iter()
-                .map(|scope| ScopeLogs { log_records: scope.log_records.iter().map(LogRecord::of).collect() });
-            ResourceLogs {
-                resource: Resource { attributes: attributes.iter().map(Attribute::of).collect() },
-                scope_logs: scope_logs.collect(),
-            }
-        });
-        Self { resource_logs: resource_logs.collect() }
-    }
-}
-
 impl<'a> LogRecord<'a> {
-    fn of(record: &'a opentelemetry_proto::tonic::logs::v1::LogRecord) -> Self {
+    pub(super) fn of(record: &'a opentelemetry_proto::tonic::logs::v1::LogRecord) -> Self {
         let time = |nanoseconds: u64| i64::try_from(nanoseconds).unwrap_or(0);
         Self {
             time_unix_nano: time(record.time_unix_nano),
@@ -122,6 +84,13 @@ impl<'a> LogRecord<'a> {
             body: Body::of(record.body.as_ref()),
             attributes: record.attributes.iter().map(Attribute::of).collect(),
         }
+    }
+
+    /// What it says of its origin, with what is known of it already, which is believed before it.
+    pub(super) fn placed(&self, outer: &Wrapping<'a>) -> Wrapping<'a> {
+        let mut within = placed(&self.attributes, outer);
+        within.origin.time = self.time().or(outer.origin.time);
+        within
     }
 
     pub(super) fn time(&self) -> Option<Timestamp> {
@@ -148,7 +117,7 @@ impl<'a> LogRecord<'a> {
 }
 
 impl<'a> Attribute<'a> {
-    fn of(attribute: &'a KeyValue) -> Self {
+    pub(super) fn of(attribute: &'a KeyValue) -> Self {
         Self { key: &attribute.key, value: Body::of(attribute.value.as_ref()) }
     }
 

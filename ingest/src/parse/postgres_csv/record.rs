@@ -55,9 +55,12 @@ pub(super) fn is_record(fields: &[Field<'_>]) -> bool {
         && fields[SQL_STATE].text.len() == 5
 }
 
-/// `2026-09-12 23:10:56.412 UTC` up to a comma: PostgreSQL's other log has more words there.
+/// `2026-09-12 23:10:56.412 UTC` up to a comma: PostgreSQL's other log has more words there, and what programs write of
+/// themselves mostly no zone (`2026-09-12 23:10:56,412 INFO starting`).
 pub(super) fn begins_record(line: &str) -> bool {
-    if line.split(',').next().is_some_and(|field| field.split(' ').count() > 3) {
+    let (time, is_cut_off) = line.split_once(',').map_or((line, true), |(time, _)| (time, false));
+    let words = time.split(' ').count();
+    if words > 3 || words < 3 && !is_cut_off {
         return false;
     }
     line.as_bytes().first_chunk::<19>().is_some_and(|head| {

@@ -135,6 +135,8 @@ fn namespace_of(reporter_id: &str) -> Option<&str> {
 
 /// The namespace in `spiffe://mesh.test/ns/shop/sa/cart`.
 fn namespace_of_id(id: &str) -> Option<&str> {
-    let (_domain, path) = id.strip_prefix("spiffe://")?.split_once('/')?;
-    path.strip_prefix("ns/")?.split_once('/').map(|(namespace, _)| namespace)
+    let before_slash = |text: &str| memchr::memchr(b'/', text.as_bytes());
+    let rest = id.strip_prefix("spiffe://")?;
+    let path = rest[before_slash(rest)? + 1..].strip_prefix("ns/")?;
+    Some(&path[..before_slash(path)?])
 }
