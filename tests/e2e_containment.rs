@@ -20,6 +20,17 @@ const MINUTES: Duration = Duration::from_secs(240);
 /// Between two looks, and longer than telemetry takes.
 const PAUSE: Duration = Duration::from_secs(2);
 
+/// Sessions are ended where a denial does not hold; here it is only told what would be done.
+const KEPT_FOR_LEAKS: &str = r#"
+[[hook]]
+name = "sessions"
+when = "leaking"
+[hook.webhook]
+endpoint = { url = "http://127.0.0.1:9" }
+act = { method = "POST", path = "/sessions/{principal}/end" }
+notifies = true
+"#;
+
 /// The latest of what the journal says of how far a decision has come, at such a moment.
 fn told(mesh: &Mesh, identity: &str, decision: &str, moment: &str) -> Option<Value> {
     let records = journalled(mesh.qualm.folder(), identity);
@@ -39,7 +50,9 @@ fn a_denial_is_contained_once_telemetry_shows_it_and_one_proxy_that_serves_on_is
     if !present(&[Part::Envoy]) {
         return;
     }
-    let mesh = Mesh::start(Settings { lease: "20m", ..Settings::default() });
+    let mesh = Mesh::start(Settings { lease: "20m", more: KEPT_FOR_LEAKS, ..Settings::default() });
+    let otto = Person::new(&mesh.authority, "otto", mesh.qualm.folder());
+    let hooked = || otto.done(&["hooks", "list"]).to_string().contains("dry run");
     let mut deviating = mesh.open(DEVIATING);
     let mut bystander = mesh.open(BYSTANDER);
     let decision = mesh.deviate_until_denied(&mut deviating);
@@ -62,6 +75,8 @@ fn a_denial_is_contained_once_telemetry_shows_it_and_one_proxy_that_serves_on_is
     assert!(text.contains("contained  effective at") && text.contains("first denied"), "{text}");
     assert!(text.contains("no proxy there enforces"), "most of the mesh has no Envoy here: {text}");
 
+    assert!(!hooked(), "a hook that is kept for leaks has nothing to do");
+
     // Another replica of the called whose filters ask a cluster that does not exist, as Envoy allows.
     let ports = mesh.ports.clone();
     let unwired = Sidecar { slot: Slot::NoCluster, ..Sidecar::before(&mesh.pair.called, 9, Some(ports)) };
@@ -79,6 +94,7 @@ fn a_denial_is_contained_once_telemetry_shows_it_and_one_proxy_that_serves_on_is
     assert_eq!(leaking["worst"], serde_json::json!([node]), "{leaking}");
     assert!(leaking["served"].as_u64() > Some(0), "{leaking}");
     assert!(mesh.qualm.metric("qualm_successful_calls_after_crossing_total") > Some(0.0));
+    until_true("the hook that is kept for leaks is asked", PATIENCE, hooked);
     until_true("people are told, with the proxy's name", PATIENCE, || {
         let findings = mesh.findings_about(&caller).into_values().flatten();
         findings.into_iter().any(|finding| finding.to_string().contains(&node))
@@ -86,7 +102,6 @@ fn a_denial_is_contained_once_telemetry_shows_it_and_one_proxy_that_serves_on_is
     assert!(explained(&mesh).contains(&format!("not contained at {node}")));
 
     // Whoever asks the running instance is told the same, and so is who asks the next one.
-    let otto = Person::new(&mesh.authority, "otto", mesh.qualm.folder());
     let shown = |what: &str| {
         let shown = otto.done(&["show", &caller]);
         let of = shown["containment"].as_array().and_then(|of| of.first()).cloned().unwrap_or_default();

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use serde_json::{Value, json};
 use support::{
@@ -159,7 +159,7 @@ fn a_sidecar_s_log_and_a_mesh_s_past_reach_their_topic_and_go_on() {
     }
 
     let envoy = Envoy::start(folder.path(), &authority, Sidecar::before(&pair.called, 0, None));
-    let _live = Feed::of_file(&kafka, "mesh.access", &pair.called, envoy.log());
+    let _live = Feed::of_file(&kafka, "mesh.access", &pair.called, envoy.log(), Duration::from_millis(20));
     let caller = Caller::new(&authority, &pair.caller, FIRST_REPLICA, &pair.called);
     let mut connection = caller.connect(envoy.http()).unwrap();
     let (method, path) = &pair.usual[0];

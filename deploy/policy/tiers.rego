@@ -1,5 +1,5 @@
 # An example: critical services are only touched with a person's word, and for half an hour at most, unless their
-# credential does not add up; a namespace that is being migrated is left alone; who came here by an operator's hand is
+# credential does not add up or their denial does not hold; a namespace that is being migrated is left alone; who came here by an operator's hand is
 # done at once; what rests on claims alone triggers nothing.
 package qualm.response
 
@@ -19,15 +19,22 @@ waits if {
 	tier == "critical"
 	input.by == null
 	not stolen
+	not input.leaking
 }
 
 wanted contains hook.name if {
 	some hook in input.hooks
 	input.rank >= hook.from_rank
+	due(hook)
 	not input.namespace in data.migrating
 	not input.provenance == "claimed"
 }
 
+due(hook) if hook.when == "always"
+
+due(_) if input.leaking
+
+# Where a denial does not hold, nobody is waited for.
 hooks contains {"hook": name} if {
 	some name in wanted
 	not waits

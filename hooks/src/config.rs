@@ -17,6 +17,7 @@ use crate::{
         keycloak::{Keycloak, KeycloakConfig},
         kubernetes::{Kubernetes, KubernetesConfig},
         opa::{Opa, OpaConfig},
+        spire::{Spire, SpireConfig},
         vault::{Vault, VaultConfig},
         webhook::{Webhook, WebhookConfig},
     },
@@ -41,6 +42,8 @@ pub struct HookConfig {
     pub cap_window_s: u32,
     /// Seconds that one call may take.
     pub timeout_s: u64,
+    /// Which orders it acts on.
+    pub when: When,
     /// Whether it also acts on what is only a shadow.
     pub in_shadow: bool,
     /// Only identities of this cluster; without it, all.
@@ -61,6 +64,8 @@ pub struct HookConfig {
     pub gcp: Option<GcpConfig>,
     /// Azure.
     pub azure: Option<AzureConfig>,
+    /// SPIRE.
+    pub spire: Option<SpireConfig>,
 }
 
 impl Default for HookConfig {
@@ -73,6 +78,7 @@ impl Default for HookConfig {
             cap: 10,
             cap_window_s: 3600,
             timeout_s: 5,
+            when: When::Always,
             in_shadow: false,
             cluster: None,
             webhook: None,
@@ -83,8 +89,20 @@ impl Default for HookConfig {
             aws: None,
             gcp: None,
             azure: None,
+            spire: None,
         }
     }
+}
+
+/// Which orders a hook acts on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// On those of its level and above.
+    #[default]
+    Always,
+    /// On those of them that do not hold: a proxy has served a call that it had acknowledged to deny.
+    Leaking,
 }
 
 /// A hook that cannot be used.
@@ -109,6 +127,7 @@ impl HookConfig {
             self.aws.is_some(),
             self.gcp.is_some(),
             self.azure.is_some(),
+            self.spire.is_some(),
         ];
         KINDS.into_iter().zip(there).filter(|(_, is_there)| *is_there).map(|(kind, _)| kind).collect()
     }
@@ -162,6 +181,7 @@ impl HookConfig {
             Self { aws: Some(of), .. } => Aws::new(of, timeout, clock.clone()).map(|hook| Box::new(hook) as _),
             Self { gcp: Some(of), .. } => Gcp::new(of, timeout).map(|hook| Box::new(hook) as _),
             Self { azure: Some(of), .. } => Azure::new(of, timeout).map(|hook| Box::new(hook) as _),
+            Self { spire: Some(of), .. } => Spire::new(of, timeout).map(|hook| Box::new(hook) as _),
             _ => Err("no kind".to_owned()),
         };
         built.map_err(invalid)
@@ -181,7 +201,7 @@ impl HookConfig {
 }
 
 /// The words of all kinds.
-const KINDS: [&str; 8] = ["webhook", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure"];
+const KINDS: [&str; 9] = ["webhook", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure", "spire"];
 
 /// Whether several hooks can be meant together.
 ///

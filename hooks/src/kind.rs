@@ -6,5 +6,6 @@ pub mod gcp;
 pub mod keycloak;
 pub mod kubernetes;
 pub mod opa;
+pub mod spire;
 pub mod vault;
 pub mod webhook;

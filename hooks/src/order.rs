@@ -68,6 +68,9 @@ pub struct Order {
     pub instances: Vec<String>,
     /// The workloads that share the principal, where several do.
     pub co_owners: Vec<String>,
+    /// Whether a proxy has served a call of its that it had acknowledged to deny.
+    #[serde(default)]
+    pub leaking: bool,
 }
 
 /// One question's answer.
@@ -98,6 +101,7 @@ pub(crate) mod tests {
             reasons: vec!["calls whom it never called".to_owned()],
             instances: vec!["10.0.0.7".to_owned()],
             co_owners: Vec::new(),
+            leaking: false,
         }
     }
 

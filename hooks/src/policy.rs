@@ -22,7 +22,7 @@ use serde::Serialize;
 use self::rego::{Rego, Response};
 pub use self::source::{ResponseConfig, Source};
 use crate::{
-    config::HookConfig,
+    config::{HookConfig, When},
     effect::Stored,
     hook::{Reach, WayBack},
     ledger::{GRACE, Rules, Wanted},
@@ -40,6 +40,8 @@ pub struct HookFact {
     pub from: Level,
     /// The rank of that level.
     pub from_rank: u8,
+    /// Which orders it acts on.
+    pub when: When,
     /// Only identities of this cluster.
     pub cluster: Option<String>,
     /// Whether it is also told of shadows.
@@ -60,6 +62,7 @@ impl HookFact {
             kind: rules.kind,
             from: config.from,
             from_rank: config.from as u8,
+            when: config.when,
             cluster: config.cluster.clone(),
             in_shadow: config.in_shadow,
             reversible: rules.nature.way_back == WayBack::Exact,
@@ -68,9 +71,15 @@ impl HookFact {
         }
     }
 
-    /// Whether a hook may be told of an order at all: what is only a shadow changes nothing anywhere.
+    /// Whether a hook may be told of an order at all: what is only a shadow changes nothing anywhere, and what is kept for
+    /// leaks acts on nothing else.
     fn may(&self, order: &Order) -> bool {
-        (order.acts || self.in_shadow) && (self.cluster.is_none() || self.cluster == order.subject.cluster)
+        let is_of_it = self.cluster.is_none() || self.cluster == order.subject.cluster;
+        (order.acts || self.in_shadow) && is_of_it && self.is_due(order)
+    }
+
+    fn is_due(&self, order: &Order) -> bool {
+        self.when == When::Always || order.leaking
     }
 }
 
@@ -100,7 +109,7 @@ impl Policy {
     pub fn responses(&self, order: &Order, hooks: &[HookFact]) -> Result<Vec<Response>, String> {
         let said = match self {
             Self::BuiltIn => {
-                let due = hooks.iter().filter(|hook| order.level >= hook.from);
+                let due = hooks.iter().filter(|hook| order.level >= hook.from && hook.is_due(order));
                 due.map(|hook| Response::of(&hook.name)).collect()
             }
             Self::Rego(rego) => rego.ask(order, hooks)?,

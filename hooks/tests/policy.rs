@@ -9,6 +9,7 @@ use std::{
 };
 
 use qualm_hooks::{
+    config::When,
     effect::{End, Key, State, Stored},
     order::Order,
     policy::{
@@ -35,6 +36,7 @@ fn hook(name: &str, from: Level) -> HookFact {
         kind: "vault",
         from,
         from_rank: from as u8,
+        when: When::Always,
         cluster: None,
         in_shadow: false,
         reversible: true,
@@ -77,11 +79,27 @@ fn written(folder: &Path, rules: &str) -> ResponseConfig {
 #[test]
 fn the_shipped_default_says_what_holds_without_a_policy_at_every_level() {
     let rego = shipped("response.rego", None);
-    for level in Level::ALL {
-        let order = order("cart", level);
-        let built_in = Policy::BuiltIn.responses(&order, &hooks()).unwrap();
-        assert_eq!(rego.ask(&order, &hooks()).unwrap(), built_in, "{level}");
+    let kept = HookFact { when: When::Leaking, ..hook("sessions", Level::Restricted) };
+    let hooks = [hooks(), vec![kept]].concat();
+    for (level, leaking) in Level::ALL.into_iter().flat_map(|level| [(level, false), (level, true)]) {
+        let order = Order { leaking, ..order("cart", level) };
+        let mut built_in = Policy::BuiltIn.responses(&order, &hooks).unwrap();
+        built_in.sort();
+        assert_eq!(rego.ask(&order, &hooks).unwrap(), built_in, "{level}, {leaking}");
+        let is_kept_for_it = built_in.iter().any(|said| said.hook == "sessions");
+        assert_eq!(is_kept_for_it, leaking && level >= Level::Restricted, "{level}");
     }
+}
+
+#[test]
+fn what_is_kept_for_leaks_acts_on_nothing_else_whatever_a_policy_says() {
+    let rego = compiled(&format!("{HEAD}hooks := [{{\"hook\": \"vault\"}}]\n")).unwrap();
+    let (policy, hooks) = (Policy::Rego(Box::new(rego)), [HookFact { when: When::Leaking, ..vault().remove(0) }]);
+    let wanted = |leaking| {
+        let order = Order { leaking, ..order("cart", Level::Quarantined) };
+        policy.decide(&order, &hooks, |_| None).unwrap().len()
+    };
+    assert_eq!((wanted(false), wanted(true)), (0, 1));
 }
 
 #[test]
@@ -89,7 +107,7 @@ fn the_shipped_example_passes_its_own_cases() {
     let rego = shipped("tiers.rego", Some("tiers.json"));
     let vault = vec![hook("vault", Level::Quarantined)];
     let failed = cases::run(&Policy::Rego(Box::new(rego)), &deployed("tiers-cases.json"), &vault).unwrap();
-    assert!(failed.iter().all(|case| case.problem.is_none()) && failed.len() == 7, "{failed:#?}");
+    assert!(failed.iter().all(|case| case.problem.is_none()) && failed.len() == 8, "{failed:#?}");
 }
 
 #[test]

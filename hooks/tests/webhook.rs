@@ -10,7 +10,11 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use qualm_hooks::{config::HookConfig, kind::webhook::sign};
+use qualm_hooks::{
+    config::{HookConfig, When},
+    kind::webhook::sign,
+    order::Order,
+};
 use qualm_model::level::Level;
 use support::{
     engine::{Killable, Running, run_child},
@@ -93,6 +97,29 @@ fn an_identity_is_on_the_blocklist_while_its_order_stands_and_every_call_is_sign
     running.comes_to(&["undone"]);
     assert_eq!((list.len(), server.asked("DELETE").len()), (0, 1));
     assert!(running.took_ms().is_some() && effect.survives.contains("already let through"));
+    running.stop();
+}
+
+#[test]
+fn what_is_kept_for_leaks_is_called_only_once_a_denial_does_not_hold() {
+    let (folder, list) = (tempfile::tempdir().unwrap(), Blocklist::default());
+    let served = list.clone();
+    let server = Server::start(move |request, _| served.answer(request));
+    let kept = HookConfig { when: When::Leaking, ..config(folder.path(), &server.url, LOOK) };
+    let always = HookConfig { name: "always".to_owned(), ..config(folder.path(), &server.url, LOOK) };
+    let running = Running::start(folder.path(), &[kept, always]);
+    let (cart, pay) = (order("cart", Level::Quarantined), order("pay", Level::Quarantined));
+    running.hooks.orders(vec![cart.clone(), pay.clone()]);
+    let in_effect = |hook: &str| {
+        let effects = running.hooks.view().effects;
+        effects.iter().filter(|effect| effect.key.hook == hook && effect.state.as_str() == "in effect").count()
+    };
+    until("the other hook has acted on both", || (in_effect("always") == 2).then_some(()));
+    assert!(running.hooks.view().effects.iter().all(|effect| effect.key.hook == "always"), "nothing has leaked");
+    running.hooks.orders(vec![Order { leaking: true, ..cart }, pay]);
+    until("it acts on the one that leaks", || (in_effect("blocklist") == 1).then_some(()));
+    running.hooks.orders(Vec::new());
+    until("all is taken back", || (list.len() == 0 && in_effect("blocklist") == 0).then_some(()));
     running.stop();
 }
 

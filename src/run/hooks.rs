@@ -80,7 +80,7 @@ impl Grounds {
         }
     }
 
-    fn order(&self, entry: &TrustEntry) -> Order {
+    fn order(&self, entry: &TrustEntry, leaking: bool) -> Order {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ground = known.of.get(&entry.decision).cloned().unwrap_or_default();
         let of = &entry.subject;
@@ -104,6 +104,7 @@ impl Grounds {
             reasons,
             instances: ground.instances,
             co_owners: entry.co_owners.clone(),
+            leaking,
         }
     }
 }
@@ -173,7 +174,8 @@ impl Wired {
                 let table = tables.borrow_and_update().clone();
                 // Of a principal that several have, only what is about one instance may be told to anybody.
                 let told = table.entries.iter().filter(|entry| entry.is_tellable());
-                handle.orders(told.map(|entry| of.order(entry)).collect());
+                let order = |entry: &TrustEntry| of.order(entry, table.leaking.contains(&entry.decision));
+                handle.orders(told.map(order).collect());
                 if tables.changed().await.is_err() {
                     return;
                 }

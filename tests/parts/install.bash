@@ -189,6 +189,19 @@ try_vault() {
   says_version "Vault v$1" "$2/vault" version
 }
 
+# SPIRE: its server and its agent, built from their Go module.
+fetch_spire() (
+  go_wrapper "$2" github.com/spiffe/spire "$1" || exit 1
+  quietly nice go build -ldflags "-s -w" -o "$2/" \
+    github.com/spiffe/spire/cmd/spire-server github.com/spiffe/spire/cmd/spire-agent || exit 1
+  cd / && rm -rf "$2/go" "$2/wrapper"
+)
+
+try_spire() {
+  # The version is printed to stderr, with what the project's own build adds.
+  says_version "$1" "$2/spire-server" --version && says_version "$1" "$2/spire-agent" --version
+}
+
 # Keycloak: its distribution from Maven. Its first start writes its own build into its folder, so it is started once
 # here: a test then copies a folder that starts in seconds.
 fetch_keycloak() {

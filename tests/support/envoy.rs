@@ -51,6 +51,8 @@ pub(crate) struct Sidecar {
     pub(crate) qualm: Option<QualmPorts>,
     pub(crate) slot: Slot,
     pub(crate) streams: Streams,
+    /// How long lines of its log file may stay with it.
+    pub(crate) log_flush: Duration,
 }
 
 /// What it does about what stays open.
@@ -106,6 +108,7 @@ impl Sidecar {
             qualm,
             slot: Slot::Rbac,
             streams: Streams::default(),
+            log_flush: Duration::from_millis(50),
         }
     }
 }
@@ -141,8 +144,9 @@ impl Envoy {
         let mut command = Process::command(&program);
         command.arg("--config-path").arg(&config);
         command.args(["--concurrency", "1", "--disable-hot-restart", "--drain-time-s", "1"]);
-        // The access log is flushed every 10 s by default.
-        command.args(["--file-flush-interval-msec", "50", "--log-level", "warning"]);
+        // The access log is flushed every 10 s by default, every second under Istio.
+        let flush = sidecar.log_flush.as_millis().to_string();
+        command.args(["--file-flush-interval-msec", &flush, "--log-level", "warning"]);
         let process = Process::spawn(&sidecar.node, command, &folder.join("envoy.log"));
         let Places { admin, http, tcp, plain, .. } = places;
         Self { admin, http, tcp, plain, log, process, _workload: workload, sidecar }

@@ -114,6 +114,13 @@ impl Estate {
         edges.iter().map(|((caller, called), calls)| self.pair(*caller, *called, calls)).collect()
     }
 
+    /// SPIFFE IDs of the services that call others all day, and answer.
+    pub(crate) fn steady(&self) -> Vec<String> {
+        let mesh = self.scenario.mesh();
+        let kinds = [Kind::Api, Kind::Worker].into_iter().flat_map(|kind| mesh.of_kind(kind));
+        kinds.map(|id| mesh.service(id).spiffe_id.clone()).collect()
+    }
+
     fn pair(&self, caller: ServiceId, called: ServiceId, calls: &[Call]) -> Pair {
         let mesh = self.scenario.mesh();
         let usual = calls.iter().rev().take(50).map(|call| {

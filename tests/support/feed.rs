@@ -31,8 +31,8 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// Follows a sidecar's log file.
-    pub(crate) fn of_file(kafka: &Kafka, topic: &str, key: &str, log: &Path) -> Self {
+    /// Follows a log file, and looks `every` so often for new lines.
+    pub(crate) fn of_file(kafka: &Kafka, topic: &str, key: &str, log: &Path, every: Duration) -> Self {
         let sender = Sender::new(kafka, topic);
         let (key, log) = (key.to_owned(), log.to_owned());
         Self::start(move |stop| {
@@ -45,7 +45,7 @@ impl Feed {
                     sender.send(&key, &line);
                     line.clear();
                 } else {
-                    thread::sleep(PAUSE);
+                    thread::sleep(every);
                 }
             }
         })

@@ -21,6 +21,7 @@ use super::{
     envoy::{Envoy, QualmPorts, Sidecar, Streams},
     estate::{Estate, Pair},
     feed::Feed,
+    kafka::Kafka,
     ports,
     qualm::Qualm,
     wait::{PATIENCE, until, until_true},
@@ -49,11 +50,55 @@ pub(crate) struct Settings {
     pub(crate) judgement: &'static str,
     /// What sidecars do about what stays open.
     pub(crate) streams: Streams,
+    /// How many services the mesh has.
+    pub(crate) services: usize,
+    /// The share of identities that may be denied on behaviour, as the configuration writes it. Of a small mesh, one in
+    /// twenty is nobody.
+    pub(crate) max_share: &'static str,
+    pub(crate) telemetry: Telemetry,
+    /// Further sections of the configuration.
+    pub(crate) more: &'static str,
 }
+
+/// How Qualm hears of calls.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Telemetry {
+    /// The first sidecar sends ALS, the neighbour's log and the rest of the mesh are files.
+    #[default]
+    Direct,
+    /// All write files, which a shipper brings to Kafka.
+    Shipped,
+}
+
+/// Where shippers bring what they read.
+const TOPIC: &str = "mesh.access";
+/// As often as Fluent Bit sends on what it has read, unless told otherwise.
+const SHIPPED_EVERY: Duration = Duration::from_secs(1);
+/// As Istio starts its sidecars.
+const FLUSHED_EVERY: Duration = Duration::from_secs(1);
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { mode: "enforce", lease: "2m", snapshot_every: "1s", judgement: JUDGEMENT, streams: Streams::default() }
+        Self {
+            mode: "enforce",
+            lease: "2m",
+            snapshot_every: "1s",
+            judgement: JUDGEMENT,
+            streams: Streams::default(),
+            services: 24,
+            max_share: "0.5",
+            telemetry: Telemetry::default(),
+            more: "",
+        }
+    }
+}
+
+impl Settings {
+    /// The sidecar of replica `number` of the workload `id`.
+    fn sidecar(self, id: &str, number: u8, ports: QualmPorts) -> Sidecar {
+        let sidecar = Sidecar::before(id, number, Some(ports));
+        let log_flush = if self.telemetry == Telemetry::Shipped { FLUSHED_EVERY } else { sidecar.log_flush };
+        Sidecar { streams: self.streams, log_flush, ..sidecar }
     }
 }
 
@@ -67,9 +112,13 @@ pub(crate) struct Mesh {
     pub(crate) pair: Pair,
     pub(crate) bystander: Pair,
     pub(crate) ports: QualmPorts,
+    /// SPIFFE IDs of services that call others, beside those that live on.
+    pub(crate) others: Vec<String>,
     callers: HashMap<Ipv4Addr, Caller>,
     alerts: PathBuf,
     _rest_of_the_mesh: Feed,
+    shippers: Vec<Feed>,
+    kafka: Option<Kafka>,
     // Last: what stands in it is used until all others are gone.
     pub(crate) folder: TempDir,
 }
@@ -80,15 +129,17 @@ impl Mesh {
         let folder = tempfile::tempdir().expect("a folder for the test");
         let authority = Authority::new();
         let port = ports::free();
-        let ports = QualmPorts { id: spiffe_id("security", "qualm"), xds: port, als: Some(port) };
+        let is_shipped = settings.telemetry == Telemetry::Shipped;
+        let als = (!is_shipped).then_some(port);
+        let ports = QualmPorts { id: spiffe_id("security", "qualm"), xds: port, als };
+        let kafka = is_shipped.then(|| Kafka::start(folder.path()));
+        kafka.iter().for_each(|kafka| kafka.create_topic(TOPIC, 3));
         let present = now();
-        let mut estate = Estate::generate(7, present);
+        let mut estate = Estate::of_services(settings.services, 7, present);
         let mut pairs = estate.busiest_pairs();
         let (pair, bystander) = (pairs.remove(0), pairs.remove(0));
-        let launch = |pair: &Pair, ports| {
-            let sidecar = Sidecar::before(&pair.called, 0, Some(ports));
-            Envoy::launch(folder.path(), &authority, Sidecar { streams: settings.streams, ..sidecar })
-        };
+        let launch =
+            |pair: &Pair, ports| Envoy::launch(folder.path(), &authority, settings.sidecar(&pair.called, 0, ports));
         let mut sidecar = launch(&pair, ports.clone());
         let mut neighbour = launch(&bystander, QualmPorts { als: None, ..ports.clone() });
         sidecar.wait_until_live();
@@ -104,6 +155,9 @@ impl Mesh {
         let past = folder.path().join("past.jsonl");
         let rest = folder.path().join("rest.jsonl");
         let feed = Feed::into_files(&past, &rest, estate.lines(present));
+        let ship = |kafka, (key, log): (&str, &Path)| Feed::of_file(kafka, TOPIC, key, log, SHIPPED_EVERY);
+        let logs = [(pair.called.as_str(), sidecar.log()), (&bystander.called, neighbour.log()), ("rest", &rest)];
+        let shippers = kafka.iter().flat_map(|kafka| logs.map(|log| ship(kafka, log))).collect();
         let alerts = folder.path().join("alerts.jsonl");
         let http = ports::free();
         let config = config(&Wiring {
@@ -111,6 +165,7 @@ impl Mesh {
             folder: folder.path(),
             past: &past,
             logs: &[&rest, neighbour.log()],
+            kafka: kafka.as_ref(),
             alerts: &alerts,
             ports: &ports,
             http,
@@ -119,6 +174,8 @@ impl Mesh {
         let mut qualm = Qualm::start(folder.path(), &config, http);
         until_armed(&mut qualm);
         until_enforcing(&mut qualm, 2);
+        let mut others = estate.steady();
+        others.retain(|id| [&pair, &bystander].iter().all(|of| *id != of.caller && *id != of.called));
         Self {
             callers: HashMap::from(callers),
             authority,
@@ -128,10 +185,27 @@ impl Mesh {
             pair,
             bystander,
             ports,
+            others,
             alerts,
             _rest_of_the_mesh: feed,
+            shippers,
+            kafka,
             folder,
         }
+    }
+
+    /// Another replica of the service that the first pair calls; it reports as the first does, and finds Qualm at `ports`.
+    pub(crate) fn replica(&mut self, settings: Settings, number: u8, ports: QualmPorts) -> Envoy {
+        let sidecar = settings.sidecar(&self.pair.called, number, ports);
+        self.start_sidecar(sidecar)
+    }
+
+    /// Starts a sidecar, and where lines are shipped, a shipper for it.
+    pub(crate) fn start_sidecar(&mut self, sidecar: Sidecar) -> Envoy {
+        let envoy = Envoy::start(self.folder.path(), &self.authority, sidecar);
+        let ship = |kafka| Feed::of_file(kafka, TOPIC, &envoy.sidecar().node, envoy.log(), SHIPPED_EVERY);
+        self.shippers.extend(self.kafka.as_ref().map(ship));
+        envoy
     }
 
     /// The live caller at an address.
@@ -265,6 +339,8 @@ struct Wiring<'a> {
     folder: &'a Path,
     past: &'a Path,
     logs: &'a [&'a Path],
+    /// In place of the logs.
+    kafka: Option<&'a Kafka>,
     alerts: &'a Path,
     ports: &'a QualmPorts,
     http: u16,
@@ -275,7 +351,12 @@ fn config(wiring: &Wiring<'_>) -> String {
     let svid = wiring.authority.write_svid(&wiring.ports.id, &wiring.folder.join("qualm-svid"));
     let everyone = format!("spiffe://{TRUST_DOMAIN}/*");
     let mut config = Vec::new();
-    for log in wiring.logs {
+    if let Some(kafka) = wiring.kafka {
+        let topics = format!("[{{ name = \"{TOPIC}\", format = \"istio_json\" }}]");
+        writeln!(config, "[[kafka]]\nbrokers = {:?}\ngroup = \"qualm\"\ntopics = {topics}\n", kafka.bootstrap())
+            .expect("memory");
+    }
+    for log in wiring.logs.iter().filter(|_| wiring.kafka.is_none()) {
         writeln!(config, "[[file]]\npath = {log:?}\nformat = \"istio_json\"\nfollow = true\n").expect("memory");
     }
     write!(
@@ -304,8 +385,7 @@ quarantined = "{lease}"
 
 [enforce]
 mode = "{mode}"
-# Of a small mesh, one in twenty is nobody.
-max_share = 0.5
+max_share = {max_share}
 
 [alerts]
 file = {alerts:?}
@@ -313,6 +393,8 @@ file = {alerts:?}
 [state]
 directory = "state"
 snapshot_every = "{snapshot_every}"
+
+{more}
 "#,
         grpc = wiring.ports.xds,
         certificate = svid.certificate,
@@ -324,8 +406,10 @@ snapshot_every = "{snapshot_every}"
         judgement = wiring.settings.judgement,
         lease = wiring.settings.lease,
         mode = wiring.settings.mode,
+        max_share = wiring.settings.max_share,
         alerts = wiring.alerts,
         snapshot_every = wiring.settings.snapshot_every,
+        more = wiring.settings.more,
     )
     .expect("memory");
     String::from_utf8(config).expect("paths of tests are UTF-8")

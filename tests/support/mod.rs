@@ -22,5 +22,6 @@ pub(crate) mod ports;
 pub(crate) mod process;
 pub(crate) mod qualm;
 pub(crate) mod registry;
+pub(crate) mod relay;
 pub(crate) mod upstream;
 pub(crate) mod wait;

@@ -20,6 +20,7 @@ pub(crate) enum Part {
     Opa,
     Vault,
     Keycloak,
+    Spire,
 }
 
 impl Part {
@@ -33,6 +34,7 @@ impl Part {
             Self::Opa => "opa",
             Self::Vault => "vault",
             Self::Keycloak => "keycloak",
+            Self::Spire => "spire",
         }
     }
 
@@ -105,11 +107,16 @@ pub(crate) fn data_set(name: &str) -> Option<PathBuf> {
 
 /// True for `tests/run --long`; otherwise the test is left out with a message.
 pub(crate) fn long_run() -> bool {
-    let wanted = is_set("QUALM_LONG");
+    let wanted = is_long();
     if !wanted {
         leave_out("very long: tests/run --long runs it");
     }
     wanted
+}
+
+/// True for `tests/run --long`: what is done a few times otherwise is done often enough for a percentile.
+pub(crate) fn is_long() -> bool {
+    is_set("QUALM_LONG")
 }
 
 /// Says why this test is left out: to the terminal, and in a file of its own for `tests/run` to list.

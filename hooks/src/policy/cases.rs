@@ -45,6 +45,8 @@ struct Said {
     instances: Vec<String>,
     #[serde(default)]
     co_owners: Vec<String>,
+    #[serde(default)]
+    leaking: bool,
 }
 
 const fn yes() -> bool {
@@ -67,6 +69,7 @@ pub(crate) fn made_up(level: Level) -> Order {
         reasons: Vec::new(),
         instances: Vec::new(),
         co_owners: Vec::new(),
+        leaking: false,
     })
 }
 
@@ -124,5 +127,6 @@ fn of(said: Said) -> Order {
         reasons: said.reasons,
         instances: said.instances,
         co_owners: said.co_owners,
+        leaking: said.leaking,
     }
 }

@@ -186,6 +186,7 @@ fn input(order: &Order, hooks: &[HookFact]) -> serde_json::Value {
         "reasons": order.reasons,
         "instances": order.instances,
         "co_owners": order.co_owners,
+        "leaking": order.leaking,
         "hooks": hooks,
     })
 }

@@ -5,6 +5,7 @@ use std::{
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use prometheus::Registry;
@@ -19,7 +20,7 @@ use qualm_hooks::{
 };
 use qualm_model::time::Clock;
 
-use super::{now, until};
+use super::{PATIENCE, now, until};
 
 /// By this a child knows what to do.
 const CHILD: &str = "QUALM_HOOKS_CHILD";
@@ -53,10 +54,15 @@ impl Running {
 
     /// The only effect, once it is in one of these states.
     pub fn comes_to(&self, states: &[&str]) -> Stored {
-        until(&format!("an effect is {states:?}: {:?}", self.hooks.view()), || {
-            let view = self.hooks.view();
-            view.effects.into_iter().find(|effect| states.contains(&effect.state.as_str()))
-        })
+        let begun = Instant::now();
+        loop {
+            let effects = self.hooks.view().effects;
+            if let Some(found) = effects.iter().find(|effect| states.contains(&effect.state.as_str())) {
+                return found.clone();
+            }
+            assert!(begun.elapsed() < PATIENCE, "no effect is {states:?} within {PATIENCE:?}: {effects:#?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn stop(self) {
@@ -118,5 +124,5 @@ pub fn run_child() {
     let running = Running::start(Path::new(folder), &hooks);
     running.hooks.orders(orders);
     // Its parent may have died first.
-    std::thread::sleep(super::PATIENCE * 2);
+    std::thread::sleep(PATIENCE * 2);
 }

@@ -47,6 +47,7 @@ pub fn order(service: &str, level: Level) -> Order {
         reasons: vec!["it calls whom it never called".to_owned()],
         instances: Vec::new(),
         co_owners: Vec::new(),
+        leaking: false,
         provenance: None,
         evidence: Vec::new(),
     }

@@ -181,20 +181,22 @@ impl Case {
         known.map(String::as_str)
     }
 
-    /// Where it stands before each of the proxies that matter: those before destinations of its baseline, and those that
-    /// have told of its calls.
+    /// Where it stands before each of the proxies that matter: those before destinations of its baseline, those that have
+    /// told of its calls, and those before other replicas of whom these stand before.
     pub(super) fn states(&self, (nodes, heard): Proxies<'_>, wall: Timestamp) -> BTreeMap<String, State> {
         let mut states = BTreeMap::new();
         let is_peer = |identity: &str| {
             let known = self.entry.known.as_ref();
             known.is_some_and(|known| known.at(identity).is_some())
         };
+        let called: BTreeSet<&str> =
+            self.seen.keys().filter_map(|reporter| nodes.get(reporter)?.identity.as_deref()).collect();
         for (name, node) in nodes.iter().filter(|(_, node)| node.connected) {
             let identity = node.identity.as_deref();
             // A log names a proxy by its node id, or by the identity that all replicas have.
             let by_name = self.seen.get(name);
             let seen = by_name.or_else(|| identity.and_then(|identity| self.seen.get(identity)));
-            if seen.is_none() && !identity.is_some_and(is_peer) {
+            if seen.is_none() && !identity.is_some_and(|identity| called.contains(identity) || is_peer(identity)) {
                 continue;
             }
             let heard = heard.get(name).or_else(|| identity.and_then(|identity| heard.get(identity)));

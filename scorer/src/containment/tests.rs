@@ -120,6 +120,25 @@ fn it_is_contained_when_every_proxy_before_its_destinations_refuses_it_or_hears_
 }
 
 #[test]
+fn who_calls_somebody_new_is_contained_when_all_replicas_of_that_one_refuse_it() {
+    let mut of = followed(Level::Quarantined, None);
+    report(&mut of, "m-1", MAIL, Enforcement::Connected, 0, 10.1);
+    of.see(&Sighting { destination: MAIL, ..call("m-0", 9.9) });
+    of.see(&Sighting { destination: MAIL, ..call("m-0", 10.3) });
+    for node in ["o-0", "o-1"] {
+        acknowledged(&mut of, node, 10.4);
+        of.see(&denied(node, 10.5));
+    }
+    for node in ["m-0", "m-1"] {
+        report(&mut of, node, MAIL, Enforcement::Acknowledged, 7, 10.4);
+    }
+    of.see(&denied("m-0", 10.6));
+    assert_eq!(state(&mut of, 11.0), State::Acknowledged, "it may call the other replica of mail next");
+    of.see(&denied("m-1", 10.7));
+    assert_eq!(state(&mut of, 12.0), State::Effective);
+}
+
+#[test]
 fn a_call_that_began_before_the_acknowledgement_is_counted_and_is_no_leak_and_one_that_began_after_is() {
     let mut of = followed(Level::Quarantined, None);
     of.see(&call("o-0", 9.0));
