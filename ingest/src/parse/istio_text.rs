@@ -28,7 +28,12 @@ impl IstioText {
 /// What one line says.
 pub(crate) fn access_entry(line: &str) -> Result<AccessEntry<'_>, Rejection> {
     let Some(rest) = line.trim_ascii_end().strip_prefix('[') else { return Err(Rejection::Foreign) };
-    let (time, rest) = rest.split_once("] ").ok_or(Invalid::Syntax)?;
+    let Some((time, rest)) = rest.split_once("] ") else {
+        // Cut off in its time, or somebody else's bracket.
+        let is_of_time = |byte: u8| byte.is_ascii_digit() || matches!(byte, b'-' | b'T' | b':' | b'.' | b'Z');
+        let is_cut_off = rest.strip_suffix(']').unwrap_or(rest).bytes().all(is_of_time);
+        return Err(if is_cut_off { Invalid::Syntax.into() } else { Rejection::Foreign });
+    };
     let start = rfc3339(time).map_err(|invalid| match invalid {
         // A bracketed word at the front of a line is common in logs of applications.
         Invalid::WrongType => Rejection::Foreign,
@@ -171,7 +176,10 @@ mod tests {
     #[test]
     fn other_lines_are_foreign_and_cut_ones_invalid() {
         assert_eq!(parse("2026-11-22 info starting").err(), Some(Rejection::Foreign));
-        assert_eq!(parse("[main] starting up").err(), Some(Rejection::Foreign));
+        for line in ["[main] starting up", "[info]starting up", "[1,2,3]", "[{}]"] {
+            assert_eq!(parse(line).err(), Some(Rejection::Foreign), "{line}");
+        }
+        assert_eq!(parse(&LINE[..20]).err(), Some(Invalid::Syntax.into()));
         assert_eq!(parse(&LINE[..200]).err(), Some(Invalid::Syntax.into()));
         assert_eq!(parse(&LINE.replace("2020-11-25", "2020-11-31")).err(), Some(Invalid::ImpossibleTime.into()));
     }
