@@ -70,7 +70,7 @@ mod tests {
         let begun = Instant::now();
         let mut member = Member::new(ClientConfig::new(), Vec::new());
         let mut lost_at = |second| member.may_rejoin(begun + Duration::from_secs(second));
-        assert!((0..REJOINS as u64).all(|n| lost_at(n)));
+        assert!((0..REJOINS as u64).all(&mut lost_at));
         assert!(!lost_at(60), "somebody has its name");
         assert!((2..20).all(|n| lost_at(n * WITHIN.as_secs())), "brokers restart");
     }
