@@ -257,8 +257,9 @@ fn a_server_that_hangs_or_talks_garbage_is_given_up_in_time_and_asked_again() {
     let folder = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let own = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
-    [("bundle.pem", &own), ("svid.pem", &own), ("key.pem", &key.serialize_pem())]
-        .map(|(file, pem)| write(&folder.path().join(file), pem));
+    for (file, pem) in [("bundle.pem", &own), ("svid.pem", &own), ("key.pem", &key.serialize_pem())] {
+        write(&folder.path().join(file), pem);
+    }
     for (says, words) in [(None, "no connection within"), (Some("HTTP/1.1 200 OK\r\n\r\n"), "is not trusted")] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
