@@ -6,6 +6,8 @@ mod support;
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
+    net::TcpListener,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     process::Command,
@@ -14,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use qualm_hooks::config::HookConfig;
+use qualm_hooks::{config::HookConfig, hook::Failure};
 use qualm_model::{level::Level, time::Clock};
 use serde_json::Value;
 use support::{
@@ -158,22 +160,25 @@ impl Spire {
     }
 
     fn hook_as(&self, of: &str, act: &str) -> HookConfig {
-        let place = self.folder.join(of);
-        let text = format!(
-            "name = \"{act}\"\ndry_run = false\ncap = 1000\n[spire]\nact = \"{act}\"\nspread_s = 2\n[spire.server]\n\
-             address = \"127.0.0.1:{}\"\nserver_id = \"spiffe://mesh.test/spire/server\"\nbundle_file = {:?}\n\
-             certificate = {:?}\nkey = {:?}\n",
-            self.port,
-            place.join("bundle.pem"),
-            place.join("svid.pem"),
-            place.join("key.pem"),
-        );
-        toml::from_str(&text).unwrap()
+        configured(&self.folder.join(of), self.port, act)
     }
 
     fn outbox(&self, of: &str) -> PathBuf {
         account::outbox(&self.folder, of)
     }
+}
+
+/// A hook that acts at the server at `port`, with the certificates in `place`.
+fn configured(place: &Path, port: u16, act: &str) -> HookConfig {
+    let text = format!(
+        "name = \"{act}\"\ndry_run = false\ncap = 1000\n[spire]\nact = \"{act}\"\nspread_s = 2\n[spire.server]\n\
+             address = \"127.0.0.1:{port}\"\nserver_id = \"spiffe://mesh.test/spire/server\"\nbundle_file = {:?}\n\
+             certificate = {:?}\nkey = {:?}\n",
+        place.join("bundle.pem"),
+        place.join("svid.pem"),
+        place.join("key.pem"),
+    );
+    toml::from_str(&text).unwrap()
 }
 
 fn write(file: &Path, text: &str) {
@@ -245,6 +250,29 @@ fn svids_are_cut_and_given_back() {
     an_entry_that_somebody_has_made_again_stays(&spire);
     the_authority_is_rotated_only_with_approval(&spire);
     agents_are_banned_only_with_approval(&spire);
+}
+
+#[test]
+fn a_server_that_hangs_or_talks_garbage_is_given_up_in_time_and_asked_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+    for (file, pem) in [("bundle.pem", &own), ("svid.pem", &own), ("key.pem", &key.serialize_pem())] {
+        write(&folder.path().join(file), pem);
+    }
+    for (says, words) in [(None, "no connection within"), (Some("HTTP/1.1 200 OK\r\n\r\n"), "is not trusted")] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            says.into_iter().for_each(|says: &str| connection.write_all(says.as_bytes()).unwrap());
+            // Until the other has had enough.
+            let _ = connection.read_to_end(&mut Vec::new());
+        });
+        let hook = HookConfig { timeout_s: 1, ..configured(folder.path(), port, "shorten-ttl") };
+        let failure = hook.build(&Clock::new(now)).unwrap().probe().unwrap_err();
+        assert!(matches!(&failure, Failure::Again { why, .. } if why.contains(words)), "{failure:?}");
+    }
 }
 
 fn who_is_no_admin_is_told_so_and_who_is_may(spire: &Spire) {

@@ -65,7 +65,7 @@ fn tree(policies: &Policies, answer: &dyn Fn(&Slot) -> Option<OnMatch>) -> Optio
     if map.is_empty() {
         return None;
     }
-    Some(exact(input("envoy.matching.inputs.uri_san", UriSanInput {}), map, allow()))
+    Some(exact(input("san", UriSanInput {}), map, allow()))
 }
 
 impl Branch {
@@ -77,7 +77,7 @@ impl Branch {
             return whole;
         }
         let map = of.into_iter().map(|(address, answer)| (address.to_string(), answer.unwrap_or_else(allow)));
-        let input = input("envoy.matching.inputs.direct_source_ip", DirectSourceIpInput {});
+        let input = input("source", DirectSourceIpInput {});
         Some(nested(exact(input, map.collect(), whole.unwrap_or_else(allow))))
     }
 }

@@ -1,4 +1,7 @@
 //! Words of Envoy's matching API, as far as they are needed here.
+//!
+//! Envoy finds an extension by the type of its configuration; the name beside it is for people, and short, as it is there
+//! several times for each of what may be thousands of restrictions.
 
 use std::collections::HashMap;
 
@@ -22,7 +25,10 @@ use envoy_types::{
                     Matcher, RegexMatcher, StringMatcher,
                     matcher::{
                         MatcherList, MatcherTree, MatcherType, OnMatch,
-                        matcher_list::{FieldMatcher, Predicate, predicate},
+                        matcher_list::{
+                            FieldMatcher, Predicate,
+                            predicate::{self, PredicateList},
+                        },
                         matcher_tree::{MatchMap, TreeType},
                         on_match,
                     },
@@ -63,27 +69,32 @@ pub(super) fn any_of(
     then: &OnMatch,
     otherwise: OnMatch,
 ) -> Matcher {
-    let one = |regex: String| {
+    let one = |regex: String| -> Predicate {
         let engine = regex_matcher::EngineType::GoogleRe2(regex_matcher::GoogleRe2 {});
         let regex = RegexMatcher { regex, engine_type: Some(engine) };
         let pattern = StringMatcher {
             match_pattern: Some(string_matcher::MatchPattern::SafeRegex(regex)),
             ..StringMatcher::default()
         };
-        field(input.clone(), predicate::single_predicate::Matcher::ValueMatch(pattern), then.clone())
+        single(input.clone(), predicate::single_predicate::Matcher::ValueMatch(pattern))
     };
-    list(patterns.map(one).collect(), otherwise)
+    let mut any: Vec<Predicate> = patterns.map(one).collect();
+    let predicate = match any.len() {
+        1 => any.pop(),
+        _ => Some(Predicate { match_type: Some(predicate::MatchType::OrMatcher(PredicateList { predicate: any })) }),
+    };
+    list(vec![FieldMatcher { predicate, on_match: Some(then.clone()) }], otherwise)
 }
 
 /// What follows where the caller has shown a certificate that was verified. The inputs that read certificates answer
 /// nothing at all without TLS, and a tree that is asked by them then denies: whoever calls in plaintext would be denied
 /// as soon as anybody is.
 pub(super) fn with_certificate(then: Matcher, otherwise: OnMatch) -> Matcher {
-    let input = input("envoy.matching.inputs.cel_data_input", HttpAttributesCelMatchInput {});
+    let input = input("attributes", HttpAttributesCelMatchInput {});
     let matcher = CelMatcher { expr_match: Some(attribute("connection", "mtls")), description: String::new() };
-    let matcher =
-        predicate::single_predicate::Matcher::CustomMatch(self::input("envoy.matching.matchers.cel_matcher", matcher));
-    list(vec![field(input, matcher, nested(then))], otherwise)
+    let matcher = predicate::single_predicate::Matcher::CustomMatch(self::input("cel", matcher));
+    let field = FieldMatcher { predicate: Some(single(input, matcher)), on_match: Some(nested(then)) };
+    list(vec![field], otherwise)
 }
 
 /// The CEL expression `of.name`, parsed.
@@ -103,10 +114,9 @@ fn list(matchers: Vec<FieldMatcher>, otherwise: OnMatch) -> Matcher {
     Matcher { on_no_match: Some(Box::new(otherwise)), matcher_type: Some(MatcherType::MatcherList(list)) }
 }
 
-fn field(input: TypedExtensionConfig, matcher: predicate::single_predicate::Matcher, then: OnMatch) -> FieldMatcher {
+fn single(input: TypedExtensionConfig, matcher: predicate::single_predicate::Matcher) -> Predicate {
     let single = predicate::SinglePredicate { input: Some(input), matcher: Some(matcher) };
-    let predicate = Predicate { match_type: Some(predicate::MatchType::SinglePredicate(single)) };
-    FieldMatcher { predicate: Some(predicate), on_match: Some(then) }
+    Predicate { match_type: Some(predicate::MatchType::SinglePredicate(single)) }
 }
 
 /// What a matcher decides further on.
@@ -121,17 +131,18 @@ pub(super) fn input<T: Name + Message>(name: &str, input: T) -> TypedExtensionCo
 /// A header of the request, `:path` and `:method` among them.
 pub(super) fn header(name: &str) -> TypedExtensionConfig {
     let header = HttpRequestHeaderMatchInput { header_name: name.to_owned() };
-    input("envoy.matching.inputs.request_headers", header)
+    input(name, header)
 }
 
 pub(super) fn allow() -> OnMatch {
-    action("qualm-default-allow", rbac::Action::Allow)
+    action("qualm-allow", rbac::Action::Allow)
 }
 
 /// An answer under the name of a policy.
 pub(super) fn action(name: &str, action: rbac::Action) -> OnMatch {
+    let word = if action == rbac::Action::Allow { "allow" } else { "deny" };
     let action = TypedExtensionConfig {
-        name: name.to_owned(),
+        name: word.to_owned(),
         typed_config: Some(pack_any(Action { name: name.to_owned(), action: action.into() })),
     };
     OnMatch { keep_matching: false, on_match: Some(on_match::OnMatch::Action(action)) }
