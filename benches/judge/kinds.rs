@@ -5,6 +5,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
     match kind {
         "lateral_move" => &[
             "new-peer",
+            "strange-peer",
             "spread-10m",
             "spread-1h",
             "rare-destination",
@@ -17,6 +18,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
             "spread-10m",
             "spread-1h",
             "new-peer",
+            "strange-peer",
             "failing",
             "refused",
             "lone-replica",
@@ -31,6 +33,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
         "flood" => &["rate-1m", "rate-10m", "rate-1h", "edge-rate", "operation-rate", "destination-rate"],
         "beacon" | "night_beacon" => &[
             "new-peer",
+            "strange-peer",
             "rhythm",
             "rare-destination",
             "lone-replica",
@@ -41,6 +44,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
         ],
         "tunnelling" | "cryptomining" => &[
             "new-peer",
+            "strange-peer",
             "rare-destination",
             "longer",
             "lone-replica",
@@ -68,6 +72,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
         }
         "data_pull" => &[
             "new-peer",
+            "strange-peer",
             "bigger",
             "oversized",
             "rare-destination",
@@ -93,6 +98,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
             "operation-rate",
             "rare-operation",
             "new-peer",
+            "strange-peer",
             "edge-rate",
             "spread-1h",
             "spread-10m",
@@ -103,6 +109,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
         "internal_proxy" => &[
             "new-operation",
             "new-peer",
+            "strange-peer",
             "operation-rate",
             "edge-rate",
             "rate-1m",
@@ -128,6 +135,7 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
         ],
         "foreign_queue" => &[
             "new-peer",
+            "strange-peer",
             "rare-destination",
             "lone-replica",
             "spread-10m",
@@ -150,11 +158,12 @@ pub(crate) fn truly(kind: &str) -> &'static [&'static str] {
             "outside-sharing",
             "unwitnessed",
             "new-peer",
+            "strange-peer",
             "new-operation",
             "spread-10m",
             "spread-1h",
         ],
-        "silenced" | "bypassed_proxy" => &["silence", "unwitnessed"],
+        "silenced" | "bypassed_proxy" => &["silence", "lull", "unwitnessed"],
         "stolen_token" => &["outside-sharing", "new-network", "new-fingerprint"],
         "expired_token" => &["after-expiry"],
         "forged_token" => &["never-issued"],

@@ -22,8 +22,8 @@ const GRACE: Span = Span(5 * Span::MINUTE.0);
 const ABSENCE: Span = Span(2 * Span::HOUR.0);
 /// Late, but soon enough for whoever holds the records of a quarter of an hour in hand.
 const LATE: Span = Span(15 * Span::MINUTE.0);
-const OF_ABSENCE: [Question; 4] =
-    [Question::NeverIssued, Question::BeforeIssuance, Question::Unwitnessed, Question::Silence];
+const OF_ABSENCE: [Question; 5] =
+    [Question::NeverIssued, Question::BeforeIssuance, Question::Unwitnessed, Question::Silence, Question::Lull];
 /// Nodes' clocks may go ahead of the label's by so much.
 const SKEW: Span = Span::SECOND;
 /// Nor does the evidence of an attack count as honest before it has decayed.

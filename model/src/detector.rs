@@ -6,6 +6,7 @@
 
 mod failing;
 mod lone;
+mod lull;
 mod novelty;
 mod oversized;
 mod rarity;
@@ -18,6 +19,7 @@ mod unlike;
 
 pub use failing::{Failing, Refused};
 pub use lone::Lone;
+pub use lull::Lull;
 pub use novelty::Novelty;
 pub use oversized::Oversized;
 pub use rarity::Rarity;
@@ -186,11 +188,15 @@ pub enum Question {
     LoginElsewhere,
     /// Were ten minutes as a whole unlike its own, as far as its peers' vary?
     UnlikePeers,
+    /// Does it meet somebody new, which it hardly ever does when it is active?
+    StrangePeer,
+    /// Has it been silent for longer than it ever was?
+    Lull,
 }
 
 impl Question {
     /// All questions, in order.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 36] = [
         Self::RareSource,
         Self::RarePeer,
         Self::RareDestination,
@@ -225,6 +231,8 @@ impl Question {
         Self::NoCertificate,
         Self::LoginElsewhere,
         Self::UnlikePeers,
+        Self::StrangePeer,
+        Self::Lull,
     ];
 
     /// Whether its answer is that there are more of something in a window than usual.
@@ -300,6 +308,8 @@ impl Question {
             Self::NoCertificate => "no-certificate",
             Self::LoginElsewhere => "login-elsewhere",
             Self::UnlikePeers => "unlike-peers",
+            Self::StrangePeer => "strange-peer",
+            Self::Lull => "lull",
         }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use qualm_model::{
     detector::{Deviation, Question},
-    event::Reporter,
+    event::{Event, Reporter},
     evidence::EValues,
     level::Level,
     stats::Exposure,
@@ -18,14 +18,14 @@ use crate::{
     mesh::SourceKey,
     papers::{Invariant, at_once},
     scorer::Scorer,
-    shard::shard_of,
+    shard::{Source, shard_of},
     standing::{Cause as OddIn, Kind, reached},
     verdict::{Reason, Verdict},
     workloads,
 };
 
 /// Where more than this share of those who should have called were silent, the telemetry is what is missing.
-const SILENT_SHARE: f64 = 0.2;
+const SHARED: f64 = 0.2;
 
 /// Something that did not happen, or that is seen only when a window has ended.
 pub(crate) struct Absence<'a> {
@@ -48,8 +48,15 @@ impl Absence<'_> {
     }
 }
 
+impl Source {
+    /// Whether it is silent for longer than it ever was.
+    fn score_lull(&self, now: Timestamp) -> Option<Deviation> {
+        self.slow.lull.score(now, now - self.last, self.baseline.volume())
+    }
+}
+
 impl Scorer {
-    /// Asks, when ten minutes have ended, who should have called and did not.
+    /// Asks, when ten minutes have ended, who should have called and did not, and who has never been silent for so long.
     pub(crate) fn look_for_silence(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
         let Some(birth) = self.mesh.birth() else { return };
         let length = Span(10 * Span::MINUTE.0);
@@ -58,6 +65,14 @@ impl Scorer {
             return;
         }
         let exposure = Exposure { birth, now: end, tide: 1.0 };
+        let silent = self.asked(end, |source| source.baseline.score_silence(source.exposure(exposure)));
+        self.weigh_unless_shared((Question::Silence, silent), |of| of.observed == 0.0, (end, wall), verdicts);
+        let resting = self.asked(end, |source| source.score_lull(end));
+        self.weigh_unless_shared((Question::Lull, resting), |of| of.x > 1.0, (end, wall), verdicts);
+    }
+
+    /// What is answered of everybody whose silence is their own doing.
+    fn asked(&self, end: Timestamp, answer: impl Fn(&Source) -> Option<Deviation>) -> Vec<(SourceKey, Deviation)> {
         let mut asked = Vec::new();
         let ordered: BTreeSet<String> = self
             .orders
@@ -67,8 +82,7 @@ impl Scorer {
             .collect();
         for (shard, sources) in self.shards.iter().enumerate().map(|(shard, s)| (shard as u8, &s.sources)) {
             for (&id, source) in sources {
-                let own = source.exposure(exposure);
-                let Some(deviation) = source.baseline.score_silence(own) else { continue };
+                let Some(deviation) = answer(source) else { continue };
                 if self.may_be_heard_as_another((shard, id), end) {
                     continue;
                 }
@@ -83,15 +97,42 @@ impl Scorer {
                 }
             }
         }
-        let silent = asked.iter().filter(|(_, deviation)| deviation.observed == 0.0).count();
-        if silent as f64 > SILENT_SHARE * asked.len() as f64 {
+        asked
+    }
+
+    /// Weighs what is odd, unless it is of so many that it is not their doing.
+    fn weigh_unless_shared(
+        &mut self,
+        (question, asked): (Question, Vec<(SourceKey, Deviation)>),
+        is_odd: impl Fn(&Deviation) -> bool,
+        (end, wall): (Timestamp, Timestamp),
+        verdicts: &mut Vec<Verdict>,
+    ) {
+        let odd = asked.iter().filter(|(_, deviation)| is_odd(deviation)).count();
+        if odd as f64 > SHARED * asked.len() as f64 {
             return;
         }
+        let (mut odd, usual): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(_, deviation)| deviation.x > 1.0);
+        // What is weighed is sampled there.
+        for (key, deviation) in usual {
+            self.shards[usize::from(key.0)].delta.sample(question, deviation.x);
+        }
         // By name, since the order of a map is nobody's business.
-        asked.sort_by(|a, b| self.identity_of(a.0).cmp(self.identity_of(b.0)));
-        for (key, deviation) in asked {
-            let absence = Absence::of(Question::Silence, deviation, Level::Watched);
+        odd.sort_by(|a, b| self.identity_of(a.0).cmp(self.identity_of(b.0)));
+        for (key, deviation) in odd {
+            let absence = Absence::of(question, deviation, Level::Watched);
             self.weigh_absence(key, &absence, end, wall, verdicts);
+        }
+    }
+
+    /// Takes note that somebody calls whom an enforcement point denied: whoever is held is not silent.
+    pub(crate) fn hear_denied(&mut self, event: Event<'_>) {
+        let party = event.source();
+        let cluster = Some(party.cluster()).filter(|cluster| !cluster.is_empty());
+        let name = workloads::name(party.principal(), cluster, None);
+        let shard = &mut self.shards[usize::from(shard_of(&name))];
+        if let Some(source) = shard.names.known(&name).and_then(|id| shard.source_to_change(id)) {
+            source.last = source.last.max(event.report());
         }
     }
 

@@ -105,6 +105,7 @@ impl Scorer {
         let thing = match question {
             Question::NewOperation | Question::RareOperation | Question::OperationRate => Thing::Operation,
             Question::RarePeer
+            | Question::StrangePeer
             | Question::RareDestination
             | Question::EdgeRate
             | Question::DestinationRate

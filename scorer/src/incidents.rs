@@ -201,6 +201,7 @@ fn causes(subject: &Subject, reasons: &[Reason]) -> Vec<Shared> {
         let of = reason.destination.clone();
         match reason.detector {
             Question::RarePeer
+            | Question::StrangePeer
             | Question::RareDestination
             | Question::NewOperation
             | Question::RareOperation

@@ -181,6 +181,8 @@ pub(crate) struct Case<'a> {
     pub(crate) edge_is_excused: bool,
     /// What its source does for the first time in this window, where windows are looked at.
     pub(crate) in_window: Option<FirstInWindow>,
+    /// How long its source had been silent.
+    pub(crate) rest: Span,
     /// What of its credential does not add up.
     pub(crate) broken: Option<Broken>,
 }
@@ -359,6 +361,7 @@ impl Scorer {
         if !event.decision_id().is_empty() {
             self.tell_time(event, wall, verdicts);
             self.tally.own_actions += 1;
+            self.hear_denied(event);
             return Observed::OwnAction;
         }
         if self.estate.is_repeated(event) {
@@ -390,6 +393,7 @@ impl Scorer {
         if OUR_REFUSALS.contains(&event.denial_reason()) && self.is_throttled((ids.shard, ids.source)) {
             self.tell_time(event, wall, verdicts);
             self.tally.own_actions += 1;
+            self.hear_denied(event);
             return Observed::OwnAction;
         }
         let is_reported = share.calls > 0.0 && self.is_reported(event, ids);

@@ -63,6 +63,7 @@ impl Scorer {
             let Some(again) = self.shards[usize::from(ids.shard)].place(ids) else { return Observed::NoSource };
             place = again;
         }
+        values.hold_meeting();
         let raw = values.bits();
         let bits = forgiven(mesh, place.source, case, raw);
         let leading = values.leading();
@@ -135,6 +136,7 @@ impl Scorer {
                 self.accepted.note(excuse, hidden, case.seen.exposure.now);
             }
         }
+        values.hold_meeting();
         let bits = forgiven(mesh, &shard.sources[&case.ids.source], case, values.bits());
         let leading = values.leading();
         let may = shard.sources[&case.ids.source].newcomer_may_reach(case.ids.address, case.seen.exposure.now, &values);

@@ -6,7 +6,7 @@ use foldhash::{fast, quality};
 use hashbrown::HashMap;
 use qualm_model::{
     baseline::{DestinationBaseline, EdgeBaseline, SourceBaseline},
-    detector::{Rhythm, Unlike},
+    detector::{Lull, Novelty, Rhythm, Unlike},
     time::{Span, Timestamp},
 };
 use serde::{Deserialize, Serialize};
@@ -112,13 +112,23 @@ pub(crate) struct Source {
     pub(crate) carriers: Option<Box<Carriers>>,
     /// How much of the evidence is of another kind than more of the same: version 3 saved none.
     pub(crate) other: Other,
-    /// Its windows beside its peers'. The last of what is saved: version 3 saved none.
+    /// Its windows beside its peers': version 3 saved none.
     pub(crate) unlike: Option<Box<Unlike>>,
+    /// What it is known by over days. The last of what is saved: version 4 saved none.
+    pub(crate) slow: Slow,
     /// From when until when a deployment of it was announced; it follows from the announcements.
     #[serde(skip)]
     pub(crate) announced: Option<(Timestamp, Timestamp)>,
     #[serde(skip)]
     pub(crate) stamp: u32,
+}
+
+/// What a source is known by over days: whether it meets anybody new, and how long it rests.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Slow {
+    /// In how many of its minutes it met somebody new.
+    pub(crate) meetings: Novelty,
+    pub(crate) lull: Lull,
 }
 
 /// Everything kept of one edge.

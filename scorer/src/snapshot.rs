@@ -48,8 +48,8 @@ use crate::{
 /// Version of the snapshot's form. Every release reads that of the release before: edges of version 1 have no rhythm,
 /// its mesh asks fewer questions, and its estate knows nothing of credentials. In version 2 nobody knows which events
 /// carried the evidence, nor of incidents; in version 3 not how much of it is of another kind than more of the same, and
-/// sources have no windows.
-pub const VERSION: u32 = 4;
+/// sources have no windows; in version 4 nobody knows whom they met and how long they rested.
+pub const VERSION: u32 = 5;
 
 /// A snapshot that cannot be used; names the file and the way on.
 #[derive(Debug, thiserror::Error)]

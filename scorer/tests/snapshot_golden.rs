@@ -1,7 +1,7 @@
 //! A snapshot of a release before is read, and means what it meant: `golden/snapshot-v1.redb.zst` was written before
 //! workloads that share a principal were told apart, `golden/snapshot-v2.redb.zst` before it was kept which records carry
-//! evidence, `golden/snapshot-v3.redb.zst` before windows were held against those of peers, each after 58,000 calls of the
-//! made-up mesh; the second by `qualm run` over them as lines of CSV, of later days.
+//! evidence, `golden/snapshot-v3.redb.zst` before windows were held against those of peers, `golden/snapshot-v4.redb.zst`
+//! before it was kept whom a source met and how long it rested, each after 58,000 calls of the made-up mesh; the second by `qualm run` over them as lines of CSV, of later days.
 
 mod mesh;
 
@@ -20,6 +20,7 @@ const GOLDEN: &[u8] = include_bytes!("golden/snapshot-v1.redb.zst");
 const READ: usize = 58_000;
 const GOLDEN_2: &[u8] = include_bytes!("golden/snapshot-v2.redb.zst");
 const GOLDEN_3: &[u8] = include_bytes!("golden/snapshot-v3.redb.zst");
+const GOLDEN_4: &[u8] = include_bytes!("golden/snapshot-v4.redb.zst");
 /// When the calls of the second begin, instead of [`mesh::START`].
 const START_2: i64 = 1_794_654_400_000_000_000;
 
@@ -110,4 +111,25 @@ fn a_snapshot_of_version_3_is_read_and_peers_are_fitted_a_day_later() {
     };
     assert_eq!(entered(&verdicts), entered(&expected));
     assert_eq!(loaded.scorer.applied_peers(), None, "nobody has windows yet");
+}
+
+#[test]
+fn a_snapshot_of_version_4_is_read_and_goes_on_as_if_nothing_had_changed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let file = zstd::decode_all(GOLDEN_4).expect("it is compressed");
+    std::fs::write(directory.path().join("snapshot.redb"), file).expect("writable");
+    let (_snapshots, loaded) = Snapshots::open(directory.path(), ScorerConfig::default()).expect("it can be read");
+    let mut loaded = loaded.expect("a snapshot");
+    assert_eq!(loaded.covered.positions.get(&(0, 0)), Some(&(READ as i64)));
+    let calls = calls();
+    let mut whole = Scorer::new(ScorerConfig::default());
+    feed(&mut whole, &calls[..READ], 0);
+    assert_eq!(loaded.scorer.tally().identities, whole.tally().identities);
+    let (scored, expected) = feed(&mut whole, &calls[READ..], READ);
+    let (scored_on, verdicts) = feed(&mut loaded.scorer, &calls[READ..], READ);
+    assert_eq!(scored_on, scored);
+    let entered = |verdicts: &[Verdict]| -> BTreeSet<String> {
+        verdicts.iter().filter(|verdict| verdict.level > Level::Watched).map(|of| of.identity.clone()).collect()
+    };
+    assert_eq!(entered(&verdicts), entered(&expected));
 }

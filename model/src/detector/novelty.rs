@@ -1,4 +1,4 @@
-//! Is it new? How seldom this source shows an operation, credential or TLS stack for the first time.
+//! Is it new? How seldom this source shows an operation, credential or TLS stack for the first time, or meets a peer.
 
 use serde::{Deserialize, Serialize};
 

@@ -26,6 +26,9 @@ const WHERE_FROM: Link = Link::of(&[Question::NewNetwork, Question::LoneReplica]
 const HOW: Link = Link::of(&[Question::Failing, Question::Refused]);
 const HOW_BIG: Link = Link::of(&[Question::Bigger, Question::Oversized, Question::Longer]);
 const WHEN: Link = Link::of(&[Question::Rhythm]);
+/// How much it weighs, beside cash, that it is unlike the caller to meet somebody new: as much as the rarity of the peer
+/// beside that of the caller.
+const UNLIKE_CALLER: f64 = 0.05;
 const PAPERS: Link = Link::of(&[
     Question::AfterRevocation,
     Question::AfterExpiry,
@@ -38,6 +41,7 @@ const PAPERS: Link = Link::of(&[
 /// window is whole when it has ended.
 const ABSENCE: Link = Link::of(&[
     Question::Silence,
+    Question::Lull,
     Question::Unwitnessed,
     Question::NeverIssued,
     Question::BeforeIssuance,
@@ -168,6 +172,8 @@ impl EValues {
     ///
     /// *Who* and *to whom* are `0.9 A + 0.1 B` with `A = e_source (0.8 + 0.2 (¼ e_peer + ¾ e_destination))` and
     /// `B = e_destination (0.7 + 0.3 e_peer)`: `B` finds what happens to a rare destination by a common source.
+    /// The rarity of a peer is the same for whoever calls it first; how unlike the caller that is stands beside, as
+    /// `0.95 + 0.05 e_strange`, as far as [something else is odd](Self::hold_meeting).
     /// The weights were measured in the prototype (../shared/design/prototype.md, section 2).
     #[inline]
     pub fn bits(&self) -> f64 {
@@ -184,8 +190,24 @@ impl EValues {
                 * self.link(&COUNTS)
                 * self.link(&HOW_BIG)
                 * self.link(&WHEN)
+                * (1.0 + UNLIKE_CALLER * (self.or_one(Question::StrangePeer) - 1.0))
                 * self.link(&PAPERS),
         )
+    }
+
+    /// Lets it count that the caller hardly ever meets anybody new for at most twice the bits of what else is odd: how rare
+    /// the destination is to everybody, where the call comes from, how it ended, how big or long it was. A service that is
+    /// given one more peer of those that are there does meet somebody new, and shows nothing else. (What counts calls and
+    /// contacts is no other oddity: a first contact is in all of it.)
+    #[inline]
+    pub fn hold_meeting(&mut self) {
+        if self.answer(Question::StrangePeer).is_none() {
+            return;
+        }
+        let destination = self.or_one(Question::RareDestination).max(1.0);
+        let how = [&WHERE_FROM, &HOW, &HOW_BIG].iter().map(|link| self.link(link).max(1.0)).product::<f64>();
+        let other = destination * how;
+        self.limit(Question::StrangePeer, other * other);
     }
 
     /// Evidence in bits of something that did not happen.
@@ -249,6 +271,24 @@ mod tests {
         assert_eq!(values, without);
         values.take_back(Questions::default());
         assert_eq!(values.bits(), without.bits());
+    }
+
+    #[test]
+    fn that_a_caller_meets_somebody_new_counts_with_something_else_and_never_alone() {
+        let meeting = |of: &[(Question, f64)]| {
+            let mut values = EValues::default();
+            of.iter().for_each(|&(question, e)| values.set(question, e));
+            let without = values.bits();
+            values.set(Question::StrangePeer, 4096.0);
+            values.hold_meeting();
+            (values.bits() - without, values.leading())
+        };
+        let known = [(Question::RarePeer, 32.0), (Question::RareDestination, 0.5), (Question::Spread10m, 64.0)];
+        assert_eq!(meeting(&known), (0.0, Some(Question::Spread10m)), "a peer that others call");
+        let (bits, leading) = meeting(&[(Question::RarePeer, 32.0), (Question::RareDestination, 48.0)]);
+        assert!(bits > 6.0 && leading == Some(Question::StrangePeer), "nobody calls it: {bits}");
+        let (some, _) = meeting(&[(Question::RarePeer, 32.0), (Question::RareDestination, 4.0)]);
+        assert!((0.5..1.5).contains(&some), "{some}");
     }
 
     #[test]

@@ -42,7 +42,7 @@ impl Technique {
     pub fn of(detector: &str) -> Option<Self> {
         Some(match detector {
             "rare-source" | "new-operation" | "rare-operation" | "unlike-peers" => VALID_ACCOUNTS,
-            "new-peer" | "rare-destination" => REMOTE_SERVICES,
+            "new-peer" | "strange-peer" | "rare-destination" => REMOTE_SERVICES,
             "new-credential" => TOKEN_USE,
             "new-fingerprint" | "new-network" | "lone-replica" | "unwitnessed" => TOKEN_THEFT,
             "refused" | "login-elsewhere" => BRUTE_FORCE,
@@ -53,7 +53,7 @@ impl Technique {
             "rate-1m" | "rate-10m" | "rate-1h" | "edge-rate" | "operation-rate" | "destination-rate" => FLOOD,
             "bigger" | "oversized" => EXFILTRATION,
             "longer" | "rhythm" => CONTROL_CHANNEL,
-            "silence" => IMPAIR,
+            "silence" | "lull" => IMPAIR,
             _ => return None,
         })
     }

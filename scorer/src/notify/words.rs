@@ -49,6 +49,9 @@ fn words(
         Question::RarePeer if observed < 1.0 => unusual(format!("called {whom} for the first time")),
         Question::RarePeer => unusual(format!("called {whom}, which it has called {} before", times(observed))),
         Question::RareDestination => unusual(format!("called {whom}, which hardly anything calls")),
+        Question::StrangePeer => {
+            unusual(format!("called {whom} for the first time, and it hardly ever calls anybody new"))
+        }
         Question::NewOperation => unusual(format!("used {what} at {whom} for the first time")),
         Question::NewCredential => unusual("showed a credential not seen of it before".to_owned()),
         Question::NewFingerprint => unusual("spoke through a TLS client not seen of it before".to_owned()),
@@ -78,6 +81,7 @@ fn words(
         }
         Question::Longer => (format!("kept a call to {whom} open for {}", duration(observed)), duration(expected)),
         Question::Silence => (format!("made {} in ten minutes", counted(observed, "call")), usual),
+        Question::Lull => (format!("was silent{}", lasting(observed)), format!("at most{}", lasting(expected))),
         Question::Rhythm if observed.is_finite() => unusual(format!(
             "called {whom}, which is new to it and hardly anybody calls, every {}",
             duration(observed * 1e6)
@@ -156,7 +160,13 @@ fn times(count: f64) -> String {
     }
 }
 
-/// ` 12 minutes`; nothing where it is not known.
+/// ` for 12 min`.
+fn lasting(seconds: f64) -> String {
+    let lasting = later(seconds);
+    if lasting.is_empty() { " for longer than usual".to_owned() } else { format!(" for{lasting}") }
+}
+
+/// How much later; empty where that is not known.
 fn later(seconds: f64) -> String {
     match seconds {
         seconds if !seconds.is_finite() => String::new(),
@@ -240,6 +250,7 @@ mod tests {
         assert_eq!(said(Question::Spread1h, 1.0, 0.2), "called 1 new peer in an hour | 0.2");
         assert_eq!(said(Question::FanIn, 1.0, 0.2), "called payments while that got 1 new caller in ten minutes | 0.2");
         assert_eq!(said(Question::Silence, 0.0, 40.0), "made 0 calls in ten minutes | 40");
+        assert_eq!(said(Question::Lull, 10_800.0, 1_800.0), "was silent for 3 h | at most for 30 min");
         assert_eq!(said(Question::Bigger, 1.0, 2.0), "moved 1 byte in one call to payments | 2 bytes");
         assert_eq!(said(Question::Failing, 0.8, 0.002), "had 80 % of its calls fail | less than 1 %");
         assert_eq!(said(Question::Bigger, 734_003_200.0, 20_480.0), "moved 700 MiB in one call to payments | 20 KiB");

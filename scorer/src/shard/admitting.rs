@@ -71,6 +71,7 @@ impl Shard {
             Some((false, 1.0))
         };
         let mut owned = (source.instances.len() - instances) * INSTANCE_BYTES;
+        let rest = now - source.last;
         source.last = source.last.max(now);
         let key = (ids.source, ids.destination);
         let window = now.window(WINDOW);
@@ -121,6 +122,7 @@ impl Shard {
             first: FirstTimes { operation: first.operation.filter(|_| !first_contact), network, ..first },
             edge_is_excused: edge.returned || adopted.is_some(),
             in_window: Some(in_window),
+            rest,
             broken: None,
         };
         (case, Place { source, edge: Some(edge), operation, link, views, delta, touched }, bytes + owned)

@@ -9,7 +9,7 @@ use qualm_model::{
     time::{Span, Timestamp},
 };
 
-use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Source, TOUCHED, Users, View};
+use super::{Attribute, Edge, Link, Operation, SETTLED, Shard, Slow, Source, TOUCHED, Users, View};
 use crate::{
     door::Ids,
     estate::Weight,
@@ -55,6 +55,9 @@ impl Shard {
         let users = users(edge.map(|edge| &edge.users), operation.map(|operation| &operation.users));
         if let Some(deviation) = users.and_then(|users| users.score_lone(source, case.seen.exposure.now)) {
             answer(Question::LoneReplica, deviation);
+        }
+        if let Some(deviation) = source.score_meeting(&case.seen) {
+            answer(Question::StrangePeer, deviation);
         }
         if let Some(broken) = &case.broken {
             answer(broken.question, broken.deviation);
@@ -170,6 +173,9 @@ impl Place<'_> {
             }
         }
         let mut weight = source.baseline.judge(seen, case.first, tables, values);
+        if let Some(deviation) = source.score_meeting(seen) {
+            values.set(Question::StrangePeer, mesh.e(Question::StrangePeer, deviation.x));
+        }
         if source.returned {
             values.unset(Question::RareSource);
         }
@@ -246,6 +252,9 @@ impl Place<'_> {
         let seen = Observation { weight, ..case.seen };
         source.baseline.habit.learn(seen.exposure.now, raw);
         source.baseline.learn(&seen, case.first, &mut |question, x| delta.sample(question, x));
+        if let Some(x) = source.slow.learn(&seen, case.rest) {
+            delta.sample(Question::StrangePeer, x);
+        }
         if let Some(edge) = edge {
             let seen = Observation { weight, crowd: source.baseline.crowd(), ..case.edge_seen() };
             edge.baseline.learn(&seen, &mut |question, x| source.baseline.remark(question, x));
@@ -271,6 +280,27 @@ impl Place<'_> {
         link.first_contacts += f64::from(u8::from(seen.first_contact));
         // What only goes on is no call of its own, and the summary need not hear of it.
         link.reported |= seen.more > 0.0 && case.event.reporter().is_of_destination();
+    }
+}
+
+impl Source {
+    /// What it means that it meets somebody new; `None` where it does not.
+    #[inline]
+    fn score_meeting(&self, seen: &Observation) -> Option<Deviation> {
+        if !seen.first_contact {
+            return None;
+        }
+        // How many calls tell of it is nothing to the point.
+        self.slow.meetings.score_one(&Observation { novel: Some(true), more: 1.0, ..*seen })
+    }
+}
+
+impl Slow {
+    /// Learns a call after `rest`. Returns the sample of a minute that has ended: whether it met somebody new.
+    #[inline]
+    fn learn(&mut self, seen: &Observation, rest: Span) -> Option<f64> {
+        self.lull.learn(seen.exposure.now, rest);
+        self.meetings.learn_one(&Observation { novel: Some(seen.first_contact), more: 1.0, ..*seen })
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use foldhash::fast;
 use hashbrown::HashSet;
-use qualm_model::{baseline::CallRates, stats::Exposure, time::Timestamp};
+use qualm_model::{baseline::CallRates, detector::Lull, stats::Exposure, time::Timestamp};
 
 use super::{
-    Attribute, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, OPERATION_BYTES, SOURCE_BYTES, Seen, Shard, Source,
+    Attribute, EDGE_BYTES, Edge, INSTANCE_BYTES, KNOWN_BYTES, OPERATION_BYTES, SOURCE_BYTES, Seen, Shard, Slow, Source,
 };
 use crate::workloads;
 
@@ -89,6 +89,8 @@ impl Source {
             last: now,
             // All of them together are nobody's window.
             unlike: None,
+            // It rests for longer than all of them together.
+            slow: Slow { lull: Lull::default(), ..self.slow.clone() },
             round: Default::default(),
             ..self.clone()
         };

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     estate::{Credentials, Estate},
-    shard::{Edge, Hours, Source},
+    shard::{Edge, Hours, Slow, Source},
     standing::Other,
 };
 
@@ -21,11 +21,13 @@ pub(super) fn edge_of(written: &[u8], version: u32) -> Result<Edge, AnyError> {
 
 /// A source as a release of this version wrote it.
 pub(super) fn source_of(written: &[u8], version: u32) -> Result<Source, AnyError> {
-    // Neither how much is of another kind, nor windows.
-    let none = || [bytes(&Other::default()), vec![0]].concat();
+    // Neither how much is of another kind, nor windows, nor what is known over days: those that nobody counted are no grounds.
+    let slow = || bytes(&Slow::default());
+    let none = || [bytes(&Other::default()), vec![0], slow()].concat();
     let mut source: Source = match version {
         ..3 => parse(&[written, &[0], &none()].concat())?,
         3 => parse(&[written, &none()].concat())?,
+        4 => return parse(&[written, &slow()].concat()),
         _ => return parse(written),
     };
     source.other = Other::of_before(&source.evidence);

@@ -138,9 +138,9 @@ fn as_version_1(path: &Path) {
     let sources = sources.iter().expect("sources").map(|entry| {
         let (key, value) = entry.expect("a source");
         let mut source = source_of(value.value(), super::VERSION).expect("a source of this version");
-        (source.carriers, source.other) = Default::default();
+        (source.carriers, source.other, source.unlike, source.slow) = Default::default();
         let mut old = bytes(&source);
-        old.truncate(old.len() - bytes(&source.other).len());
+        old.truncate(old.len() - bytes(&(source.other, &source.unlike, &source.slow)).len());
         assert_eq!(old.pop(), Some(0), "what came later stands at the end");
         (key.value(), old)
     });

@@ -39,6 +39,10 @@ impl<'a> AccessEntry<'a> {
         if !self.node_id.is_empty() {
             return self.node_id.starts_with("router~");
         }
+        // Whoever has verified who calls, and passes it on to somebody else, is the end of no call.
+        if !self.downstream_peer_uri_san.is_empty() && self.upstream_cluster.starts_with(OUTBOUND_CLUSTER) {
+            return true;
+        }
         let has_cluster = !matches!(self.upstream_cluster, "" | "-");
         if self.direction != Direction::Unsaid || has_cluster && !self.upstream_cluster.starts_with(OUTBOUND_CLUSTER) {
             return false;

@@ -236,6 +236,22 @@ fn both_reports_of_a_call_through_an_egress_gateway_name_the_same_ends() {
 }
 
 #[test]
+fn a_proxy_without_a_name_that_verifies_its_caller_and_calls_on_is_a_gateway_and_not_what_was_called() {
+    let [gateway, _] = egress("api.example.com", "");
+    let unnamed = AccessEntry { node_id: "", upstream_local_address: "127.0.0.6:40000", ..gateway };
+    let (reporter, source, _, destination, _) = parties(&unnamed);
+    assert_eq!((reporter, source.as_str()), (Reporter::Gateway, "spiffe://mesh.test/ns/shop/sa/cart"));
+    assert_eq!(destination, "api.example.com");
+    // Before the called it calls on to the application, and knows no caller behind one.
+    for cluster in ["inbound|8000||", "inbound|8000|http|orders.shop.svc.cluster.local", "-", ""] {
+        let own = AccessEntry { upstream_cluster: cluster, ..unnamed };
+        assert_eq!(parties(&own).0, Reporter::Destination, "{cluster}");
+    }
+    let behind = AccessEntry { downstream_peer_uri_san: "", ..unnamed };
+    assert_eq!(parties(&behind).0, Reporter::Source);
+}
+
+#[test]
 fn a_caller_cannot_rename_a_service_of_the_mesh_by_its_authority() {
     let [_, own] = egress("api.example.com", "");
     let orders = AccessEntry { upstream_cluster: "outbound|80||orders.shop.svc.cluster.local", ..own };
