@@ -84,8 +84,11 @@ fn hold(event: Event<'_>) {
     assert!(!event.source().principal().is_empty(), "an event of nobody");
     assert!(event.report() >= event.start(), "a report before its call");
     for end in [event.source(), event.destination()] {
-        assert!(end.principal().len() <= MAX_IDENTITY_BYTES, "an identity of {} bytes", end.principal().len());
-        for text in [end.namespace(), end.service(), end.cluster(), end.ip(), end.instance()] {
+        // Namespace and service are parts of who it is.
+        for text in [end.principal(), end.namespace(), end.service()] {
+            assert!(text.len() <= MAX_IDENTITY_BYTES, "an identity of {} bytes: {text}", text.len());
+        }
+        for text in [end.cluster(), end.ip(), end.instance()] {
             assert!(text.len() <= MAX_TEXT_BYTES, "{} bytes: {text}", text.len());
         }
     }
