@@ -51,7 +51,8 @@ impl Absence<'_> {
 impl Source {
     /// Whether it is silent for longer than it ever was.
     fn score_lull(&self, now: Timestamp) -> Option<Deviation> {
-        self.slow.lull.score(now, now - self.last, self.baseline.volume())
+        let is_timely = self.baseline.is_timely();
+        self.slow.lull.score(now, now - self.last, self.baseline.volume()).filter(|_| is_timely)
     }
 }
 

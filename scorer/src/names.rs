@@ -8,8 +8,8 @@ use hashbrown::{HashMap, HashSet, HashTable};
 /// Text to id and back. Ids are never used again, and nothing visible (order, ties, outputs) depends on one.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
-    /// By the hash of the text, which is shared: whoever looks for an id waits for memory once less.
-    ids: HashTable<(u32, Arc<str>)>,
+    /// By the hash of the text, which is kept once.
+    ids: HashTable<u32>,
     texts: HashMap<u32, Arc<str>, foldhash::fast::FixedState>,
     next: u32,
 }
@@ -27,7 +27,7 @@ impl Names {
 
     /// The id of `text`, where it has one.
     pub(crate) fn known(&self, text: &str) -> Option<u32> {
-        self.ids.find(hash(text), |(_, known)| **known == *text).map(|(id, _)| *id)
+        self.ids.find(hash(text), |id| self.text(*id) == text).copied()
     }
 
     /// The text of an id; empty where it was let go.
@@ -43,14 +43,16 @@ impl Names {
     /// Puts back a name from a snapshot.
     pub(crate) fn restore(&mut self, id: u32, text: Arc<str>) {
         self.next = self.next.max(id + 1);
-        self.texts.insert(id, Arc::clone(&text));
-        self.ids.insert_unique(hash(&text), (id, text), |(_, text)| hash(text));
+        let hash_of_text = hash(&text);
+        self.texts.insert(id, text);
+        let texts = &self.texts;
+        self.ids.insert_unique(hash_of_text, id, |id| texts.get(id).map_or(0, |text| hash(text)));
     }
 
     /// Lets go of every name that is not `used`; returns the ids let go.
     pub(crate) fn keep(&mut self, used: &HashSet<u32, foldhash::fast::FixedState>) -> Vec<u32> {
         let mut gone = Vec::new();
-        self.ids.retain(|(id, _)| {
+        self.ids.retain(|id| {
             let keep = used.contains(id);
             if !keep {
                 gone.push(*id);
@@ -62,7 +64,8 @@ impl Names {
         }
         // What a flood took is given back.
         self.texts.shrink_to(2 * self.texts.len());
-        self.ids.shrink_to(2 * self.texts.len(), |(_, text)| hash(text));
+        let texts = &self.texts;
+        self.ids.shrink_to(2 * texts.len(), |id| texts.get(id).map_or(0, |text| hash(text)));
         gone
     }
 

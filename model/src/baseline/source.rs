@@ -286,13 +286,20 @@ impl SourceBaseline {
         counts.mean().max(counts.count())
     }
 
+    /// Whether nearly all its calls are told of when they are made. What is told of long after, as streams are at their end,
+    /// cannot be missed in time.
+    #[inline]
+    pub fn is_timely(&self) -> bool {
+        let counts = self.rate_10m.counts();
+        counts.timely_mean() >= 0.9 * counts.calm_mean()
+    }
+
     /// Whether the source has fallen silent, asked at the end of a ten-minute window.
     #[inline]
     pub fn score_silence(&self, exposure: Exposure) -> Option<Deviation> {
         let ended = Observation { more: 0.0, ..Observation::at(exposure) };
         let counts = self.rate_10m.counts();
-        // What is told of long after it was made cannot be missed in time.
-        if counts.timely_mean() < Silence::LEAST_EXPECTED || counts.timely_mean() < 0.9 * counts.calm_mean() {
+        if counts.timely_mean() < Silence::LEAST_EXPECTED || !self.is_timely() {
             return None;
         }
         Silence::from(counts.calm()).score_one(&ended)
