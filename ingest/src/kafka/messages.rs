@@ -87,6 +87,18 @@ impl Messages {
 
     /// The next message, if one comes within `patience`. Blocks.
     pub fn next(&mut self, patience: Duration) -> Option<Message> {
+        // A client that its group put out for good is told of that apart, and given nothing more.
+        if let Some((_, reason)) = self.consumer.client().fatal_error() {
+            tracing::warn!(
+                reason,
+                topic = self.topic,
+                "kafka: the client is lost; another joins the group in its place"
+            );
+            match joined(&self.client, &self.topic) {
+                Ok(consumer) => self.consumer = consumer,
+                Err(error) => tracing::warn!(%error, topic = self.topic, "kafka: no client; it is tried again"),
+            }
+        }
         match self.consumer.poll(patience)? {
             Ok(message) => Some(Message {
                 payload: message.payload().unwrap_or_default().to_vec(),
@@ -96,13 +108,6 @@ impl Messages {
             }),
             Err(error) => {
                 tracing::warn!(%error, topic = self.topic, "kafka: reading goes on");
-                // A client that was put out of its group for good says it, and says nothing more.
-                if self.consumer.client().fatal_error().is_some() {
-                    match joined(&self.client, &self.topic) {
-                        Ok(consumer) => self.consumer = consumer,
-                        Err(error) => tracing::warn!(%error, topic = self.topic, "kafka: no client; it is tried again"),
-                    }
-                }
                 None
             }
         }

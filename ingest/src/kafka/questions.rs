@@ -44,8 +44,8 @@ pub fn probe(config: &KafkaConfig, patience: Duration) -> Vec<(String, Result<us
     config.topics.iter().map(|topic| (topic.name.clone(), partitions(topic))).collect()
 }
 
-/// What `check` asks of a topic of which it only matters that it is there: one that is written to, say. `keys` are the configuration's names for
-/// brokers, properties and topic, for the remedy. Blocks for `patience` at most.
+/// What `check` asks of a topic of which it only matters that it is there: one that is written to, say. `keys` are the
+/// configuration's names for brokers, properties and topic, for the remedy. Blocks for `patience` at most.
 ///
 /// # Errors
 /// A property is wrong, no broker answers, or there is no such topic.
