@@ -87,13 +87,13 @@ impl Topics {
         (0..20).map(|n| LogLine { text: misused(call, n, now()), ..line.clone() }).collect()
     }
 
-    /// Joins its group under its name, until partitions are assigned, and goes.
-    fn be_of_its_name_for_a_moment(&self) {
+    /// Joins a group under the name that Qualm has there, until partitions are assigned, and goes.
+    fn be_of_its_name_for_a_moment(&self, group: &str, topics: &[&str]) {
         let mut client = self.kafka.client();
-        client.set("group.id", GROUP).set("group.instance.id", "qualm-0").set("enable.auto.commit", "false");
+        client.set("group.id", group).set("group.instance.id", "qualm-0").set("enable.auto.commit", "false");
         client.set("partition.assignment.strategy", "cooperative-sticky").set("session.timeout.ms", "6000");
         let consumer: BaseConsumer = client.create().unwrap();
-        consumer.subscribe(&[ACCESS, JOBS]).unwrap();
+        consumer.subscribe(topics).unwrap();
         until_true("it is let in", PATIENCE, || {
             // It reads what comes of it, and keeps nothing.
             let _ = consumer.poll(std::time::Duration::from_millis(50));
@@ -274,7 +274,7 @@ fn a_member_that_another_of_its_name_put_out_joins_again_and_goes_on_where_it_wa
     qualm.wait_until_pages();
     until_true("all there is is judged", PATIENCE, || judged(&qualm) == before.len() + 500);
 
-    topics.be_of_its_name_for_a_moment();
+    topics.be_of_its_name_for_a_moment(GROUP, &[ACCESS, JOBS]);
     until_true("it is put out", PATIENCE, || qualm.output().contains("another joins the group in its place"));
     topics.append(after);
     topics.append_jobs(500);
@@ -290,12 +290,13 @@ fn deployments_that_a_pipeline_announces_by_a_topic_are_announced_once_whatever_
         return;
     }
     const DEPLOYMENTS: &str = "deployments";
+    const NAMED: &str = r#"properties = { "group.instance.id" = "qualm-0", "session.timeout.ms" = "6000" }"#;
     let topics = Topics::new();
     topics.kafka.create_topic(DEPLOYMENTS, 1);
     let announce = |payload: &str| topics.kafka.produce(DEPLOYMENTS, None, [("ci", payload.as_bytes())]);
     let http = ports::free();
     let brokers = topics.kafka.bootstrap();
-    let section = format!("[announcements]\nbrokers = \"{brokers}\"\ntopic = \"{DEPLOYMENTS}\"\n");
+    let section = format!("[announcements]\nbrokers = \"{brokers}\"\ntopic = \"{DEPLOYMENTS}\"\n{NAMED}");
     let config = format!("{}\n{section}", topics.config(http, "1h", ""));
     announce(r#"{"service":"shop/cart","for":"30m","reason":"release 42","by":"argocd"}"#);
     announce(r#"{"service":"shop/cart","for":"30 parsecs","reason":"release 43"}"#);
@@ -314,11 +315,17 @@ fn deployments_that_a_pipeline_announces_by_a_topic_are_announced_once_whatever_
         (became(&qualm, "carried_out"), became(&qualm, "repeated")) == (1, 1)
     });
     assert_eq!(became(&qualm, "invalid"), 0, "what was dealt with does not come again");
+
+    let member = fs::read_to_string(qualm.folder().join("state/member")).unwrap();
+    topics.be_of_its_name_for_a_moment(&format!("qualm-announcements-{}", member.trim()), &[DEPLOYMENTS]);
+    announce(r#"{"service":"shop/cart","for":"30m","reason":"release 45"}"#);
+    until_true("put out by another of its name, it is back", PATIENCE, || became(&qualm, "carried_out") == 2);
+    assert!(qualm.output().contains("another joins the group in its place"), "{}", qualm.output());
     qualm.check_metrics();
     qualm.stop();
     let journal = journal(qualm.folder());
     let announced = journal.lines().filter(|line| line.contains("\"kafka deployments"));
-    assert_eq!(announced.count(), 2, "each has one record, with who has said so: {journal}");
+    assert_eq!(announced.count(), 3, "each has one record, with who has said so: {journal}");
     assert!(journal.contains("\"kafka deployments: argocd\""), "{journal}");
 }
 
