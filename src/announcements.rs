@@ -102,8 +102,10 @@ pub(crate) fn start(
             };
             // The loop has gone before it answered: it comes again.
             let Some(outcome) = outcome else { break };
-            outcome.tell(&message, &topic, &announcements);
+            outcome.tell(&message, &topic);
             messages.done(&message);
+            // After that, so that what is counted does not come again.
+            announcements.with_label_values(&[outcome.label()]).inc();
         }
     };
     thread::Builder::new().name("announcements".to_owned()).spawn(read).context("a thread to read [announcements]")?;
@@ -120,17 +122,19 @@ enum Outcome {
 }
 
 impl Outcome {
-    fn tell(&self, message: &Message, topic: &str, counter: &IntCounterVec) {
-        let label = match self {
+    fn tell(&self, message: &Message, topic: &str) {
+        if let Self::Invalid(problem) = self {
+            let (partition, offset) = (message.partition, message.offset);
+            tracing::warn!(topic, partition, offset, problem, "a message announces nothing");
+        }
+    }
+
+    fn label(&self) -> &'static str {
+        match self {
             Self::CarriedOut => "carried_out",
             Self::Repeated => "repeated",
-            Self::Invalid(problem) => {
-                let (partition, offset) = (message.partition, message.offset);
-                tracing::warn!(topic, partition, offset, problem, "a message announces nothing");
-                "invalid"
-            }
-        };
-        counter.with_label_values(&[label]).inc();
+            Self::Invalid(_) => "invalid",
+        }
     }
 }
 
