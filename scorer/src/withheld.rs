@@ -109,11 +109,17 @@ fn notable(values: &EValues) -> impl Iterator<Item = (Question, f64)> {
     bits.filter(|(question, bits)| *bits >= NOTABLE && !question.is_invariant())
 }
 
+/// Whether an answer is kept that has more bits: without a logarithm for each.
+fn is_any_odder(values: &EValues, bits: f64) -> bool {
+    let least = libm::exp2(bits.max(NOTABLE));
+    values.answers().any(|(question, e)| e > least && !question.is_invariant())
+}
+
 impl Statistics {
     /// Whether nothing of an odd event finds room, which is then counted: nobody need ask what its answers are of. In a
     /// flood of callers that nobody knows that is nearly every event.
     pub(crate) fn leaves_out(&mut self, who: &str, values: &EValues) -> bool {
-        if !self.is_full_for(who) || notable(values).any(|(_, bits)| bits > self.floor) {
+        if self.of.len() < IDENTITIES || is_any_odder(values, self.floor) || !self.is_full_for(who) {
             return false;
         }
         let all = notable(values).count() as u64;

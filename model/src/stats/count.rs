@@ -20,6 +20,8 @@ const SMALL: usize = 1024;
 const USUAL: f64 = 2.995_732_273_553_991;
 /// A bin that begins at or below this ends below [`THETA`]: bins are at most an eighth wide.
 const TRUSTED_IN_FULL: f64 = (1.0 + THETA) / 1.125 / 1.125;
+/// Whole numbers are exact up to here.
+const MOST_COUNTED: f64 = 1e15;
 /// Where a count has grown by no more than this since its surprise was worked out last, it is worked out ahead.
 const LOOK_AHEAD_AFTER: f64 = 2.0;
 
@@ -371,19 +373,20 @@ impl WindowCount {
             return (0.0, 0.0);
         }
         let is_usual = |a: f64| self.surprise(a) <= USUAL;
+        // Counts are whole: only these are tried.
         let between = |mut usual: f64, mut odd: f64| {
-            for _ in 0..50 {
-                let middle = 0.5 * (usual + odd);
+            while (odd - usual).abs() > 1.0 {
+                let middle = (0.5 * (usual + odd)).floor();
                 if is_usual(middle) { usual = middle } else { odd = middle }
             }
             usual
         };
-        let mut beyond = 2.0 * self.mean + 1.0;
-        while is_usual(beyond) && beyond < 1e15 {
+        let mut beyond = (2.0 * self.mean).ceil() + 1.0;
+        while is_usual(beyond) && beyond < MOST_COUNTED {
             beyond *= 2.0;
         }
-        let low = if is_usual(0.0) { 0.0 } else { between(self.mean, 0.0).ceil().min(self.mean) };
-        (low, between(self.mean, beyond).floor())
+        let low = if is_usual(0.0) { 0.0 } else { between(self.mean.ceil(), 0.0).min(self.mean) };
+        (low, between(self.mean.floor(), beyond))
     }
 
     fn logarithms_of_mean(&self) -> (f64, f64) {
