@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// Events with fewer bits are withheld from nothing: one event in 64 may have as many by chance.
 pub(crate) const ODD: f64 = 6.0;
-/// Answers with fewer bits carry no such event.
-const NOTABLE: f64 = 3.0;
+/// Answers with smaller e-values, fewer than three bits, carry no such event.
+const NOTABLE_E: f64 = 8.0;
 /// How long it is known.
 pub const KEPT: Span = Span(21 * Span::DAY.0);
 /// Identities of which something is kept.
@@ -105,24 +105,24 @@ impl Withheld {
 
 /// What of an event's answers is kept, in bits. What does not add up of a credential is no behaviour: it is never accepted.
 fn notable(values: &EValues) -> impl Iterator<Item = (Question, f64)> {
-    let bits = values.answers().map(|(question, e)| (question, libm::log2(e)));
-    bits.filter(|(question, bits)| *bits >= NOTABLE && !question.is_invariant())
+    above(values, NOTABLE_E).map(|(question, e)| (question, libm::log2(e)))
 }
 
-/// Whether an answer is kept that has more bits: without a logarithm for each.
-fn is_any_odder(values: &EValues, bits: f64) -> bool {
-    let least = libm::exp2(bits.max(NOTABLE));
-    values.answers().any(|(question, e)| e > least && !question.is_invariant())
+/// The same, of at least `least`, as e-values: most events are looked at and not kept, which should cost no logarithm.
+fn above(values: &EValues, least: f64) -> impl Iterator<Item = (Question, f64)> {
+    values.answers().filter(move |(question, e)| *e >= least && !question.is_invariant())
 }
 
 impl Statistics {
     /// Whether nothing of an odd event finds room, which is then counted: nobody need ask what its answers are of. In a
     /// flood of callers that nobody knows that is nearly every event.
     pub(crate) fn leaves_out(&mut self, who: &str, values: &EValues) -> bool {
-        if self.of.len() < IDENTITIES || is_any_odder(values, self.floor) || !self.is_full_for(who) {
+        let floor = libm::exp2(self.floor);
+        let is_odder = |(_, e): (Question, f64)| e > floor;
+        if self.of.len() < IDENTITIES || above(values, NOTABLE_E).any(is_odder) || !self.is_full_for(who) {
             return false;
         }
-        let all = notable(values).count() as u64;
+        let all = above(values, NOTABLE_E).count() as u64;
         self.is_changed |= all > 0;
         self.left_out += all;
         true
