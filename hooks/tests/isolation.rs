@@ -120,6 +120,7 @@ fn one_pod_is_cut_off_and_what_others_allow_it_is_told(cluster: &Cluster) {
     let open = &written["spec"]["egress"][0]["to"][0]["namespaceSelector"]["matchExpressions"][0]["values"];
     assert!(open.as_array().unwrap().contains(&json!("kube-system")), "{written}");
     assert!(effect.survives.contains("not isolated by shop/allow-cart,"), "{}", effect.survives);
+    assert!(effect.target.unwrap().ends_with("at 10.0.1.1, not isolated by shop/allow-cart"));
     assert_eq!(pod(cluster, "cart-1")["labels"], json!({ "app": "cart", "qualm/isolated-narrow": "true" }));
     assert_eq!(pod(cluster, "cart-2")["labels"], json!({ "app": "cart" }), "its sibling");
     ends(running);

@@ -301,7 +301,7 @@ impl Hook for Kubernetes {
 
     fn survives(&self, _: &Order, before: &Value) -> String {
         match self.act {
-            KubernetesAct::Isolate => return self.survives_isolation(before),
+            KubernetesAct::Isolate => return Self::survives_isolation(before),
             KubernetesAct::Unlist => return linkerd::survives(before),
             KubernetesAct::Unbind => {
                 "calls that are running, watches included; what system:authenticated and other groups may; the token itself"

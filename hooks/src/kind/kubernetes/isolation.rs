@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Kubernetes, MERGE,
-    policy::{Cut, DECISION, MANAGED_BY, Others, PolicyKind, Served, name_of, named, object},
+    policy::{Cut, DECISION, ISOLATED, MANAGED_BY, Others, PolicyKind, Served, name_of, named, object},
     text,
 };
 use crate::{
@@ -19,10 +19,10 @@ use crate::{
     template::in_url,
 };
 
+/// Policies or pods that are named; of more it is told how many.
+const FEW: usize = 8;
 /// Pods that one order labels at most.
 const MOST_PODS: usize = 1_000;
-/// Every label of ours begins so; each decision has one.
-const ISOLATED: &str = "qualm/isolated-";
 /// The labels that a pod has lost, as JSON.
 const LOST: &str = "qualm/labels";
 /// By this Cilium knows pods by their service account.
@@ -67,15 +67,20 @@ impl Kubernetes {
         let reachable: &[String] = if pods.iter().any(binds) { &[] } else { &self.reachable };
         let selected = if by_account { json!({ CILIUM_ACCOUNT: account }) } else { json!({ &label: "true" }) };
         let policy = object(&served, order, Cut { namespace: &namespace, pods: &selected, reachable });
-        let name = format!(
+        let mut name = format!(
             "{} {} on {} pods of {namespace}/{account}{}",
             served.word,
             text(&policy["metadata"], "name"),
             pods.len(),
             at(order)
         );
+        // Here, so that a dry run tells of it too.
+        if !open.is_empty() {
+            let open: Vec<&str> = open.iter().map(String::as_str).collect();
+            name = format!("{name}, not isolated by {}", few(&open));
+        }
         let before = json!({ "in": served.path(&namespace), "policy": policy, "label": label, "pods": kept, "open": open,
-            "unbound": unbound, "by_account": by_account });
+            "unbound": unbound, "by_account": by_account, "reachable": reachable });
         Ok(Found::Target { name, before })
     }
 
@@ -201,16 +206,16 @@ impl Kubernetes {
         Ok(self.get(text(pod, "path"))?.filter(|is| is["metadata"]["uid"] == pod["uid"]))
     }
 
-    pub(super) fn survives_isolation(&self, before: &Value) -> String {
+    pub(super) fn survives_isolation(before: &Value) -> String {
         let words =
             |of: &str| before[of].as_array().into_iter().flatten().filter_map(Value::as_str).collect::<Vec<_>>();
         let mut survives = Vec::new();
         let (open, unbound) = (words("open"), words("unbound"));
         if !open.is_empty() {
-            survives.push(format!("not isolated by {}, as network policies only add up", open.join(", ")));
+            survives.push(format!("not isolated by {}, as network policies only add up", few(&open)));
         }
         if !unbound.is_empty() {
-            survives.push(format!("{} in their node's network, which no policy binds", unbound.join(", ")));
+            survives.push(format!("{} in their node's network, which no policy binds", few(&unbound)));
         }
         survives.push(
             match text(&before["policy"], "kind") {
@@ -221,7 +226,10 @@ impl Kubernetes {
             }
             .to_owned(),
         );
-        survives.push(format!("calls to {}, as far as other policies let it", self.reachable.join(", ")));
+        let reachable = words("reachable");
+        if !reachable.is_empty() {
+            survives.push(format!("calls to {}, as far as other policies let it", reachable.join(", ")));
+        }
         if before["by_account"] != true {
             survives.push("pods that start later, which are not labelled".to_owned());
         }
@@ -247,6 +255,14 @@ fn of_pod(pod: &Value, lost: Map<String, Value>) -> Value {
         note = Value::String(Value::Object(all).to_string());
     }
     json!({ "path": path, "uid": meta["uid"], "lost": lost, "note": note })
+}
+
+fn few(names: &[&str]) -> String {
+    let named = names.iter().take(FEW).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(FEW) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
 }
 
 fn at(order: &Order) -> String {

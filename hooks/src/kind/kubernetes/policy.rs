@@ -12,6 +12,8 @@ use crate::{hook::Failure, order::Order, template::in_url};
 
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub(super) const DECISION: &str = "qualm/decision";
+/// Every label of ours begins so; each decision has one.
+pub(super) const ISOLATED: &str = "qualm/isolated-";
 /// The label that every namespace has its name in.
 const NAMESPACE: &str = "kubernetes.io/metadata.name";
 
@@ -182,8 +184,12 @@ fn plain(cut: Cut<'_>) -> Value {
 pub(super) struct Others(Vec<Value>);
 
 impl Others {
+    /// Without those of other decisions, which select by labels of ours alone: whatever else one is called, it counts.
     pub(super) fn new(mut policies: Vec<Value>) -> Self {
-        policies.retain(|policy| policy["metadata"]["labels"][MANAGED_BY] != "qualm");
+        policies.retain(|policy| {
+            let labels = policy["spec"]["podSelector"]["matchLabels"].as_object();
+            !labels.is_some_and(|of| !of.is_empty() && of.keys().all(|key| key.starts_with(ISOLATED)))
+        });
         Self(policies)
     }
 
@@ -255,6 +261,17 @@ mod tests {
         let others = Others::new(vec![policy("allow-all", json!({}), &["Ingress"], json!([{}]))]);
         assert!(others.selecting(&json!({ "app": "cart" })).is_empty());
         assert_eq!(others.open(&json!({})).count(), 1);
+    }
+
+    #[test]
+    fn only_what_selects_by_labels_of_ours_is_ours_whatever_it_is_called() {
+        let ours =
+            policy("qualm-x", json!({ "matchLabels": { "qualm/isolated-x": "true" } }), &["Ingress"], json!([{}]));
+        let mut forged = policy("qualm-y", json!({}), &["Ingress"], json!([{}]));
+        forged["metadata"]["labels"] = json!({ MANAGED_BY: "qualm" });
+        let others = Others::new(vec![ours, forged]);
+        let labels = json!({ "qualm/isolated-x": "true" });
+        assert_eq!(others.open(&labels).map(name_of).collect::<Vec<_>>(), ["shop/qualm-y"]);
     }
 
     #[test]
