@@ -41,6 +41,7 @@ fn pods_are_cut_off_and_given_back() {
     a_kind_that_the_cluster_does_not_have_is_not_replaced_by_a_weaker_one(&cluster);
     after_kill_9_labels_that_were_taken_away_come_back(&cluster);
     who_stands_on_one_pod_twice_keeps_it_cut_off_until_both_have_ended(&cluster);
+    a_pod_that_starts_later_is_cut_off_too(&cluster);
     a_pod_whose_labels_somebody_else_has_changed_stays_as_it_is(&cluster);
     a_policy_that_somebody_else_has_changed_stays_as_it_is(&cluster);
     pods_in_their_nodes_network_are_told_of(&cluster);
@@ -174,6 +175,30 @@ fn who_stands_on_one_pod_twice_keeps_it_cut_off_until_both_have_ended(cluster: &
         assert_eq!((&after["labels"], &after["annotations"]), (&json!({ "app": "cart" }), &Value::Null), "{name}");
     }
     running.stop();
+}
+
+fn a_pod_that_starts_later_is_cut_off_too(cluster: &Cluster) {
+    let (running, _) = acts(cluster, "later", "replace_labels = true", vec![order("cart", Level::Quarantined)]);
+    cluster.run_pod("cart-3", "10.0.1.3");
+    let cut = json!({ "qualm/isolated-cart-quarantined": "true" });
+    until("it is found", || (pod(cluster, "cart-3")["labels"] == cut).then_some(()));
+    running.comes_to(&["in effect"]);
+    // Whom somebody lets go is not taken again.
+    cluster.run_pod("cart-4", "10.0.1.4");
+    until("it is found", || (pod(cluster, "cart-4")["labels"] == cut).then_some(()));
+    let free = json!({ "metadata": { "labels": { "qualm/isolated-cart-quarantined": null } } });
+    assert_eq!(cluster.ask("tests", "PATCH", &path_of("cart-4"), Some(&free)).0, 200);
+    cluster.run_pod("cart-5", "10.0.1.5");
+    until("it is found", || (pod(cluster, "cart-5")["labels"] == cut).then_some(()));
+    assert!(pod(cluster, "cart-4")["labels"].is_null());
+    ends(running);
+    for name in ["cart-1", "cart-3", "cart-5"] {
+        let after = pod(cluster, name);
+        assert_eq!((&after["labels"], &after["annotations"]), (&json!({ "app": "cart" }), &Value::Null), "{name}");
+    }
+    for name in ["cart-3", "cart-4", "cart-5"] {
+        assert_eq!(cluster.ask("tests", "DELETE", &format!("{}?gracePeriodSeconds=0", path_of(name)), None).0, 200);
+    }
 }
 
 fn a_pod_whose_labels_somebody_else_has_changed_stays_as_it_is(cluster: &Cluster) {

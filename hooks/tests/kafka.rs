@@ -1,6 +1,10 @@
 //! Kafka, the real one, with its authorizer and TLS: a principal is denied what it was allowed, or slowed down, and given
 //! back exactly that.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails, and what was measured is told"
+)]
 
 #[path = "../../tests/support/kafka.rs"]
 #[allow(dead_code, reason = "a part of it is used here")]

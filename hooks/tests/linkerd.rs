@@ -38,6 +38,7 @@ fn an_identity_is_taken_out_of_opted_in_lists_and_put_back() {
     define(&cluster);
     it_comes_back_exactly_and_other_objects_are_not_touched(&cluster);
     who_ends_first_leaves_the_other_out(&cluster);
+    a_list_that_comes_later_is_rewritten_too(&cluster);
     after_kill_9_it_comes_back_once(&cluster);
     what_somebody_else_has_changed_stays_as_it_is(&cluster);
 }
@@ -60,19 +61,18 @@ fn define(cluster: &Cluster) {
         "Namespaced",
         &spec,
     );
-    let make = |name: &str, managed: bool, spec: Value| {
-        let labels = if managed { json!({ "qualm/managed": "true", "team": "shop" }) } else { json!({}) };
-        cluster.make(
-            LISTS,
-            &json!({ "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "MeshTLSAuthentication",
-            "metadata": { "name": name, "labels": labels, "annotations": { "owner": "shop" } }, "spec": spec }),
-        );
-    };
     let all = [identity("web"), identity("cart"), identity("mail")];
-    make("clients", true, json!({ "identities": all }));
-    make("only-cart", true, json!({ "identityRefs": [{ "kind": "ServiceAccount", "name": "cart" }] }));
-    make("everybody", true, json!({ "identities": ["*"] }));
-    make("not-ours", false, json!({ "identities": all }));
+    make(cluster, "clients", true, json!({ "identities": all }));
+    make(cluster, "only-cart", true, json!({ "identityRefs": [{ "kind": "ServiceAccount", "name": "cart" }] }));
+    make(cluster, "everybody", true, json!({ "identities": ["*"] }));
+    make(cluster, "not-ours", false, json!({ "identities": all }));
+}
+
+fn make(cluster: &Cluster, name: &str, managed: bool, spec: Value) {
+    let labels = if managed { json!({ "qualm/managed": "true", "team": "shop" }) } else { json!({}) };
+    let list = json!({ "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "MeshTLSAuthentication",
+        "metadata": { "name": name, "labels": labels, "annotations": { "owner": "shop" } }, "spec": spec });
+    cluster.make(LISTS, &list);
 }
 
 fn list(cluster: &Cluster, name: &str) -> Value {
@@ -131,6 +131,22 @@ fn who_ends_first_leaves_the_other_out(cluster: &Cluster) {
     until("both are over", || (count("undone") == 2).then_some(()));
     assert_eq!(list(cluster, "clients"), before);
     running.stop();
+}
+
+fn a_list_that_comes_later_is_rewritten_too(cluster: &Cluster) {
+    let running = Running::start(&cluster.outbox("later"), &[unlisting(cluster)]);
+    running.hooks.orders(vec![order("cart", Level::Quarantined)]);
+    running.comes_to(&["in effect"]);
+    make(cluster, "later", true, json!({ "identities": [identity("cart"), identity("web")] }));
+    let before = list(cluster, "later");
+    let web = json!({ "identities": [identity("web")] });
+    until("it is found", || (list(cluster, "later")["spec"] == web).then_some(()));
+    running.comes_to(&["in effect"]);
+    running.hooks.orders(Vec::new());
+    running.comes_to(&["undone"]);
+    assert_eq!(list(cluster, "later"), before);
+    running.stop();
+    assert_eq!(cluster.ask("tests", "DELETE", &format!("{LISTS}/later"), None).0, 200);
 }
 
 fn after_kill_9_it_comes_back_once(cluster: &Cluster) {

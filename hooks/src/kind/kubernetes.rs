@@ -220,7 +220,9 @@ impl Hook for Kubernetes {
                 (1_000, "calls to servers whose lists of Linkerd's named it", Reach::Principal, WayBack::Exact)
             }
         };
-        Nature { latency_ms, cuts, reach, way_back, repeat: Repeat::Safe, when_gone: WhenGone::Say(60) }
+        // Pods and lists that come meanwhile are looked for.
+        let every_s = if matches!(self.act, KubernetesAct::Isolate | KubernetesAct::Unlist) { 10 } else { 60 };
+        Nature { latency_ms, cuts, reach, way_back, repeat: Repeat::Safe, when_gone: WhenGone::Say(every_s) }
     }
 
     fn read(&mut self, order: &Order) -> Result<Found, Failure> {

@@ -32,7 +32,7 @@ impl Kubernetes {
     pub(super) fn read_isolation(&self, order: &Order) -> Result<Found, Failure> {
         let (namespace, account) = self.account_of(order)?;
         let mut pods = self.pods_of(order, &namespace, &account)?;
-        pods.retain(|pod| !matches!(text(&pod["status"], "phase"), "Succeeded" | "Failed"));
+        pods.retain(is_running);
         let (unbound, pods): (Vec<Value>, Vec<Value>) =
             pods.into_iter().partition(|pod| pod["spec"]["hostNetwork"] == true);
         let unbound: Vec<String> = unbound.iter().map(name_of).collect();
@@ -79,8 +79,12 @@ impl Kubernetes {
             let open: Vec<&str> = open.iter().map(String::as_str).collect();
             name = format!("{name}, not isolated by {}", few(&open));
         }
-        let before = json!({ "in": served.path(&namespace), "policy": policy, "label": label, "pods": kept, "open": open,
+        let mut before = json!({ "in": served.path(&namespace), "policy": policy, "label": label, "pods": kept, "open": open,
             "unbound": unbound, "by_account": by_account, "reachable": reachable });
+        if order.subject.instance.is_none() && !by_account {
+            // Those that start later are to be found too.
+            before["all"] = json!({ "namespace": namespace, "account": account });
+        }
         Ok(Found::Target { name, before })
     }
 
@@ -102,19 +106,64 @@ impl Kubernetes {
             return Err(Failure::Refused(why));
         }
         for pod in pods(before) {
-            let mut labels = json!({ text(before, "label"): "true" });
-            lost_of(pod).for_each(|(key, _)| labels[key] = Value::Null);
-            let mut changed = json!({ "metadata": { "uid": pod["uid"], "labels": labels } });
-            if !pod["note"].is_null() {
-                changed["metadata"]["annotations"] = json!({ LOST: pod["note"] });
-            }
-            let answer = self.ask("PATCH", text(pod, "path"), MERGE, Some(&changed))?;
-            // 409: another pod has the name now.
-            if !matches!(answer.status, 404 | 409) {
-                answer.ok(self.http.url())?;
-            }
+            self.cut(before, pod)?;
+        }
+        for pod in self.later_pods(before)? {
+            self.cut(before, &pod)?;
         }
         Ok(())
+    }
+
+    /// Labels a pod, and takes away what it is to lose, in one patch.
+    fn cut(&self, before: &Value, pod: &Value) -> Result<(), Failure> {
+        let mut labels = json!({ text(before, "label"): "true" });
+        lost_of(pod).for_each(|(key, _)| labels[key] = Value::Null);
+        let mut changed = json!({ "metadata": { "uid": pod["uid"], "labels": labels } });
+        if !pod["note"].is_null() {
+            changed["metadata"]["annotations"] = json!({ LOST: pod["note"] });
+        }
+        let answer = self.ask("PATCH", text(pod, "path"), MERGE, Some(&changed))?;
+        match answer.status {
+            // 409: another pod has the name now.
+            404 | 409 => Ok(()),
+            _ => answer.ok(self.http.url()).map(drop),
+        }
+    }
+
+    /// Pods of the account that have started since. Each will have a note, by which it is known that it was labelled: one
+    /// that has it and no label any more was given back by somebody.
+    fn later_pods(&self, before: &Value) -> Result<Vec<Value>, Failure> {
+        let mut later = self.pods_now(before)?;
+        let known: BTreeSet<&str> = pods(before).map(|pod| text(pod, "uid")).collect();
+        later.retain(|pod| {
+            let meta = &pod["metadata"];
+            let is_new = !known.contains(text(meta, "uid")) && meta["labels"][text(before, "label")].is_null();
+            is_new && meta["annotations"][LOST].is_null() && is_running(pod) && pod["spec"]["hostNetwork"] != true
+        });
+        later.truncate(MOST_PODS);
+        if later.is_empty() {
+            return Ok(later);
+        }
+        let is_plain = text(&before["policy"], "kind") == "NetworkPolicy";
+        let others = if self.replace_labels && is_plain {
+            Others::new(self.list(text(before, "in"))?)
+        } else {
+            Others::default()
+        };
+        let kept = later.iter().map(|pod| {
+            let mut kept = of_pod(pod, others.selecting(&pod["metadata"]["labels"]));
+            if kept["note"].is_null() {
+                kept["note"] = json!("{}");
+            }
+            kept
+        });
+        Ok(kept.collect())
+    }
+
+    /// The pods of the account now, where all of them are meant.
+    fn pods_now(&self, before: &Value) -> Result<Vec<Value>, Failure> {
+        let of = &before["all"];
+        if of.is_null() { Ok(Vec::new()) } else { self.pods_by(text(of, "namespace"), text(of, "account")) }
     }
 
     pub(super) fn look_at_isolation(&self, before: &Value) -> Result<Effect, Failure> {
@@ -128,7 +177,7 @@ impl Kubernetes {
                 return Ok(Effect::Absent);
             }
         }
-        Ok(Effect::InPlace)
+        Ok(if self.later_pods(before)?.is_empty() { Effect::InPlace } else { Effect::Partial })
     }
 
     pub(super) fn release(&self, before: &Value) -> Result<Undone, Failure> {
@@ -146,6 +195,12 @@ impl Kubernetes {
             {
                 foreign.push(text(pod, "path").trim_start_matches("/api/v1/namespaces/").to_owned());
             }
+        }
+        let known: BTreeSet<&str> = pods(before).map(|pod| text(pod, "uid")).collect();
+        let mut later = self.pods_now(before)?;
+        later.retain(|pod| !known.contains(text(&pod["metadata"], "uid")));
+        for is in later.iter().filter(|is| is["metadata"]["labels"][text(before, "label")] == "true") {
+            self.release_pod(before, &of_pod(is, Map::new()), is)?;
         }
         if let Some(policy) = policy {
             let meta = &policy["metadata"];
@@ -230,8 +285,8 @@ impl Kubernetes {
         if !reachable.is_empty() {
             survives.push(format!("calls to {}, as far as other policies let it", reachable.join(", ")));
         }
-        if before["by_account"] != true {
-            survives.push("pods that start later, which are not labelled".to_owned());
+        if before["by_account"] != true && !before["all"].is_null() {
+            survives.push("pods that start later, until they are found within 10 s".to_owned());
         }
         if pods(before).any(|pod| lost_of(pod).next().is_some()) {
             let why =
@@ -255,6 +310,10 @@ fn of_pod(pod: &Value, lost: Map<String, Value>) -> Value {
         note = Value::String(Value::Object(all).to_string());
     }
     json!({ "path": path, "uid": meta["uid"], "lost": lost, "note": note })
+}
+
+fn is_running(pod: &Value) -> bool {
+    !matches!(text(&pod["status"], "phase"), "Succeeded" | "Failed")
 }
 
 fn few(names: &[&str]) -> String {

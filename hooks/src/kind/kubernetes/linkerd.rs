@@ -4,6 +4,8 @@
 //! that their owner has opened to this by a label. The list as it was stands in an annotation, and so does what we left,
 //! by which a change of somebody else's is recognised: then nothing is put back.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
 use super::{Kubernetes, MERGE, policy::name_of, text};
@@ -33,8 +35,7 @@ impl Kubernetes {
             let why = "has no policy.linkerd.io/v1alpha1: install Linkerd's policy definitions, or take the hook away";
             return Err(Failure::Refused(format!("{} {why}", self.http.url())));
         }
-        let selector = in_url(&format!("{OPT_IN}=true"));
-        let found = self.list(&format!("{API}/meshtlsauthentications?labelSelector={selector}"))?;
+        let found = self.opted_in()?;
         let who = json!({ "identity": identity, "namespace": namespace, "account": account });
         let (mut objects, mut wild) = (Vec::new(), Vec::new());
         for object in &found {
@@ -42,13 +43,7 @@ impl Kubernetes {
             let name = name_of(object);
             wild.extend(wildcards(&object["spec"], &who, place).map(|entry| format!("{name} by {entry}")));
             if without(&object["spec"], &who, place).is_some() {
-                let path = format!(
-                    "{API}/namespaces/{}/meshtlsauthentications/{}",
-                    in_url(place),
-                    in_url(text(&object["metadata"], "name"))
-                );
-                objects
-                    .push(json!({ "path": path, "uid": object["metadata"]["uid"], "namespace": place, "name": name }));
+                objects.push(of_object(object));
             }
         }
         if objects.is_empty() {
@@ -63,8 +58,33 @@ impl Kubernetes {
         Ok(Found::Target { name, before: json!({ "who": who, "objects": objects, "wild": wild }) })
     }
 
+    /// Every list that its owner has opened to this.
+    fn opted_in(&self) -> Result<Vec<Value>, Failure> {
+        let selector = in_url(&format!("{OPT_IN}=true"));
+        self.list(&format!("{API}/meshtlsauthentications?labelSelector={selector}"))
+    }
+
+    /// Lists that have come since.
+    fn later_lists(&self, before: &Value, is_meant: impl Fn(&Value) -> bool) -> Result<Vec<Value>, Failure> {
+        let known: BTreeSet<&str> = objects(before).map(|of| text(of, "uid")).collect();
+        let mut later = self.opted_in()?;
+        later.retain(|object| !known.contains(text(&object["metadata"], "uid")) && is_meant(object));
+        later.truncate(MOST);
+        Ok(later.iter().map(of_object).collect())
+    }
+
+    /// Those of them that name the account, unless somebody else has changed what we left.
+    fn uncovered(&self, before: &Value) -> Result<Vec<Value>, Failure> {
+        self.later_lists(before, |object| {
+            let place = text(&object["metadata"], "namespace");
+            let is_ours = notes_of(object).is_none_or(|(_, written)| written == object["spec"]);
+            is_ours && without(&object["spec"], &before["who"], place).is_some()
+        })
+    }
+
     pub(super) fn unlist(&self, before: &Value) -> Result<(), Failure> {
-        for of in objects(before) {
+        let later = self.uncovered(before)?;
+        for of in objects(before).chain(&later) {
             let Some(object) = self.object(of)? else { continue };
             let spec = &object["spec"];
             let Some(rest) = without(spec, &before["who"], text(of, "namespace")) else { continue };
@@ -87,12 +107,16 @@ impl Kubernetes {
                 return Ok(Effect::Absent);
             }
         }
-        Ok(Effect::InPlace)
+        Ok(if self.uncovered(before)?.is_empty() { Effect::InPlace } else { Effect::Partial })
     }
 
     pub(super) fn list_again(&self, before: &Value) -> Result<Undone, Failure> {
         let mut foreign = Vec::new();
-        for of in objects(before) {
+        let later = self.later_lists(before, |object| {
+            let place = text(&object["metadata"], "namespace");
+            notes_of(object).is_some_and(|(original, _)| without(&original, &before["who"], place).is_some())
+        })?;
+        for of in objects(before).chain(&later) {
             let Some(object) = self.object(of)? else {
                 foreign.push(format!("{} was deleted", text(of, "name")));
                 continue;
@@ -154,6 +178,14 @@ pub(super) fn survives(before: &Value) -> String {
 
 fn objects(before: &Value) -> impl Iterator<Item = &Value> {
     before["objects"].as_array().into_iter().flatten()
+}
+
+/// What is kept of a list: where it is, and which it is.
+fn of_object(object: &Value) -> Value {
+    let meta = &object["metadata"];
+    let place = text(meta, "namespace");
+    let path = format!("{API}/namespaces/{}/meshtlsauthentications/{}", in_url(place), in_url(text(meta, "name")));
+    json!({ "path": path, "uid": meta["uid"], "namespace": place, "name": name_of(object) })
 }
 
 /// The list as it was before the first of us, and as the last of us has left it.

@@ -40,9 +40,7 @@ impl Kubernetes {
 
     /// The pods of an account, or the one that is meant, by its address.
     pub(super) fn pods_of(&self, order: &Order, namespace: &str, account: &str) -> Result<Vec<Value>, Failure> {
-        let selector = in_url(&format!("spec.serviceAccountName={account}"));
-        let list = format!("/api/v1/namespaces/{}/pods?fieldSelector={selector}", in_url(namespace));
-        let mut pods = self.list(&list)?;
+        let mut pods = self.pods_by(namespace, account)?;
         if let Some(instance) = order.subject.instance.as_deref() {
             pods.retain(|pod| {
                 let more = pod["status"]["podIPs"].as_array().into_iter().flatten();
@@ -50,6 +48,11 @@ impl Kubernetes {
             });
         }
         Ok(pods)
+    }
+
+    pub(super) fn pods_by(&self, namespace: &str, account: &str) -> Result<Vec<Value>, Failure> {
+        let selector = in_url(&format!("spec.serviceAccountName={account}"));
+        self.list(&format!("/api/v1/namespaces/{}/pods?fieldSelector={selector}", in_url(namespace)))
     }
 
     pub(super) fn label(&self, before: &Value) -> Result<(), Failure> {
