@@ -14,6 +14,7 @@ use crate::{
         aws::{Aws, AwsConfig},
         azure::{Azure, AzureConfig},
         gcp::{Gcp, GcpConfig},
+        kafka::{Kafka, KafkaConfig},
         keycloak::{Keycloak, KeycloakConfig},
         kubernetes::{Kubernetes, KubernetesConfig},
         opa::{Opa, OpaConfig},
@@ -66,6 +67,8 @@ pub struct HookConfig {
     pub azure: Option<AzureConfig>,
     /// SPIRE.
     pub spire: Option<SpireConfig>,
+    /// Kafka.
+    pub kafka: Option<KafkaConfig>,
 }
 
 impl Default for HookConfig {
@@ -90,6 +93,7 @@ impl Default for HookConfig {
             gcp: None,
             azure: None,
             spire: None,
+            kafka: None,
         }
     }
 }
@@ -128,6 +132,7 @@ impl HookConfig {
             self.gcp.is_some(),
             self.azure.is_some(),
             self.spire.is_some(),
+            self.kafka.is_some(),
         ];
         KINDS.into_iter().zip(there).filter(|(_, is_there)| *is_there).map(|(kind, _)| kind).collect()
     }
@@ -182,6 +187,7 @@ impl HookConfig {
             Self { gcp: Some(of), .. } => Gcp::new(of, timeout).map(|hook| Box::new(hook) as _),
             Self { azure: Some(of), .. } => Azure::new(of, timeout).map(|hook| Box::new(hook) as _),
             Self { spire: Some(of), .. } => Spire::new(of, timeout).map(|hook| Box::new(hook) as _),
+            Self { kafka: Some(of), .. } => Kafka::new(of, timeout).map(|hook| Box::new(hook) as _),
             _ => Err("no kind".to_owned()),
         };
         built.map_err(invalid)
@@ -201,7 +207,8 @@ impl HookConfig {
 }
 
 /// The words of all kinds.
-const KINDS: [&str; 9] = ["webhook", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure", "spire"];
+const KINDS: [&str; 10] =
+    ["webhook", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure", "spire", "kafka"];
 
 /// Whether several hooks can be meant together.
 ///

@@ -121,6 +121,8 @@ pub enum Effect {
     InPlace,
     /// It is not; things are as they were, or as somebody else has left them.
     Absent,
+    /// It is where it was brought about, and something that came later is not covered: it is brought about there too.
+    Partial,
     /// The called cannot be asked.
     Unknown,
 }

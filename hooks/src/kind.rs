@@ -3,6 +3,7 @@
 pub mod aws;
 pub mod azure;
 pub mod gcp;
+pub mod kafka;
 pub mod keycloak;
 pub mod kubernetes;
 pub mod opa;

@@ -9,8 +9,9 @@
 //! - [`hook`]: what a hook is; [`kind`]: the systems; [`http`], [`template`]: how most are asked
 //! - [`config`], [`metrics`]
 //!
-//! **Invariants:** nobody waits for a hook; nothing is changed anywhere before how it was is on disk; what is changed
-//! ends with its order; no crate of the workspace but `model` is known.
+//! **Invariants:** nobody waits for a hook; nothing is changed anywhere before how it was is on disk, or, of what comes
+//! later under the same order, noted at the changed object by the same change; what is changed ends with its order; no
+//! crate of the workspace but `model` is known.
 
 pub mod config;
 pub mod effect;

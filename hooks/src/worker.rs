@@ -73,7 +73,7 @@ fn act(
                 let why = "it was called, and it is not known whether that arrived";
                 return Err(Failure::Uncertain(why.to_owned()));
             }
-            Effect::Unknown | Effect::Absent => {}
+            Effect::Unknown | Effect::Absent | Effect::Partial => {}
         }
     }
     hook.act(order, before, &job.call)?;
@@ -81,7 +81,7 @@ fn act(
         thread::sleep(pause);
         match hook.look(order, before)? {
             Effect::InPlace | Effect::Unknown => return done(hook),
-            Effect::Absent => {}
+            Effect::Absent | Effect::Partial => {}
         }
     }
     Err(Failure::again("it answered that it was done, and it is not in effect"))

@@ -41,8 +41,9 @@ pub use crate::{
 /// An edge whose destination's proxy reported within this time is judged by those reports alone.
 const DESTINATION_REPORTS: Span = Span(10 * Span::MINUTE.0);
 
-/// What Envoy says of a call that was one too many, and of one that was refused because somebody was asked.
-const OUR_REFUSALS: [&str; 2] = ["local_rate_limited", "ext_authz_denied"];
+/// What Envoy says of a call that was one too many, and of one that was refused because somebody was asked; what Kafka's
+/// authorizer says of one that a rule refused which denies its caller everything.
+const OUR_REFUSALS: [&str; 3] = ["local_rate_limited", "ext_authz_denied", "DenyAllAcl"];
 
 /// What became of one event.
 #[derive(Debug, Clone, Copy, PartialEq)]

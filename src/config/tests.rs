@@ -71,7 +71,7 @@ fn the_examples_in_qualm_toml_are_valid_and_show_the_defaults_of_inputs() {
     let [section] = config.kubernetes.try_into().expect("one example of [[kubernetes]]");
     let [twins] = config.istio.try_into().expect("one example of [[istio]]");
     assert!(twins.cluster == section.cluster && !twins.namespaces.is_empty());
-    let kinds = ["blocklist", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure", "spire"];
+    let kinds = ["blocklist", "opa", "vault", "keycloak", "kubernetes", "aws", "gcp", "azure", "spire", "kafka"];
     assert_eq!(config.hook.iter().map(|hook| hook.name.as_str()).collect::<Vec<_>>(), kinds);
     assert!(section.kubeconfig.is_some() && section.context.is_some() && !section.cluster.is_empty());
     assert!(!kafka.topics.is_empty() && !kafka.properties.is_empty() && file.mapping.is_some());

@@ -20,6 +20,10 @@ kafka-acls.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --remove -
   --operation Read --group @prefix@
 kafka-acls.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --remove --force --allow-principal "$QUALM" \
   --operation Read --operation Describe --topic "$ACCESS_LOGS"
+#    What the hooks were given, if they were; first let them take back what they did (`qualm hooks list`).
+# kafka-acls.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --remove --force \
+#   --allow-principal "$QUALM-hooks" --cluster --operation Describe --operation Alter \
+#   --operation DescribeConfigs --operation AlterConfigs
 # 2. Quotas.
 kafka-configs.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --alter --entity-type users \
   --entity-name "${SHIPPER#User:}" --delete-config producer_byte_rate

@@ -57,3 +57,9 @@ kafka-configs.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --alter
   --entity-name "${QUALM#User:}" --add-config consumer_byte_rate=104857600
 kafka-configs.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --alter --entity-type users \
   --entity-name "${SHIPPER#User:}" --add-config producer_byte_rate=52428800
+
+# 5. Only where [hook.kafka] is to deny or to slow down (docs/hooks.md). Whoever may alter rules may give itself any
+#    right: a principal of its own, whose key is kept as an administrator's. `Alter` is for `act = "deny"`, the
+#    configurations are for `act = "quota"`.
+# kafka-acls.sh --bootstrap-server "$BROKERS" --command-config "$ADMIN" --add --allow-principal "$QUALM-hooks" \
+#   --cluster --operation Describe --operation Alter --operation DescribeConfigs --operation AlterConfigs

@@ -37,6 +37,12 @@ const TOOLS: [(&str, &str); 3] = [
 /// How long librdkafka may take for one answer.
 const ANSWER: Duration = Duration::from_secs(10);
 
+/// What brokers show at their TLS listener, and whom they believe: files in PEM, the key before its certificate.
+pub(crate) struct Shown<'a> {
+    pub(crate) identity: &'a Path,
+    pub(crate) roots: &'a Path,
+}
+
 pub(crate) struct Kafka {
     folder: PathBuf,
     jars: String,
@@ -47,14 +53,40 @@ pub(crate) struct Kafka {
 impl Kafka {
     /// Formats its storage under `folder`, starts it, and waits until it answers.
     pub(crate) fn start(folder: &Path) -> Self {
-        Self::start_with(folder, "")
+        Self::start_with(folder, |_, _| String::new())
     }
 
     /// The same with an authorizer, before whom everybody here may do everything: rights can be given and read.
     pub(crate) fn start_guarded(folder: &Path) -> Self {
         let guard = "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
                      super.users=User:ANONYMOUS\n";
-        Self::start_with(folder, guard)
+        Self::start_with(folder, |_, _| guard.to_owned())
+    }
+
+    /// The same with a TLS listener at `port` beside the plain one: clients are known by the name in their certificates.
+    #[allow(dead_code, reason = "only what speaks to brokers over TLS needs it")]
+    pub(crate) fn start_secured(folder: &Path, port: u16, shown: &Shown<'_>) -> Self {
+        let (identity, roots) = (shown.identity.display(), shown.roots.display());
+        let settings = |plain: u16, controller: u16| {
+            format!(
+                "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n\
+                 super.users=User:ANONYMOUS\n\
+                 listeners=PLAINTEXT://127.0.0.1:{plain},SSL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
+                 advertised.listeners=PLAINTEXT://127.0.0.1:{plain},SSL://127.0.0.1:{port}\n\
+                 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SSL:SSL,CONTROLLER:PLAINTEXT\n\
+                 ssl.client.auth=required\n\
+                 ssl.keystore.type=PEM\nssl.keystore.location={identity}\n\
+                 ssl.truststore.type=PEM\nssl.truststore.location={roots}\n\
+                 ssl.principal.mapping.rules=RULE:^CN=([a-z-]+).*$/$1/\n"
+            )
+        };
+        Self::start_with(folder, settings)
+    }
+
+    /// Everything that it has written to its log.
+    #[allow(dead_code, reason = "only what asks its authorizer's log needs it")]
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("kafka.log")).unwrap_or_default()
     }
 
     /// Puts Kafka's own tools, under the names of its scripts, into a folder and says where.
@@ -72,13 +104,14 @@ impl Kafka {
         folder
     }
 
-    fn start_with(folder: &Path, settings: &str) -> Self {
+    /// `settings` are made of the ports of the plain listener and the controller.
+    fn start_with(folder: &Path, settings: impl FnOnce(u16, u16) -> String) -> Self {
         let part = Part::Kafka.folder().expect("parts::present was asked first");
         let jars = part.join("libs").join("*").display().to_string();
         let folder = folder.join("kafka");
         fs::create_dir_all(&folder).expect("the test's folder can be written to");
-        let port = ports::free();
-        write_properties(&folder, port, ports::free(), settings);
+        let [port, controller] = [(); 2].map(|()| ports::free());
+        write_properties(&folder, port, controller, &settings(port, controller));
         format_storage(&jars, &folder);
         let process = spawn(&jars, &folder);
         let mut kafka = Self { folder, jars, port, process };
@@ -258,7 +291,7 @@ fn java(jars: &str) -> std::process::Command {
     command
 }
 
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     runtime.block_on(future)
 }

@@ -1,17 +1,25 @@
-//! Kubernetes: a service account taken out of its role bindings, pods labelled for quarantine, a pod deleted.
+//! Kubernetes: a service account taken out of its role bindings, or of Linkerd's lists; pods cut off from the network,
+//! labelled, deleted.
 //!
 //! # Layout
 //! - `bindings`: role bindings
 //! - `pods`: labels and deletion
+//! - `isolation`: pods cut off by a network policy; `policy`: what such a policy says, `selector`: whom one selects
+//! - `linkerd`: lists of identities
 
 mod bindings;
+mod isolation;
+mod linkerd;
 mod pods;
+mod policy;
+mod selector;
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+pub use self::policy::PolicyKind;
 use crate::{
     hook::{Call, Effect, Failure, Found, Hook, Nature, Reach, Repeat, Undone, WayBack, WhenGone},
     http::{Answer, Endpoint, Http, Shown},
@@ -19,6 +27,8 @@ use crate::{
     template::{Escape, Template},
 };
 
+/// The merge patch of JSON.
+const MERGE: &str = "application/merge-patch+json";
 /// Objects in one page of a list, and in all.
 const PAGE: usize = 500;
 const MOST: usize = 50_000;
@@ -44,6 +54,18 @@ pub struct KubernetesConfig {
     /// Role bindings of all namespaces, and cluster role bindings, not only those of the account's own namespace.
     #[serde(default)]
     pub everywhere: bool,
+    /// By which kind of policy pods are cut off.
+    #[serde(default)]
+    pub policy: PolicyKind,
+    /// Namespaces that a pod which is cut off may go on calling.
+    #[serde(default = "reachable")]
+    pub reachable: Vec<String>,
+    /// Whether a pod loses the labels by which other network policies let it go on.
+    #[serde(default)]
+    pub replace_labels: bool,
+    /// Its name in Linkerd's lists.
+    #[serde(default = "identity")]
+    pub identity: String,
 }
 
 fn namespace() -> String {
@@ -58,6 +80,15 @@ fn label() -> String {
     "qualm/quarantine".to_owned()
 }
 
+/// What renews certificates and finds names: who is cut off from it does not come back when it may.
+fn reachable() -> Vec<String> {
+    ["kube-system", "istio-system", "linkerd", "spire", "vault", "keycloak", "qualm"].map(str::to_owned).into()
+}
+
+fn identity() -> String {
+    "{service}.{namespace}.serviceaccount.identity.linkerd.cluster.local".to_owned()
+}
+
 /// What is done in a cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -69,6 +100,10 @@ pub enum KubernetesAct {
     Label,
     /// The pod that is meant is deleted at once.
     DeletePod,
+    /// Its pods, or the one that is meant, are cut off by a network policy.
+    Isolate,
+    /// The account is taken out of Linkerd's lists of identities.
+    Unlist,
 }
 
 /// The hook.
@@ -80,6 +115,10 @@ pub struct Kubernetes {
     account: Template,
     label: String,
     everywhere: bool,
+    policy: PolicyKind,
+    reachable: Vec<String>,
+    replace_labels: bool,
+    identity: Template,
 }
 
 impl Kubernetes {
@@ -90,6 +129,13 @@ impl Kubernetes {
     pub fn new(of: &KubernetesConfig, timeout: Duration) -> Result<Self, String> {
         let template =
             |text: &str, key: &str| Template::parse(text).map_err(|error| format!("kubernetes.{key}: {error}"));
+        let is_name = |name: &String| {
+            (1..=63).contains(&name.len())
+                && name.bytes().all(|of| of.is_ascii_lowercase() || of.is_ascii_digit() || of == b'-')
+        };
+        if of.reachable.len() > 64 || !of.reachable.iter().all(is_name) {
+            return Err("kubernetes.reachable: at most 64 names of namespaces".to_owned());
+        }
         Ok(Self {
             http: Http::new(&of.endpoint, timeout).map_err(|problem| format!("kubernetes.endpoint.{problem}"))?,
             act: of.act,
@@ -97,6 +143,10 @@ impl Kubernetes {
             account: template(&of.account, "account")?,
             label: of.label.clone(),
             everywhere: of.everywhere,
+            policy: of.policy,
+            reachable: of.reachable.clone(),
+            replace_labels: of.replace_labels,
+            identity: template(&of.identity, "identity")?,
         })
     }
 
@@ -160,14 +210,27 @@ impl Hook for Kubernetes {
             KubernetesAct::DeletePod => {
                 (10_000, "the pod, and the tokens that are bound to it", Reach::Instance, WayBack::None)
             }
+            KubernetesAct::Isolate => (
+                1_000,
+                "the pod's network, as far as the network plugin carries it out",
+                Reach::Instance,
+                WayBack::Exact,
+            ),
+            KubernetesAct::Unlist => {
+                (1_000, "calls to servers whose lists of Linkerd's named it", Reach::Principal, WayBack::Exact)
+            }
         };
-        Nature { latency_ms, cuts, reach, way_back, repeat: Repeat::Safe, when_gone: WhenGone::Say(60) }
+        // Pods and lists that come meanwhile are looked for.
+        let every_s = if matches!(self.act, KubernetesAct::Isolate | KubernetesAct::Unlist) { 10 } else { 60 };
+        Nature { latency_ms, cuts, reach, way_back, repeat: Repeat::Safe, when_gone: WhenGone::Say(every_s) }
     }
 
     fn read(&mut self, order: &Order) -> Result<Found, Failure> {
         match self.act {
             KubernetesAct::Unbind => self.read_bindings(order),
             KubernetesAct::Label | KubernetesAct::DeletePod => self.read_pods(order),
+            KubernetesAct::Isolate => self.read_isolation(order),
+            KubernetesAct::Unlist => self.read_lists(order),
         }
     }
 
@@ -176,6 +239,8 @@ impl Hook for Kubernetes {
             KubernetesAct::Unbind => self.unbind(before),
             KubernetesAct::Label => self.label(before),
             KubernetesAct::DeletePod => self.delete(before),
+            KubernetesAct::Isolate => self.isolate(before),
+            KubernetesAct::Unlist => self.unlist(before),
         }
     }
 
@@ -183,6 +248,8 @@ impl Hook for Kubernetes {
         match self.act {
             KubernetesAct::Unbind => self.look_at_bindings(before),
             KubernetesAct::Label | KubernetesAct::DeletePod => self.look_at_pods(before),
+            KubernetesAct::Isolate => self.look_at_isolation(before),
+            KubernetesAct::Unlist => self.look_at_lists(before),
         }
     }
 
@@ -191,17 +258,31 @@ impl Hook for Kubernetes {
             KubernetesAct::Unbind => self.bind_again(before),
             KubernetesAct::Label => self.unlabel(before),
             KubernetesAct::DeletePod => Ok(Undone::Nothing("a pod that was deleted stays so".to_owned())),
+            KubernetesAct::Isolate => self.release(before),
+            KubernetesAct::Unlist => self.list_again(before),
         }
     }
 
     fn probe(&mut self) -> Result<String, Failure> {
-        let rights: &[(&str, &str, &str)] = match self.act {
-            KubernetesAct::Unbind => &[
+        let rights: Vec<(&str, &str, &str)> = match self.act {
+            KubernetesAct::Unbind => vec![
                 ("rbac.authorization.k8s.io", "rolebindings", "list"),
                 ("rbac.authorization.k8s.io", "rolebindings", "update"),
             ],
-            KubernetesAct::Label => &[("", "pods", "list"), ("", "pods", "patch")],
-            KubernetesAct::DeletePod => &[("", "pods", "list"), ("", "pods", "delete")],
+            KubernetesAct::Label => vec![("", "pods", "list"), ("", "pods", "patch")],
+            KubernetesAct::DeletePod => vec![("", "pods", "list"), ("", "pods", "delete")],
+            KubernetesAct::Isolate => {
+                let served = self.served()?;
+                let of = |verb| (served.group, served.resource, verb);
+                let mut rights =
+                    vec![("", "pods", "list"), ("", "pods", "patch"), of("get"), of("create"), of("delete")];
+                rights.extend((served.kind == PolicyKind::Plain).then(|| of("list")));
+                rights
+            }
+            KubernetesAct::Unlist => {
+                let of = |verb| ("policy.linkerd.io", "meshtlsauthentications", verb);
+                vec![of("list"), of("get"), of("patch")]
+            }
         };
         for (group, resource, verb) in rights {
             let asked = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
@@ -220,8 +301,10 @@ impl Hook for Kubernetes {
         Ok(format!("{} answers, and the rights are there", self.http.url()))
     }
 
-    fn survives(&self, _: &Order, _: &Value) -> String {
+    fn survives(&self, _: &Order, before: &Value) -> String {
         match self.act {
+            KubernetesAct::Isolate => return Self::survives_isolation(before),
+            KubernetesAct::Unlist => return linkerd::survives(before),
             KubernetesAct::Unbind => {
                 "calls that are running, watches included; what system:authenticated and other groups may; the token itself"
             }

@@ -105,10 +105,14 @@ impl Ledger {
         let Some(effect) = self.effects.get_mut(key) else { return };
         effect.next = now + every;
         match (seen, when_gone) {
-            (Effect::Absent, Some(WhenGone::TellAgain(_))) => {
+            (Effect::Absent, Some(WhenGone::TellAgain(_))) | (Effect::Partial, _) => {
                 // It is a new call, and its time is measured anew.
                 effect.times.sent = Some(now);
-                self.say(key, "it has forgotten, or the order has changed: it is told again");
+                let why = match seen {
+                    Effect::Partial => "something that came later is not covered: it is brought about there too",
+                    _ => "it has forgotten, or the order has changed: it is told again",
+                };
+                self.say(key, why);
                 self.enter(key, State::Acting, now);
             }
             (Effect::Absent, _) => {

@@ -316,6 +316,18 @@ fn what_a_server_has_forgotten_is_told_again_and_what_a_person_has_taken_back_is
 }
 
 #[test]
+fn what_came_later_is_covered_by_the_same_act_and_uses_up_no_cap() {
+    let mut bench = Bench::new(rules(Nature { when_gone: WhenGone::Say(5), ..NATURE }));
+    bench.want(&[quarantine()], 100);
+    bench.bring_about(&json!({}), 100);
+    let acts: usize = bench.ledger.acts.values().map(VecDeque::len).sum();
+    let look = bench.turn(105).expect("it is looked at");
+    bench.finish(&look, Outcome::Looked(Ok(Effect::Partial)), 105);
+    assert_eq!(bench.turn(105).expect("it is brought about there too").what, What::Act { begun: false });
+    assert_eq!(bench.ledger.acts.values().map(VecDeque::len).sum::<usize>(), acts);
+}
+
+#[test]
 fn an_effect_ends_with_its_lease_also_where_nobody_says_so() {
     let mut bench = Bench::new(rules(NATURE));
     bench.want(&[quarantine()], 100);

@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests have a clock, and tell their children by the environment")]
 
 pub mod account;
+pub mod cluster;
 pub mod engine;
 pub mod server;
 
@@ -80,6 +81,11 @@ pub fn call(
     headers: &[(&str, &str)],
     body: Option<&serde_json::Value>,
 ) -> (u16, serde_json::Value) {
+    call_with(method, url, headers, body.map(serde_json::Value::to_string))
+}
+
+/// The same with a body as it is.
+pub fn call_with(method: &str, url: &str, headers: &[(&str, &str)], body: Option<String>) -> (u16, serde_json::Value) {
     // Whom the test has started itself it need not verify.
     let tls = ureq::tls::TlsConfig::builder()
         .unversioned_rustls_crypto_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()))
@@ -99,7 +105,7 @@ pub fn call(
         Some(body) => {
             let has_type = headers.iter().any(|(name, _)| *name == "content-type");
             let request = if has_type { request } else { request.header("content-type", "application/json") };
-            agent.run(request.body(body.to_string()).unwrap())
+            agent.run(request.body(body).unwrap())
         }
         None => agent.run(request.body(()).unwrap()),
     };

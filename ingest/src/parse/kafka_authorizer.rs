@@ -17,6 +17,11 @@ const LOGGER: &str = "kafka.authorizer.logger";
 /// log4j's pattern of Kafka ends every line so. A line without it was cut off, unless it names its logger in front.
 const END: &str = " (kafka.authorizer.logger)";
 
+/// What a rule says that denies one principal everything, as Qualm's own do.
+const DENY_ALL: &str = "operation=ALL, permissionType=DENY";
+/// The reason of a denial by such a rule: whoever stands limited was denied by us.
+const DENIED_ALL: &str = "DenyAllAcl";
+
 /// Characters of a kind of rule.
 const MOST_RULE: usize = 24;
 
@@ -91,8 +96,10 @@ impl<'a> Decision<'a> {
         if !resource.contains(':') {
             return Err(Invalid::Syntax);
         }
-        let rule = rest.split_once(" based on rule ").map_or("", |(_, rule)| rule);
-        let rule = word_of(rule);
+        // The last one: the name of a group, which its client chooses, is before it.
+        let rule = rest.rsplit_once(" based on rule ").map_or("", |(_, rule)| rule);
+        let denies_all = rule.starts_with("MatchingAcl(") && rule.trim_end_matches(')').ends_with(DENY_ALL);
+        let rule = if denies_all { DENIED_ALL } else { word_of(rule) };
         Ok(Self { principal, is_allowed, operation, host, resource, rule })
     }
 
@@ -166,6 +173,17 @@ mod tests {
             let batch = parse(line).expect("it is whole");
             assert_eq!(batch.events().next().map(|event| event.denial_reason()), Some(kind), "{line}");
         }
+    }
+
+    #[test]
+    fn a_rule_that_denies_everything_is_told_apart_and_not_by_the_name_of_a_group() {
+        // As Kafka 4.1 writes it of a rule that the hook has made.
+        let rule = "MatchingAcl(acl=StandardAcl(resourceType=TOPIC, resourceName=orders, patternType=LITERAL, principal=User:cart, host=*, operation=ALL, permissionType=DENY))";
+        let reason = |line: &str| parse(line).expect("it is whole").event(0).denial_reason().to_owned();
+        assert_eq!(reason(&NEW.replace("DefaultDeny", rule)), "DenyAllAcl");
+        assert_eq!(reason(&NEW.replace("DefaultDeny", &rule.replace("=ALL", "=READ"))), "MatchingAcl");
+        let group = format!("Group:LITERAL:x for request = y based on rule {rule}");
+        assert_eq!(reason(&NEW.replace("Topic:LITERAL:orders", &group)), "DefaultDeny");
     }
 
     #[test]

@@ -2,15 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::{Kubernetes, KubernetesAct, text};
+use super::{Kubernetes, KubernetesAct, MERGE, text};
 use crate::{
     hook::{Effect, Failure, Found, Undone},
     order::Order,
     template::in_url,
 };
-
-/// The merge patch of JSON.
-const MERGE: &str = "application/merge-patch+json";
 
 impl Kubernetes {
     pub(super) fn read_pods(&self, order: &Order) -> Result<Found, Failure> {
@@ -21,15 +18,7 @@ impl Kubernetes {
                 "only the one pod that is meant is ever deleted, never all of a service".to_owned(),
             ));
         }
-        let selector = in_url(&format!("spec.serviceAccountName={account}"));
-        let list = format!("/api/v1/namespaces/{}/pods?fieldSelector={selector}", in_url(&namespace));
-        let mut pods = self.list(&list)?;
-        if let Some(instance) = instance {
-            pods.retain(|pod| {
-                let more = pod["status"]["podIPs"].as_array().into_iter().flatten();
-                text(&pod["status"], "podIP") == instance || more.into_iter().any(|ip| text(ip, "ip") == instance)
-            });
-        }
+        let pods = self.pods_of(order, &namespace, &account)?;
         let stored: Vec<Value> = pods
             .iter()
             .map(|pod| {
@@ -47,6 +36,23 @@ impl Kubernetes {
             pods => format!("{} pods of {namespace}/{account}", pods.len()),
         };
         Ok(Found::Target { name, before: json!({ "pods": stored }) })
+    }
+
+    /// The pods of an account, or the one that is meant, by its address.
+    pub(super) fn pods_of(&self, order: &Order, namespace: &str, account: &str) -> Result<Vec<Value>, Failure> {
+        let mut pods = self.pods_by(namespace, account)?;
+        if let Some(instance) = order.subject.instance.as_deref() {
+            pods.retain(|pod| {
+                let more = pod["status"]["podIPs"].as_array().into_iter().flatten();
+                text(&pod["status"], "podIP") == instance || more.into_iter().any(|ip| text(ip, "ip") == instance)
+            });
+        }
+        Ok(pods)
+    }
+
+    pub(super) fn pods_by(&self, namespace: &str, account: &str) -> Result<Vec<Value>, Failure> {
+        let selector = in_url(&format!("spec.serviceAccountName={account}"));
+        self.list(&format!("/api/v1/namespaces/{}/pods?fieldSelector={selector}", in_url(namespace)))
     }
 
     pub(super) fn label(&self, before: &Value) -> Result<(), Failure> {
