@@ -20,7 +20,7 @@ use qualm_ingest::{
 };
 use qualm_model::{event::Filter, level::Level, time::Span};
 use qualm_scorer::{
-    config::{Budget, EnforceConfig, Leases, Length, MemoryConfig, ScorerConfig},
+    config::{Budget, EnforceConfig, LearningConfig, Leases, Length, MemoryConfig, ScorerConfig},
     enforce::istio::IstioConfig,
     notify::AlertsConfig,
     peers::{Model, ModelError, PeersFrom},
@@ -53,6 +53,7 @@ pub(crate) struct Config {
     pub(crate) hook: Vec<HookConfig>,
     pub(crate) response: ResponseConfig,
     pub(crate) memory: MemoryConfig,
+    pub(crate) learning: LearningConfig,
     pub(crate) peers: PeersConfig,
     pub(crate) state: StateConfig,
     pub(crate) alerts: AlertsConfig,
@@ -217,6 +218,7 @@ impl Config {
         if self.state.journal_mib < 16 {
             return Err("[state] journal_mib: at least 16 are needed".to_owned());
         }
+        self.learning.check()?;
         inputs::check(self)?;
         self.signals.check()?;
         self.response.check()?;
@@ -231,6 +233,7 @@ impl Config {
             lease: self.lease.clone(),
             enforce: self.enforce.clone(),
             memory: self.memory.clone(),
+            learning: self.learning.clone(),
         }
     }
 

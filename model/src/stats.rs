@@ -11,7 +11,7 @@ mod tail;
 pub use bins::Bins;
 pub use calibration::{Calibration, ETable, e_value};
 pub use count::WindowCount;
-pub use exposure::Exposure;
+pub use exposure::{ALL_LEARNED, Exposure};
 pub use logarithm::log2;
 pub(crate) use step::Told;
 pub use tail::SizeTail;

@@ -7,7 +7,6 @@ use qualm_model::{
     event::{Event, Reporter},
     evidence::EValues,
     level::Level,
-    stats::Exposure,
     time::{Span, Timestamp},
 };
 
@@ -59,13 +58,12 @@ impl Source {
 impl Scorer {
     /// Asks, when ten minutes have ended, who should have called and did not, and who has never been silent for so long.
     pub(crate) fn look_for_silence(&mut self, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
-        let Some(birth) = self.mesh.birth() else { return };
         let length = Span(10 * Span::MINUTE.0);
         let end = Timestamp((self.mesh.closed().window(length) + 1) * length.0 - 1);
         if self.estate.is_blind(end) {
             return;
         }
-        let exposure = Exposure { birth, now: end, tide: 1.0 };
+        let exposure = self.mesh.exposure(end).calm();
         let silent = self.asked(end, |source| source.baseline.score_silence(source.exposure(exposure)));
         self.weigh_unless_shared((Question::Silence, silent), |of| of.observed == 0.0, (end, wall), verdicts);
         let resting = self.asked(end, |source| source.score_lull(end));

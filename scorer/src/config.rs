@@ -4,6 +4,7 @@ use std::fmt;
 
 use qualm_model::{
     level::Level,
+    stats::ALL_LEARNED,
     time::{Span, Timestamp},
 };
 use serde::{
@@ -285,6 +286,77 @@ impl Default for MemoryConfig {
     }
 }
 
+/// A stretch of event time of which nothing is learned: an incident, a game day, a load test.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pause {
+    /// From then on.
+    #[serde(with = "rfc3339")]
+    pub since: Timestamp,
+    /// Until then.
+    #[serde(with = "rfc3339")]
+    pub until: Timestamp,
+    /// What for.
+    pub why: String,
+}
+
+/// Times as people write them.
+mod rfc3339 {
+    use qualm_model::time::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+        let told = jiff::Timestamp::from_nanosecond(i128::from(time.0)).map_err(serde::ser::Error::custom)?;
+        serializer.collect_str(&told)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let wrong = || D::Error::custom(format!("`{text}` is not a time; write it as \"2026-12-24T18:00:00Z\""));
+        let time: jiff::Timestamp = text.parse().map_err(|_| wrong())?;
+        i64::try_from(time.as_nanosecond()).map(Timestamp).map_err(|_| wrong())
+    }
+}
+
+/// `[learning]`: of what nothing is learned.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LearningConfig {
+    /// Stretches of event time that leave what is usual as it was, in any order.
+    pub pauses: Vec<Pause>,
+}
+
+impl LearningConfig {
+    /// Pauses at most, and the longest.
+    const MOST: (usize, Span) = (64, Span(14 * Span::DAY.0));
+
+    /// Whether they can be kept.
+    ///
+    /// # Errors
+    /// What is wrong, with the key and the remedy.
+    pub fn check(&self) -> Result<(), String> {
+        if self.pauses.len() > Self::MOST.0 {
+            return Err(format!(
+                "[learning] pauses: {} of them; keep at most {}, those that are over count no more",
+                self.pauses.len(),
+                Self::MOST.0
+            ));
+        }
+        for Pause { since, until, why } in &self.pauses {
+            if until <= since || *until - *since > Self::MOST.1 {
+                return Err(format!("[learning] pauses: `{why}` must end after it begins, at most 14 days later"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Until when nothing is learned that began before, as of `now`.
+    pub(crate) fn unlearned_until(&self, now: Timestamp) -> Timestamp {
+        let begun = self.pauses.iter().filter(|pause| pause.since <= now);
+        begun.map(|pause| pause.until).max().unwrap_or(ALL_LEARNED)
+    }
+}
+
 /// Everything the scorer is told.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScorerConfig {
@@ -296,6 +368,8 @@ pub struct ScorerConfig {
     pub enforce: EnforceConfig,
     /// What may be kept.
     pub memory: MemoryConfig,
+    /// Of what nothing is learned.
+    pub learning: LearningConfig,
 }
 
 /// After how much event time a level may be entered on behaviour.

@@ -12,7 +12,7 @@ mod delta;
 mod networks;
 mod operations;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
@@ -34,7 +34,7 @@ pub(crate) use self::{
     networks::{Arrival, FOREIGN, Networks},
 };
 use crate::{
-    config::{Budget, arms_at},
+    config::{Budget, LearningConfig, arms_at},
     tide::Tide,
 };
 
@@ -49,6 +49,9 @@ const NEW_DESTINATIONS: usize = 16_384;
 
 /// Bytes of one destination, its places in maps included; its name is a shard's.
 pub(crate) const DESTINATION_BYTES: usize = size_of::<Destination>() + 32 + 2 * 40;
+
+/// Stretches of which nothing was learned that are kept apart.
+const STRETCHES: usize = 64;
 
 /// Namespaces whose rates are kept; a newcomer in another has nobody to inherit from.
 const NAMESPACES: usize = 10_000;
@@ -110,6 +113,12 @@ pub(crate) struct Mesh {
     /// they have a key of their own.
     #[serde(skip)]
     acting: [EpisodeCurve; 2],
+    /// Of what nothing is learned, as the operator says.
+    #[serde(skip)]
+    learning: LearningConfig,
+    /// The stretches of which nothing was learned, oldest first; a key of its own as well.
+    #[serde(skip)]
+    stood_still: VecDeque<(Timestamp, Timestamp)>,
     rates: [Rates; 2],
     read_at: Timestamp,
     thresholds: Thresholds,
@@ -135,6 +144,8 @@ impl Default for Mesh {
             siblings: HashMap::default(),
             curves: Default::default(),
             acting: Default::default(),
+            learning: LearningConfig::default(),
+            stood_still: VecDeque::new(),
             rates: Default::default(),
             read_at: Timestamp(i64::MIN),
             thresholds: Default::default(),
@@ -219,7 +230,57 @@ impl Mesh {
 
     #[inline]
     pub(crate) fn exposure(&self, now: Timestamp) -> Exposure {
-        Exposure { birth: self.birth.unwrap_or(now), now, tide: self.tide.height() }
+        let birth = self.birth.map_or(now, |birth| self.lived_since(birth));
+        Exposure { birth, now, tide: self.tide.height(), unlearned_until: self.learning.unlearned_until(now) }
+    }
+
+    /// Since when something has been exposed that was there at `since`: time of which nothing is learned is none in which
+    /// anything could have been seen.
+    #[inline]
+    pub(crate) fn lived_since(&self, since: Timestamp) -> Timestamp {
+        let stood = self.stood_still.iter().map(|&(from, until)| (until - from.max(since)).0.max(0)).sum();
+        since + Span(stood)
+    }
+
+    /// Takes over of what nothing is to be learned from here on.
+    pub(crate) fn set_learning(&mut self, learning: &LearningConfig) {
+        self.learning = learning.clone();
+    }
+
+    /// The stretches of which nothing was learned.
+    pub(crate) fn stood_still(&self) -> &VecDeque<(Timestamp, Timestamp)> {
+        &self.stood_still
+    }
+
+    pub(crate) fn restore_stood_still(&mut self, stood_still: VecDeque<(Timestamp, Timestamp)>) {
+        self.stood_still = stood_still;
+    }
+
+    /// Lets the time from `before` until now stand still as far as nothing is learned of it.
+    fn stand_still(&mut self, before: Timestamp) {
+        for pause in &self.learning.pauses {
+            let (from, until) = (pause.since.max(before), pause.until.min(self.closed));
+            // What two pauses have in common stands still once.
+            let from = self.stood_still.back().map_or(from, |&(_, stood)| from.max(stood));
+            if from >= until {
+                continue;
+            }
+            match self.stood_still.back_mut() {
+                Some((_, stood)) if *stood == from => *stood = until,
+                _ => self.stood_still.push_back((from, until)),
+            }
+        }
+        while self.stood_still.len() > STRETCHES {
+            // What is that old has begun before nearly everything that is known: it is as if everything had.
+            let Some((from, until)) = self.stood_still.pop_front() else { break };
+            self.birth = self.birth.map(|birth| birth + (until - from));
+        }
+    }
+
+    /// The pauses that have ended between `before` and now.
+    pub(crate) fn pauses_ended_since(&self, before: Timestamp) -> Vec<(Timestamp, Timestamp)> {
+        let pauses = self.learning.pauses.iter().map(|pause| (pause.since, pause.until));
+        pauses.filter(|&(_, until)| before < until && until <= self.closed).collect()
     }
 
     #[inline]
@@ -338,6 +399,7 @@ impl Mesh {
         }
         self.refit();
         let before = std::mem::replace(&mut self.closed, Timestamp(watermark.window(SUMMARY) * SUMMARY.0));
+        self.stand_still(before);
         self.context.expire(self.closed);
         self.tide.close(seen.exposure.birth, self.closed, self.closed - before);
         if self.closed - self.read_at >= READ_CURVE {
@@ -346,6 +408,9 @@ impl Mesh {
     }
 
     fn absorb(&mut self, delta: &mut Delta, seen: &Observation, most: usize) {
+        if !seen.exposure.is_learned() {
+            delta.forget();
+        }
         for (question, bin) in delta.samples.drain(..) {
             self.calibrations[question as usize].add_to_bin(usize::from(bin), 1.0);
         }
@@ -393,7 +458,9 @@ impl Mesh {
         let &DestinationDelta { calls, made, weight, first_contacts, .. } = change;
         let received = Received { calls, made, weight, first_contacts };
         destination.baseline.learn(seen, received, &mut |question, x| {
-            calibrations[question as usize].add(x, 1.0);
+            if seen.exposure.is_learned() {
+                calibrations[question as usize].add(x, 1.0);
+            }
         });
     }
 

@@ -200,6 +200,8 @@ impl Case<'_> {
 impl Scorer {
     /// A scorer that knows nothing yet.
     pub fn new(config: ScorerConfig) -> Self {
+        let mut mesh = Mesh::default();
+        mesh.set_learning(&config.learning);
         Self {
             limit: config.memory.baselines_mib << 20,
             config,
@@ -210,7 +212,7 @@ impl Scorer {
             inputs: Vec::new(),
             left_aside: Questions::default(),
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
-            mesh: Mesh::default(),
+            mesh,
             watermark: Watermark::default(),
             standings: Standings::default(),
             announced: Announcements::default(),
@@ -506,7 +508,8 @@ impl Scorer {
 
     fn close_summary(&mut self, watermark: Timestamp, wall: Timestamp, verdicts: &mut Vec<Verdict>) {
         let windows = |time: Timestamp| time.window(Span(10 * Span::MINUTE.0));
-        let ten_minutes_ended = windows(self.mesh.closed()) < windows(watermark);
+        let before = self.mesh.closed();
+        let ten_minutes_ended = windows(before) < windows(watermark);
         if ten_minutes_ended {
             self.look_for_silence(wall, verdicts);
             self.look_at_windows(wall, verdicts);
@@ -515,6 +518,9 @@ impl Scorer {
             shard.gather_destinations();
         }
         self.mesh.close(watermark, self.shards.iter_mut().map(|shard| &mut shard.delta), &self.config.budget);
+        for pause in self.mesh.pauses_ended_since(before) {
+            self.used = self.used.saturating_sub(self.shards.iter_mut().map(|shard| shard.unlearn(pause)).sum());
+        }
         self.end_history(watermark, verdicts);
         self.announced.end(watermark);
         self.accepted.end(watermark);

@@ -48,6 +48,9 @@ impl Scorer {
         }
         let mut values = EValues::default();
         let mut weight = place.answer(mesh, case, &mut values);
+        if !case.seen.exposure.is_learned() {
+            weight = 0.0;
+        }
         strike(filter, place.source, now, &mut values);
         strike_old_news(share, &mut values);
         if !self.left_aside.is_empty() {

@@ -194,6 +194,7 @@ impl Scorer {
             Put::Meta("inputs", bytes(&covered.inputs)),
             Put::Meta("intake", bytes(&covered.intake)),
             Put::Meta("acting", bytes(self.mesh.acting())),
+            Put::Meta("stood_still", bytes(self.mesh.stood_still())),
             Put::Meta("budget", bytes(&self.config.budget)),
             Put::Meta("orders", bytes(&self.orders)),
             Put::Meta("incidents", bytes(&self.incidents)),

@@ -78,6 +78,15 @@ impl EdgeBaseline {
         }
     }
 
+    /// As [`SourceBaseline::count`](super::SourceBaseline::count).
+    #[inline]
+    pub fn count(&mut self, seen: &Observation) {
+        self.rate.learn_open(seen);
+        if self.bigger.score_one(seen).is_some_and(|deviation| Oversized::is_big(deviation.x)) {
+            self.oversized.learn_open();
+        }
+    }
+
     /// Learns the event, after [`turn`](Self::turn); `remark` takes how big and how long the call was, `1 + surprise`,
     /// for [`SourceBaseline::remark`](super::SourceBaseline::remark).
     #[inline]

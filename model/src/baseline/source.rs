@@ -236,6 +236,21 @@ impl SourceBaseline {
         self.rate_1m.counts().trust(seen.made_within(60))
     }
 
+    /// Counts an event of which nothing is to be learned, after [`turn`](Self::turn): how much goes on is asked all the
+    /// same, and the windows are let go of when they close.
+    #[inline]
+    pub fn count(&mut self, seen: &Observation) {
+        self.rate_1m.learn_open(seen);
+        self.rate_10m.learn_open(seen);
+        self.rate_1h.learn_open(seen);
+        if seen.first_contact {
+            self.spread_10m.learn_open(seen.more);
+            self.spread_1h.learn_open(seen.more);
+        }
+        self.failing.learn_one(seen);
+        self.refused.learn_one(seen);
+    }
+
     /// Learns the event, after [`turn`](Self::turn); `sample` as there.
     #[inline]
     pub fn learn(&mut self, seen: &Observation, first: FirstTimes, sample: &mut impl FnMut(Question, f64)) {

@@ -35,7 +35,7 @@ fn observations(calls: &[Call]) -> Vec<Observation> {
             now = now + Span::seconds(call.gap_s);
             let outcome = [Outcome::Unknown, Outcome::Success, Outcome::Failure, Outcome::Refused];
             Observation {
-                exposure: Exposure { birth: Timestamp::from_seconds(1_000_000), now, tide: 1.0 },
+                exposure: Exposure::since(Timestamp::from_seconds(1_000_000), now),
                 weight: call.weight,
                 outcome: outcome[usize::from(call.outcome)],
                 first_contact: call.novel,
@@ -148,7 +148,7 @@ fn stationary<D: Detector + Default>(minutes: i64, mut each: impl FnMut(i64, Opt
             novel: Some(false),
             bytes: Some(5000 + (i % 2) as u64),
             duration_ns: Some(2_000_000),
-            ..Observation::at(Exposure { birth, now: Timestamp::from_seconds(i * 3), tide: 1.0 })
+            ..Observation::at(Exposure::since(birth, Timestamp::from_seconds(i * 3)))
         };
         each(i / 20, detector.score_one(&seen));
         detector.learn_one(&seen);
@@ -169,7 +169,7 @@ fn is_calm<D: Detector + Default>() {
 #[test]
 fn ten_minutes_unlike_any_before_are_a_deviation_when_they_have_ended_and_a_steady_stream_is_none() {
     let (mut unlike, peers) = (Unlike::default(), UnlikeFixedPeers::peers());
-    let at = Observation::at(Exposure { birth: Timestamp(0), now: Timestamp(0), tide: 1.0 });
+    let at = Observation::at(Exposure::since(Timestamp(0), Timestamp(0)));
     let window = |unlike: &mut Unlike, calls: i32, bytes: u64| {
         (0..calls).for_each(|call| unlike.count(&Observation { bytes: Some(bytes), ..at }, call == 0, false));
         let answer = unlike.score(&peers, 1.0);
@@ -205,7 +205,7 @@ fn a_stationary_stream_is_no_deviation_for_anybody() {
 #[test]
 fn a_silence_is_seen_when_its_window_has_ended_and_not_before_there_was_noise() {
     let birth = Timestamp::from_seconds(0);
-    let at = |seconds| Observation::at(Exposure { birth, now: Timestamp::from_seconds(seconds), tide: 1.0 });
+    let at = |seconds| Observation::at(Exposure::since(birth, Timestamp::from_seconds(seconds)));
     let mut silence = Silence::default();
     for second in 0..199_800 {
         silence.learn_one(&at(second));

@@ -6,6 +6,7 @@ use super::{Detector, Deviation, Observation, window};
 use crate::{
     event::Outcome,
     stats::{Exposure, trust},
+    time::Timestamp,
 };
 
 const MINUTE: i64 = 60;
@@ -89,7 +90,7 @@ impl BadShare {
         let minute = seen.exposure.now.window(window(MINUTE));
         let mut sample = None;
         if minute > self.minute {
-            if self.calls > 0.0 {
+            if self.calls > 0.0 && seen.exposure.learns_since(Timestamp(self.minute * window(MINUTE).0)) {
                 let (calls, bad) = (f64::from(self.calls), f64::from(self.bad));
                 let surprise = if bad > 0.0 { self.surprise(calls, bad) } else { 0.0 };
                 let weight = trust(surprise);

@@ -172,7 +172,7 @@ mod tests {
 
     fn at(milliseconds: i64) -> Observation {
         let now = Timestamp(milliseconds * 1_000_000);
-        Observation::at(Exposure { birth: Timestamp::from_seconds(0), now, tide: 1.0 })
+        Observation::at(Exposure::since(Timestamp::from_seconds(0), now))
     }
 
     /// The answers to calls at these milliseconds, one after the other.

@@ -112,7 +112,7 @@ mod tests {
     use crate::{stats::Exposure, time::Timestamp};
 
     fn seen(bytes: u64, outcome: Outcome) -> Observation {
-        let exposure = Exposure { birth: Timestamp(0), now: Timestamp(1), tide: 1.0 };
+        let exposure = Exposure::since(Timestamp(0), Timestamp(1));
         Observation { bytes: Some(bytes), outcome, ..Observation::at(exposure) }
     }
 

@@ -303,10 +303,13 @@ impl WindowCount {
             } else {
                 (trust(s), self.count)
             };
-            self.n += weight * count + (1.0 - weight) * self.n / before;
-            self.q += weight * count * count + (1.0 - weight) * self.q / before;
+            let is_learned = exposure.learns_since(Timestamp(self.window * length.0));
+            if is_learned {
+                self.n += weight * count + (1.0 - weight) * self.n / before;
+                self.q += weight * count * count + (1.0 - weight) * self.q / before;
+            }
             (self.held, self.held_count) = if window == self.window + 1 { (s, self.count) } else { (0.0, 0.0) };
-            closed = Some(s);
+            closed = is_learned.then_some(s);
         }
         self.window = window;
         self.count = 0.0;

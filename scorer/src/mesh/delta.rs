@@ -112,6 +112,18 @@ impl Delta {
         }
     }
 
+    /// Lets go of what everybody would learn of it; what is called goes on being counted.
+    pub(super) fn forget(&mut self) {
+        self.samples.clear();
+        self.minutes.clear();
+        self.climbs.clear();
+        self.acting.clear();
+        self.laps.clear();
+        self.operations.clear();
+        self.arrivals.clear();
+        self.siblings.clear();
+    }
+
     /// Whether there is nothing to add, as of most shards in a calm minute.
     pub(super) fn is_empty(&self) -> bool {
         self.samples.is_empty()

@@ -117,7 +117,7 @@ impl Shard {
             seen,
             received: share.received,
             made: share.received * made_in_minute(&seen, mesh.closed()),
-            edge_since: edge.adopted.unwrap_or(exposure.birth),
+            edge_since: edge.adopted.map_or(exposure.birth, |adopted| mesh.lived_since(adopted)),
             // An operation on an edge that is itself new says nothing of its own.
             first: FirstTimes { operation: first.operation.filter(|_| !first_contact), network, ..first },
             edge_is_excused: edge.returned || adopted.is_some(),
@@ -185,6 +185,10 @@ impl<'a> Attributes<'a> {
                 return Some(false);
             }
             let returned = forgotten.holds(attribute.mark(names));
+            if !exposure.is_learned() {
+                // It is as new at its next call, and after the pause.
+                return (!returned).then_some(true);
+            }
             known.insert(attribute, Seen { last: now, count: 1, operation: None, stamp: changed.epoch });
             changed.known.push(attribute);
             taken += KNOWN_BYTES;
@@ -198,6 +202,10 @@ impl<'a> Attributes<'a> {
         };
         let of = |operation| Attribute::Operation { source, destination, operation };
         let mut is_new = !known.contains_key(&of(operation));
+        if is_new && !exposure.is_learned() {
+            let first = (!forgotten.holds(of(operation).mark(names))).then_some(true);
+            return (FirstTimes { operation: first, credential, fingerprint, network: None }, None, taken);
+        }
         if is_new && edge.operations >= OPERATIONS_AN_EDGE {
             operation = OTHER;
             is_new = !known.contains_key(&of(OTHER));

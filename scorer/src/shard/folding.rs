@@ -99,6 +99,30 @@ impl Shard {
         (freed, (edges.len() + known.len()) as u64)
     }
 
+    /// Lets go of the edges that came up in a pause of learning, without a mark: whoever calls there afterwards does so for
+    /// the first time. Returns the bytes freed.
+    pub(crate) fn unlearn(&mut self, (since, until): (Timestamp, Timestamp)) -> usize {
+        self.collect_pending();
+        let (saved, changed) = (self.changed.names_from, &mut self.changed);
+        let mut gone = Vec::new();
+        self.edges.retain(|&key, edge| {
+            let stays = !(since..until).contains(&edge.users.first());
+            if !stays {
+                gone.push(key);
+                if key.0.max(key.1) < saved {
+                    changed.gone.push(Gone::Edge(key));
+                }
+            }
+            stays
+        });
+        for (source, _) in &gone {
+            if let Some(source) = self.sources.get_mut(source) {
+                source.owned = source.owned.saturating_sub(EDGE_BYTES);
+            }
+        }
+        gone.len() * EDGE_BYTES
+    }
+
     /// Whether there are so many more names than after the last sweep that it is worth to look which are of things that
     /// are not kept: templates beyond a cap, parties of folded edges.
     pub(crate) fn has_idle_names(&self) -> bool {

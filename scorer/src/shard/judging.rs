@@ -245,6 +245,9 @@ impl Place<'_> {
     /// Learns a case that was [answered](Self::answer), whose windows are closed; `raw` are its bits before habit.
     #[inline]
     pub(crate) fn learn(&mut self, case: &Case<'_>, weight: f64, raw: f64) {
+        if !case.seen.exposure.is_learned() {
+            return self.count(case);
+        }
         let Self { source, edge, operation, link, touched, delta, .. } = self;
         if let Some(first) = case.in_window {
             source.unlike.get_or_insert_default().count(&case.seen, first.peer, first.operation);
@@ -268,18 +271,41 @@ impl Place<'_> {
             learn_users(&mut operation.users, source, &seen, delta);
             operation.learn(&seen);
         }
-        if !link.is_touched() && case.received > 0.0 {
+        link.receive(case, weight, touched);
+    }
+
+    /// Counts a case of which nothing is to be learned.
+    fn count(&mut self, case: &Case<'_>) {
+        let seen = Observation { weight: 0.0, ..case.seen };
+        self.source.baseline.count(&seen);
+        if let Some(edge) = &mut self.edge {
+            let seen = Observation { weight: 0.0, ..case.edge_seen() };
+            edge.baseline.count(&seen);
+            edge.hours.note(seen.exposure.now, seen.more);
+        }
+        if let Some(operation) = &mut self.operation {
+            operation.baseline.learn(&seen);
+        }
+        self.link.receive(case, 0.0, self.touched);
+    }
+}
+
+impl Link {
+    /// Notes a call, of which `weight` is trusted, for the summary to come.
+    #[inline]
+    fn receive(&mut self, case: &Case<'_>, weight: f64, touched: &mut Vec<u32>) {
+        if !self.is_touched() && case.received > 0.0 {
             if touched.len() == TOUCHED {
                 return;
             }
             touched.push(case.ids.destination);
         }
-        link.calls += case.received;
-        link.made += case.made;
-        link.weight += weight * case.received;
-        link.first_contacts += f64::from(u8::from(seen.first_contact));
+        self.calls += case.received;
+        self.made += case.made;
+        self.weight += weight * case.received;
+        self.first_contacts += f64::from(u8::from(case.seen.first_contact));
         // What only goes on is no call of its own, and the summary need not hear of it.
-        link.reported |= seen.more > 0.0 && case.event.reporter().is_of_destination();
+        self.reported |= case.seen.more > 0.0 && case.event.reporter().is_of_destination();
     }
 }
 

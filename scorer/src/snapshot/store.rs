@@ -413,6 +413,10 @@ fn restore(
     }
     let acting = meta.get("acting")?.map(|acting| parse(acting.value())).transpose()?;
     scorer.mesh.restore_acting(acting);
+    if let Some(stood) = meta.get("stood_still")? {
+        scorer.mesh.restore_stood_still(parse(stood.value())?);
+    }
+    scorer.mesh.set_learning(&scorer.config.learning);
     if let Some(peers) = meta.get("peers")? {
         scorer.peers = parse(peers.value())?;
     }

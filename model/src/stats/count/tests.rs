@@ -6,7 +6,7 @@ use crate::stats::Calibration;
 const BIRTH: Timestamp = Timestamp(0);
 
 fn at(minute: i64) -> Exposure {
-    Exposure { birth: BIRTH, now: Timestamp(minute * Span::MINUTE.0), tide: 1.0 }
+    Exposure::since(BIRTH, Timestamp(minute * Span::MINUTE.0))
 }
 
 /// A steady stream of `per_minute` for `minutes`.
