@@ -59,7 +59,7 @@ impl Kubernetes {
             lost.keys().for_each(|key| drop(labels.as_object_mut().and_then(|labels| labels.remove(key))));
             open.extend(others.open(&labels).map(name_of));
             if !by_account {
-                kept.push(of_pod(pod, lost));
+                kept.push(of_pod(pod, &lost));
             }
         }
         let binds = |pod: &Value| others.bind_egress(&pod["metadata"]["labels"]);
@@ -151,7 +151,7 @@ impl Kubernetes {
             Others::default()
         };
         let kept = later.iter().map(|pod| {
-            let mut kept = of_pod(pod, others.selecting(&pod["metadata"]["labels"]));
+            let mut kept = of_pod(pod, &others.selecting(&pod["metadata"]["labels"]));
             if kept["note"].is_null() {
                 kept["note"] = json!("{}");
             }
@@ -200,7 +200,7 @@ impl Kubernetes {
         let mut later = self.pods_now(before)?;
         later.retain(|pod| !known.contains(text(&pod["metadata"], "uid")));
         for is in later.iter().filter(|is| is["metadata"]["labels"][text(before, "label")] == "true") {
-            self.release_pod(before, &of_pod(is, Map::new()), is)?;
+            self.release_pod(before, &of_pod(is, &Map::new()), is)?;
         }
         if let Some(policy) = policy {
             let meta = &policy["metadata"];
@@ -299,7 +299,7 @@ impl Kubernetes {
 }
 
 /// What is kept of a pod: where it is, which it is, and the labels that it is to lose.
-fn of_pod(pod: &Value, lost: Map<String, Value>) -> Value {
+fn of_pod(pod: &Value, lost: &Map<String, Value>) -> Value {
     let meta = &pod["metadata"];
     let path = format!("/api/v1/namespaces/{}/pods/{}", in_url(text(meta, "namespace")), in_url(text(meta, "name")));
     let mut note = Value::Null;
