@@ -62,13 +62,13 @@ fn define(cluster: &Cluster) {
         &spec,
     );
     let all = [identity("web"), identity("cart"), identity("mail")];
-    make(cluster, "clients", true, json!({ "identities": all }));
-    make(cluster, "only-cart", true, json!({ "identityRefs": [{ "kind": "ServiceAccount", "name": "cart" }] }));
-    make(cluster, "everybody", true, json!({ "identities": ["*"] }));
-    make(cluster, "not-ours", false, json!({ "identities": all }));
+    make(cluster, "clients", true, &json!({ "identities": all }));
+    make(cluster, "only-cart", true, &json!({ "identityRefs": [{ "kind": "ServiceAccount", "name": "cart" }] }));
+    make(cluster, "everybody", true, &json!({ "identities": ["*"] }));
+    make(cluster, "not-ours", false, &json!({ "identities": all }));
 }
 
-fn make(cluster: &Cluster, name: &str, managed: bool, spec: Value) {
+fn make(cluster: &Cluster, name: &str, managed: bool, spec: &Value) {
     let labels = if managed { json!({ "qualm/managed": "true", "team": "shop" }) } else { json!({}) };
     let list = json!({ "apiVersion": "policy.linkerd.io/v1alpha1", "kind": "MeshTLSAuthentication",
         "metadata": { "name": name, "labels": labels, "annotations": { "owner": "shop" } }, "spec": spec });
@@ -137,7 +137,7 @@ fn a_list_that_comes_later_is_rewritten_too(cluster: &Cluster) {
     let running = Running::start(&cluster.outbox("later"), &[unlisting(cluster)]);
     running.hooks.orders(vec![order("cart", Level::Quarantined)]);
     running.comes_to(&["in effect"]);
-    make(cluster, "later", true, json!({ "identities": [identity("cart"), identity("web")] }));
+    make(cluster, "later", true, &json!({ "identities": [identity("cart"), identity("web")] }));
     let before = list(cluster, "later");
     let web = json!({ "identities": [identity("web")] });
     until("it is found", || (list(cluster, "later")["spec"] == web).then_some(()));

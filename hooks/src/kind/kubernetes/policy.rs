@@ -235,7 +235,7 @@ fn has(policy: &Value, direction: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn policy(name: &str, selector: Value, types: &[&str], ingress: Value) -> Value {
+    fn policy(name: &str, selector: &Value, types: &[&str], ingress: &Value) -> Value {
         json!({ "metadata": { "namespace": "shop", "name": name },
             "spec": { "podSelector": selector, "policyTypes": types, "ingress": ingress } })
     }
@@ -244,11 +244,11 @@ mod tests {
     fn only_a_policy_that_allows_something_and_selects_the_pod_lets_it_go_on() {
         let anyone = json!([{}]);
         let others = Others::new(vec![
-            policy("deny-all", json!({}), &["Ingress"], Value::Null),
-            policy("allow-cart", json!({ "matchLabels": { "app": "cart" } }), &["Ingress"], anyone.clone()),
-            policy("allow-mail", json!({ "matchLabels": { "app": "mail" } }), &["Ingress"], anyone.clone()),
+            policy("deny-all", &json!({}), &["Ingress"], &Value::Null),
+            policy("allow-cart", &json!({ "matchLabels": { "app": "cart" } }), &["Ingress"], &anyone),
+            policy("allow-mail", &json!({ "matchLabels": { "app": "mail" } }), &["Ingress"], &anyone),
             // Rules of a direction that it does not speak of say nothing.
-            policy("egress-only", json!({}), &["Egress"], anyone),
+            policy("egress-only", &json!({}), &["Egress"], &anyone),
         ]);
         let labels = json!({ "app": "cart", "version": "7" });
         assert_eq!(others.open(&labels).map(name_of).collect::<Vec<_>>(), ["shop/allow-cart"]);
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn no_label_is_taken_away_for_a_policy_that_selects_every_pod() {
-        let others = Others::new(vec![policy("allow-all", json!({}), &["Ingress"], json!([{}]))]);
+        let others = Others::new(vec![policy("allow-all", &json!({}), &["Ingress"], &json!([{}]))]);
         assert!(others.selecting(&json!({ "app": "cart" })).is_empty());
         assert_eq!(others.open(&json!({})).count(), 1);
     }
@@ -266,8 +266,8 @@ mod tests {
     #[test]
     fn only_what_selects_by_labels_of_ours_is_ours_whatever_it_is_called() {
         let ours =
-            policy("qualm-x", json!({ "matchLabels": { "qualm/isolated-x": "true" } }), &["Ingress"], json!([{}]));
-        let mut forged = policy("qualm-y", json!({}), &["Ingress"], json!([{}]));
+            policy("qualm-x", &json!({ "matchLabels": { "qualm/isolated-x": "true" } }), &["Ingress"], &json!([{}]));
+        let mut forged = policy("qualm-y", &json!({}), &["Ingress"], &json!([{}]));
         forged["metadata"]["labels"] = json!({ MANAGED_BY: "qualm" });
         let others = Others::new(vec![ours, forged]);
         let labels = json!({ "qualm/isolated-x": "true" });
