@@ -316,7 +316,7 @@ impl Config {
 
 /// The hash under which a configuration is journalled.
 pub(crate) fn hash(text: &str) -> String {
-    Sha256::digest(text).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(&Sha256::digest(text)[..8])
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ impl Key {
             hash.update((part.len() as u64).to_le_bytes());
             hash.update(part);
         }
-        hash.finalize()[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+        const_hex::encode(&hash.finalize()[..6])
     }
 }
 

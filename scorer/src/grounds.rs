@@ -207,12 +207,7 @@ impl Kept {
 }
 
 fn digest(inputs: &Grounds) -> String {
-    hex(&Sha256::digest(serde_json::to_vec(inputs).unwrap_or_default()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).unwrap_or_default();
-    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]).collect()
+    const_hex::encode(Sha256::digest(serde_json::to_vec(inputs).unwrap_or_default()))
 }
 
 /// Hash of what this release judges by: its version, the version of its state, and the questions that it asks.
@@ -224,7 +219,7 @@ pub fn model() -> &'static str {
             hash.update(question.name());
             hash.update([0]);
         }
-        hex(&hash.finalize()[..16])
+        const_hex::encode(&hash.finalize()[..16])
     });
     &MODEL
 }

@@ -71,7 +71,7 @@ pub fn episode_id(identity: &str, entered: Timestamp) -> String {
     hash.update(identity);
     hash.update([0]);
     hash.update(entered.0.to_le_bytes());
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(&hash.finalize()[..16])
 }
 
 /// One that may still take somebody in.

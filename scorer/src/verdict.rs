@@ -231,5 +231,5 @@ pub(crate) fn decision_id(subject: &Subject, level: Level, episode: Timestamp, o
     }
     hash.update(episode.0.to_le_bytes());
     hash.update(ordinal.to_le_bytes());
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(&hash.finalize()[..16])
 }

@@ -116,7 +116,7 @@ pub(crate) fn jti(stream: &str, cause: u64, kind: &str) -> String {
         hash.update(part);
     }
     hash.update(cause.to_le_bytes());
-    hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(&hash.finalize()[..16])
 }
 
 /// The claims of the token (RFC 8417, SSF 1.0).

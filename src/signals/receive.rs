@@ -184,7 +184,7 @@ async fn received(signals: &Arc<Signals>, request: Request) -> Result<(Response,
     let asked = Asked {
         by: word.issuer.clone(),
         why: format!("{} by {}", word.event, word.issuer).chars().take(500).collect(),
-        key: key.iter().take(16).map(|byte| format!("{byte:02x}")).collect(),
+        key: const_hex::encode(&key[..16]),
         ask,
     };
     let (answer, done) = oneshot::channel();

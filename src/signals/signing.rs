@@ -61,7 +61,7 @@ impl Signing {
             Pair::Rsa(pair) => pair.public_key().as_ref().to_vec(),
             Pair::P256(pair) => pair.public_key().as_ref().to_vec(),
         };
-        let kid = Sha256::digest(public).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let kid = const_hex::encode(&Sha256::digest(public)[..8]);
         Ok(Self { pair, kid })
     }
 

@@ -241,7 +241,7 @@ fn supported(requested: &[String]) -> Vec<String> {
 fn made(who: &str, push: Option<Push>, requested: Option<Vec<String>>, description: Option<String>) -> Stream {
     let requested = requested.unwrap_or_else(all);
     Stream {
-        id: Sha256::digest(who).iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+        id: const_hex::encode(&Sha256::digest(who)[..8]),
         audience: who.to_owned(),
         delivered: supported(&requested),
         requested,

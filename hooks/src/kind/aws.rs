@@ -305,5 +305,5 @@ impl Hook for Aws {
 /// A key as a token of AWS: 32 to 64 letters and digits.
 fn sigv4_hash(key: &str) -> String {
     let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
-    hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(hash)
 }

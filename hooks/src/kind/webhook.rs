@@ -188,7 +188,7 @@ impl Webhook {
 pub fn sign(secret: &str, at: i64, method: &str, path: &str, body: &str) -> String {
     let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
     let tag = hmac::sign(&key, format!("{at}.{method}.{path}.{body}").as_bytes());
-    tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(tag)
 }
 
 impl Hook for Webhook {

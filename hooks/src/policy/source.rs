@@ -67,7 +67,7 @@ impl Source {
             hash.update((text.len() as u64).to_le_bytes());
             hash.update(text);
         }
-        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        const_hex::encode(&hash.finalize()[..8])
     }
 
     /// The last good one.

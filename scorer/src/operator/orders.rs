@@ -331,5 +331,5 @@ pub(crate) fn decision_id(subject: &Subject, level: Level, of: &Instruction) -> 
         hash.update(part);
     }
     hash.update(of.at.0.to_le_bytes());
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(&hash.finalize()[..16])
 }

@@ -46,26 +46,22 @@ pub fn authorization(scope: Scope<'_>, request: Signed<'_>, amz_date: &str) -> S
         request.method,
         request.path,
         request.query,
-        hex(digest::digest(&digest::SHA256, request.body).as_ref())
+        const_hex::encode(digest::digest(&digest::SHA256, request.body).as_ref())
     );
     let day = &amz_date[..8];
     let of = format!("{day}/{}/{}/aws4_request", scope.region, scope.service);
-    let hashed = hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
+    let hashed = const_hex::encode(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
     let to_sign = format!("AWS4-HMAC-SHA256\n{amz_date}\n{of}\n{hashed}");
     let mut key = format!("AWS4{}", scope.secret).into_bytes();
     for part in [day, scope.region, scope.service, "aws4_request"] {
         key = mac(&key, part.as_bytes());
     }
-    let signature = hex(&mac(&key, to_sign.as_bytes()));
+    let signature = const_hex::encode(mac(&key, to_sign.as_bytes()));
     format!("AWS4-HMAC-SHA256 Credential={}/{of}, SignedHeaders={names}, Signature={signature}", scope.key_id)
 }
 
 fn mac(key: &[u8], text: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text).as_ref().to_vec()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ fn again(stage: Stage, wait: Duration) -> Failure {
 fn key_id(root: &Root) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(&root.asn1).ok()?;
     certificate.extensions().iter().find_map(|extension| match extension.parsed_extension() {
-        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.iter().map(|byte| format!("{byte:02x}")).collect()),
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(const_hex::encode(id.0)),
         _ => None,
     })
 }

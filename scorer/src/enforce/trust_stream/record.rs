@@ -31,7 +31,7 @@ pub fn key(subject: &Subject, object: &Object) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+    const_hex::encode(&hash.finalize()[..16])
 }
 
 /// The record of an entry, made at `now`.
