@@ -6,7 +6,7 @@
 //! - [`effect`], [`outbox`]: one hook's effect on one subject, and where it is kept
 //! - [`ledger`]: what is wanted, was done, and is next; it does nothing itself
 //! - [`engine`], `worker`: the threads that do
-//! - [`hook`]: what a hook is; [`kind`]: the systems; [`http`], [`template`]: how most are asked
+//! - [`hook`]: what a hook is; [`kind`]: the systems; [`http`], [`template`]: how most are asked; `pem`: by which certificates
 //! - [`config`], [`metrics`]
 //!
 //! **Invariants:** nobody waits for a hook; nothing is changed anywhere before how it was is on disk, or, of what comes
@@ -23,6 +23,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod order;
 pub mod outbox;
+mod pem;
 pub mod policy;
 pub mod ruling;
 pub mod template;

@@ -1,22 +1,21 @@
 //! Brokers over TLS: a connection a call, as calls are a few a minute and certificates are renewed.
 
 use std::{
-    fs,
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, crypto::ring};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use rustls_pki_types::ServerName;
 
 use super::{
     KafkaConfig,
     wire::{Answered, Refusal, Request, answer_to},
 };
-use crate::hook::Failure;
+use crate::{hook::Failure, pem};
 
 /// Bytes of one answer.
 const LARGEST_ANSWER: usize = 4 << 20;
@@ -96,40 +95,25 @@ impl Brokers {
     }
 
     fn tls(&self) -> Result<ClientConfig, String> {
-        let mut roots = RootCertStore::empty();
-        match &self.roots {
-            Some(file) => {
-                for root in certificates("ca_file", file)? {
-                    roots.add(root).map_err(|error| format!("ca_file: {}: {error}", file.display()))?;
-                }
+        let roots = match &self.roots {
+            Some(file) => pem::roots("ca_file", file)?,
+            None => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                roots
             }
-            None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
-        }
+        };
         if roots.is_empty() {
             return Err("ca_file: the system has no roots; name a PEM file".to_owned());
         }
-        let chain = certificates("certificate", &self.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&contents("key", &self.key)?)
-            .map_err(|error| format!("key: {}: {error}", self.key.display()))?;
+        let chain = pem::certificates("certificate", &self.certificate)?;
+        let key = pem::private_key("key", &self.key)?;
         ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_client_auth_cert(chain, key)
             .map_err(|error| format!("key: {}: {error}", self.key.display()))
-    }
-}
-
-fn contents(key: &str, file: &Path) -> Result<Vec<u8>, String> {
-    fs::read(file).map_err(|error| format!("{key}: {}: {error}", file.display()))
-}
-
-fn certificates(key: &str, file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&contents(key, file)?).collect();
-    match chain {
-        Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) => Err(format!("{key}: {}: has no certificate", file.display())),
-        Err(error) => Err(format!("{key}: {}: {error}", file.display())),
     }
 }
 

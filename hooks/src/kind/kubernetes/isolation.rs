@@ -4,7 +4,7 @@
 //! found out first which others let the pod go on; on demand the labels by which these select it are taken away, and kept
 //! in an annotation of the pod.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
@@ -108,7 +108,7 @@ impl Kubernetes {
         for pod in pods(before) {
             self.cut(before, pod)?;
         }
-        for pod in self.later_pods(before)? {
+        for pod in self.later_pods(before, self.pods_there(before)?)? {
             self.cut(before, &pod)?;
         }
         Ok(())
@@ -132,12 +132,11 @@ impl Kubernetes {
 
     /// Pods of the account that have started since. Each will have a note, by which it is known that it was labelled: one
     /// that has it and no label any more was given back by somebody.
-    fn later_pods(&self, before: &Value) -> Result<Vec<Value>, Failure> {
-        let mut later = self.pods_now(before)?;
+    fn later_pods(&self, before: &Value, mut later: Vec<Value>) -> Result<Vec<Value>, Failure> {
         let known: BTreeSet<&str> = pods(before).map(|pod| text(pod, "uid")).collect();
         later.retain(|pod| {
             let meta = &pod["metadata"];
-            let is_new = !known.contains(text(meta, "uid")) && meta["labels"][text(before, "label")].is_null();
+            let is_new = !known.contains(uid_of(pod)) && meta["labels"][text(before, "label")].is_null();
             is_new && meta["annotations"][LOST].is_null() && is_running(pod) && pod["spec"]["hostNetwork"] != true
         });
         later.truncate(MOST_PODS);
@@ -160,10 +159,18 @@ impl Kubernetes {
         Ok(kept.collect())
     }
 
-    /// The pods of the account now, where all of them are meant.
-    fn pods_now(&self, before: &Value) -> Result<Vec<Value>, Failure> {
+    /// The pods that are there now: all of the account where all are meant, else those of the order, not what has their
+    /// names now. As one list where they may be many.
+    fn pods_there(&self, before: &Value) -> Result<Vec<Value>, Failure> {
         let of = &before["all"];
-        if of.is_null() { Ok(Vec::new()) } else { self.pods_by(text(of, "namespace"), text(of, "account")) }
+        if !of.is_null() {
+            return self.pods_by(text(of, "namespace"), text(of, "account"));
+        }
+        let mut there = Vec::new();
+        for pod in pods(before) {
+            there.extend(self.get(text(pod, "path"))?.filter(|is| uid_of(is) == text(pod, "uid")));
+        }
+        Ok(there)
     }
 
     pub(super) fn look_at_isolation(&self, before: &Value) -> Result<Effect, Failure> {
@@ -171,13 +178,11 @@ impl Kubernetes {
         if policy.is_none_or(|policy| !is_ours(&policy, before) || is_changed(&policy)) {
             return Ok(Effect::Absent);
         }
-        for pod in pods(before) {
-            let is = self.alive(pod)?;
-            if is.is_some_and(|is| !is_cut(&is, before, pod)) {
-                return Ok(Effect::Absent);
-            }
+        let there = self.pods_there(before)?;
+        if beside(before, &there).any(|(pod, is)| !is_cut(is, before, pod)) {
+            return Ok(Effect::Absent);
         }
-        Ok(if self.later_pods(before)?.is_empty() { Effect::InPlace } else { Effect::Partial })
+        Ok(if self.later_pods(before, there)?.is_empty() { Effect::InPlace } else { Effect::Partial })
     }
 
     pub(super) fn release(&self, before: &Value) -> Result<Undone, Failure> {
@@ -188,18 +193,15 @@ impl Kubernetes {
                 format!("{policy} was changed by somebody else: it is left; delete it, and take {label} off its pods");
             return Ok(Undone::Foreign(why));
         }
-        let mut foreign = Vec::new();
-        for pod in pods(before) {
-            if let Some(is) = self.alive(pod)?
-                && !self.release_pod(before, pod, &is)?
-            {
+        let (mut foreign, there) = (Vec::new(), self.pods_there(before)?);
+        for (pod, is) in beside(before, &there) {
+            if !self.release_pod(before, pod, is)? {
                 foreign.push(text(pod, "path").trim_start_matches("/api/v1/namespaces/").to_owned());
             }
         }
         let known: BTreeSet<&str> = pods(before).map(|pod| text(pod, "uid")).collect();
-        let mut later = self.pods_now(before)?;
-        later.retain(|pod| !known.contains(text(&pod["metadata"], "uid")));
-        for is in later.iter().filter(|is| is["metadata"]["labels"][text(before, "label")] == "true") {
+        let later = there.iter().filter(|is| !known.contains(uid_of(is)));
+        for is in later.filter(|is| is["metadata"]["labels"][text(before, "label")] == "true") {
             self.release_pod(before, &of_pod(is, &Map::new()), is)?;
         }
         if let Some(policy) = policy {
@@ -254,11 +256,6 @@ impl Kubernetes {
 
     fn policy_of(&self, before: &Value) -> Result<Option<Value>, Failure> {
         self.get(&path_of(before))
-    }
-
-    /// The pod itself, not one that has its name now.
-    fn alive(&self, pod: &Value) -> Result<Option<Value>, Failure> {
-        Ok(self.get(text(pod, "path"))?.filter(|is| is["metadata"]["uid"] == pod["uid"]))
     }
 
     pub(super) fn survives_isolation(before: &Value) -> String {
@@ -330,6 +327,16 @@ fn at(order: &Order) -> String {
 
 fn pods(before: &Value) -> impl Iterator<Item = &Value> {
     before["pods"].as_array().into_iter().flatten()
+}
+
+fn uid_of(is: &Value) -> &str {
+    text(&is["metadata"], "uid")
+}
+
+/// What is kept of each pod of an order beside the pod as it is, of those that are there.
+fn beside<'a>(before: &'a Value, there: &'a [Value]) -> impl Iterator<Item = (&'a Value, &'a Value)> {
+    let by_uid: BTreeMap<&str, &Value> = there.iter().map(|is| (uid_of(is), is)).collect();
+    pods(before).filter_map(move |pod| Some((pod, *by_uid.get(text(pod, "uid"))?)))
 }
 
 fn lost_of(pod: &Value) -> impl Iterator<Item = (&String, &Value)> {

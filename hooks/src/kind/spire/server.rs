@@ -1,7 +1,7 @@
 //! SPIRE's server over gRPC: an mTLS connection for each call, as the certificate that we show is renewed every hour or
 //! so, and calls are a few a minute.
 
-use std::{fs, future::Future, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{future::Future, io, path::PathBuf, sync::Arc, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use rustls::{
@@ -13,7 +13,7 @@ use rustls::{
     crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature},
     server::ParsedCertificate,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsConnector;
 use tonic::{
@@ -26,7 +26,7 @@ use tonic_prost::ProstCodec;
 use x509_parser::{extensions::GeneralName, prelude::FromDer as _};
 
 use super::api::Method;
-use crate::hook::Failure;
+use crate::{hook::Failure, pem};
 
 /// Bytes of one answer.
 const LARGEST_ANSWER: usize = 4 << 20;
@@ -151,23 +151,9 @@ impl Server {
     }
 
     fn tls(&self) -> Result<ClientConfig, String> {
-        let read =
-            |key: &str, file: &PathBuf| fs::read(file).map_err(|error| format!("{key}: {}: {error}", file.display()));
-        let certificates = |key: &str, file: &PathBuf| {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(key, file)?).collect();
-            match chain {
-                Ok(chain) if !chain.is_empty() => Ok(chain),
-                Ok(_) => Err(format!("{key}: {}: has no certificate", file.display())),
-                Err(error) => Err(format!("{key}: {}: {error}", file.display())),
-            }
-        };
-        let mut roots = RootCertStore::empty();
-        for root in certificates("bundle_file", &self.of.bundle_file)? {
-            roots.add(root).map_err(|error| format!("bundle_file: {}: {error}", self.of.bundle_file.display()))?;
-        }
-        let chain = certificates("certificate", &self.of.certificate)?;
-        let key = PrivateKeyDer::from_pem_slice(&read("key", &self.of.key)?)
-            .map_err(|error| format!("key: {}: {error}", self.of.key.display()))?;
+        let roots = pem::roots("bundle_file", &self.of.bundle_file)?;
+        let chain = pem::certificates("certificate", &self.of.certificate)?;
+        let key = pem::private_key("key", &self.of.key)?;
         let provider = Arc::new(ring::default_provider());
         let verifier = Named { id: self.of.server_id.clone(), roots, provider: Arc::clone(&provider) };
         let mut config = ClientConfig::builder_with_provider(provider)
