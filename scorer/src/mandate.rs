@@ -34,7 +34,7 @@ impl Scorer {
             self.mesh.read_curves(&config.budget);
         }
         let is_new = config.enforce != self.config.enforce;
-        self.mesh.set_learning(&config.learning);
+        self.mesh.pauses.set(&config.learning);
         self.config = config;
         self.set_limit();
         self.restrict(wall, verdicts);

@@ -6,22 +6,24 @@
 //! - `delta`: what one shard adds to the next
 //! - `operations`, `networks`: what everybody together uses, and from where
 //! - `context`: the evidence of neighbours
+//! - `pauses`: of what nothing is learned
+//! - `thresholds`: what evidence leads where, read from the curves
 
 mod context;
 mod delta;
 mod networks;
 mod operations;
 mod pauses;
+mod thresholds;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use qualm_model::{
     baseline::{DestinationBaseline, Received, SiblingRate},
     detector::{Observation, Question, Rhythm},
-    evidence::{EpisodeCurve, Pace, QUESTIONS, Rates},
-    level::Level,
+    evidence::{EpisodeCurve, QUESTIONS, Rates},
     stats::{Bins, Calibration, ETable, Exposure, log2},
     time::{Span, Timestamp},
 };
@@ -30,12 +32,14 @@ use serde::{Deserialize, Serialize};
 use self::context::Context;
 use self::operations::Operations;
 pub(crate) use self::operations::operation_key;
+use self::pauses::Pauses;
 pub(crate) use self::{
     delta::{Called, Delta, DestinationDelta},
     networks::{Arrival, FOREIGN, Networks},
+    thresholds::{Threshold, Thresholds, shown, threshold_of},
 };
 use crate::{
-    config::{Budget, LearningConfig, arms_at},
+    config::{Budget, Pause},
     tide::Tide,
 };
 
@@ -56,33 +60,6 @@ const NAMESPACES: usize = 10_000;
 
 /// A source, whatever shard it lives in.
 pub(crate) type SourceKey = (u8, u32);
-
-/// Evidence that leads into a level, one number a clock; `None` where the level is not armed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Threshold {
-    /// Of the fast clock.
-    pub(crate) fast: Option<f64>,
-    /// Of the slow clock.
-    pub(crate) slow: Option<f64>,
-}
-
-/// What leads into each level that behaviour leads to, lowest first.
-pub(crate) type Thresholds = [Threshold; 4];
-
-/// What leads into a level; nothing, where behaviour does not.
-pub(crate) fn threshold_of(thresholds: &Thresholds, level: Level) -> Threshold {
-    let index = Level::BY_BEHAVIOUR.iter().position(|&behaviour| behaviour == level);
-    index.map_or_else(Threshold::default, |index| thresholds[index])
-}
-
-/// Bits as they are shown, `log2(N · 1440 / rate)`, of what `identities` reach `per_day` times a day by chance.
-pub(crate) fn shown(identities: u64, per_day: f64) -> f64 {
-    log2(odds(identities, per_day))
-}
-
-fn odds(identities: u64, per_day: f64) -> f64 {
-    identities.max(1) as f64 * 1440.0 / per_day.max(1e-300)
-}
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Destination {
@@ -111,12 +88,9 @@ pub(crate) struct Mesh {
     /// they have a key of their own.
     #[serde(skip)]
     acting: [EpisodeCurve; 2],
-    /// Of what nothing is learned, as the operator says.
+    /// Of what nothing is learned; a key of its own as well.
     #[serde(skip)]
-    learning: LearningConfig,
-    /// The stretches of which nothing was learned, oldest first; a key of its own as well.
-    #[serde(skip)]
-    stood_still: VecDeque<(Timestamp, Timestamp)>,
+    pub(crate) pauses: Pauses,
     rates: [Rates; 2],
     read_at: Timestamp,
     thresholds: Thresholds,
@@ -142,8 +116,7 @@ impl Default for Mesh {
             siblings: HashMap::default(),
             curves: Default::default(),
             acting: Default::default(),
-            learning: LearningConfig::default(),
-            stood_still: VecDeque::new(),
+            pauses: Pauses::default(),
             rates: Default::default(),
             read_at: Timestamp(i64::MIN),
             thresholds: Default::default(),
@@ -229,7 +202,18 @@ impl Mesh {
     #[inline]
     pub(crate) fn exposure(&self, now: Timestamp) -> Exposure {
         let birth = self.birth.map_or(now, |birth| self.lived_since(birth));
-        Exposure { birth, now, tide: self.tide.height(), unlearned_until: self.learning.unlearned_until(now) }
+        Exposure { birth, now, tide: self.tide.height(), unlearned_until: self.pauses.unlearned_until(now) }
+    }
+
+    /// Since when something has been exposed that was there at `since`.
+    #[inline]
+    pub(crate) fn lived_since(&self, since: Timestamp) -> Timestamp {
+        self.pauses.lived_since(since)
+    }
+
+    /// The pauses of learning that have ended between `before` and now.
+    pub(crate) fn pauses_ended_since(&self, before: Timestamp) -> Vec<Pause> {
+        self.pauses.ended(before, self.closed)
     }
 
     #[inline]
@@ -289,43 +273,9 @@ impl Mesh {
         self.context.of_others(source, now)
     }
 
-    pub(crate) fn threshold(&self, level: Level) -> Threshold {
-        threshold_of(&self.thresholds, level)
-    }
-
-    /// What leads into every level.
-    #[inline]
-    pub(crate) fn thresholds(&self) -> &Thresholds {
-        &self.thresholds
-    }
-
     /// Identities of the mesh.
     pub(crate) fn identities(&self) -> u64 {
         self.identities
-    }
-
-    /// Levels that can be entered now.
-    pub(crate) fn armed(&self) -> Vec<Level> {
-        let armed = |level: &Level| {
-            let threshold = self.threshold(*level);
-            threshold.fast.is_some() || threshold.slow.is_some()
-        };
-        Level::BY_BEHAVIOUR.into_iter().filter(armed).collect()
-    }
-
-    /// The more of the bits shown for both clocks.
-    pub(crate) fn most_shown_bits(&self, fast: f64, slow: f64) -> f64 {
-        log2(self.odds(Pace::Fast, fast).max(self.odds(Pace::Slow, slow)))
-    }
-
-    /// Against how many minutes of everybody one with evidence `m` stands: `N · 1440 / rate(m)`.
-    fn odds(&self, pace: Pace, m: f64) -> f64 {
-        odds(self.identities, self.rates[pace as usize].per_day(m))
-    }
-
-    /// How often a day evidence `m` is reached by chance.
-    pub(crate) fn per_day(&self, pace: Pace, m: f64) -> f64 {
-        self.rates[pace as usize].per_day(m)
     }
 
     /// Bytes of what grows with the estate: destinations, and what everybody together uses and calls from.
@@ -348,7 +298,8 @@ impl Mesh {
         }
         self.refit();
         let before = std::mem::replace(&mut self.closed, Timestamp(watermark.window(SUMMARY) * SUMMARY.0));
-        self.stand_still(before);
+        let forgotten = self.pauses.stand_still(before, self.closed);
+        self.birth = self.birth.map(|birth| birth + forgotten);
         self.context.expire(self.closed);
         self.tide.close(seen.exposure.birth, self.closed, self.closed - before);
         if self.closed - self.read_at >= READ_CURVE {
@@ -436,34 +387,6 @@ impl Mesh {
         }
         if let Some(fitted) = self.minutes.refit() {
             self.minute_table = fitted;
-        }
-    }
-
-    /// Reads thresholds from the curves, for the budget as it is now.
-    pub(crate) fn read_curves(&mut self, budget: &Budget) {
-        let Some(birth) = self.birth else { return };
-        self.read_at = self.closed;
-        self.rates = [
-            self.curves[Pace::Fast as usize].rates(birth, self.closed),
-            self.curves[Pace::Slow as usize].rates(birth, self.closed),
-        ];
-        let acting = [
-            self.acting[Pace::Fast as usize].rates(birth, self.closed),
-            self.acting[Pace::Slow as usize].rates(birth, self.closed),
-        ];
-        for (threshold, level) in self.thresholds.iter_mut().zip(Level::BY_BEHAVIOUR) {
-            let armed = self.closed >= arms_at(level, birth);
-            let read = |pace: Pace, share: f64| {
-                let rates = if level > Level::Watched { &acting } else { &self.rates };
-                armed.then(|| rates[pace as usize].threshold(share * budget.per_day(level))).flatten()
-            };
-            // The lower levels share their budget between the clocks; the higher ones trust the slow one alone.
-            *threshold = match level {
-                Level::Watched | Level::Throttled => {
-                    Threshold { fast: read(Pace::Fast, 0.5), slow: read(Pace::Slow, 0.5) }
-                }
-                _ => Threshold { fast: None, slow: read(Pace::Slow, 1.0) },
-            };
         }
     }
 

@@ -7,7 +7,7 @@
 //! base again: what the failed one took with it is in no file.
 //!
 //! # Layout
-//! - `store`: the file, the thread that writes it, and the way back
+//! - `store`: the file, and the thread that writes it; `restore`: the way back
 //! - `before`: what releases before wrote
 //! - `soundness`: damage is found before anything is believed
 //! - `glance`, `aside`: what is read of it from outside; `intake`: what became of the inputs' records
@@ -16,6 +16,7 @@ mod aside;
 mod before;
 mod glance;
 mod intake;
+mod restore;
 mod soundness;
 mod store;
 #[cfg(test)]
@@ -194,7 +195,7 @@ impl Scorer {
             Put::Meta("inputs", bytes(&covered.inputs)),
             Put::Meta("intake", bytes(&covered.intake)),
             Put::Meta("acting", bytes(self.mesh.acting())),
-            Put::Meta("stood_still", bytes(self.mesh.stood_still())),
+            Put::Meta("stood_still", bytes(self.mesh.pauses.kept())),
             Put::Meta("budget", bytes(&self.config.budget)),
             Put::Meta("orders", bytes(&self.orders)),
             Put::Meta("incidents", bytes(&self.incidents)),

@@ -105,24 +105,27 @@ impl Withheld {
 
 /// What of an event's answers is kept, in bits. What does not add up of a credential is no behaviour: it is never accepted.
 fn notable(values: &EValues) -> impl Iterator<Item = (Question, f64)> {
-    above(values, NOTABLE_E).map(|(question, e)| (question, libm::log2(e)))
+    notable_e(values).map(|(question, e)| (question, libm::log2(e)))
 }
 
-/// The same, of at least `least`, as e-values: most events are looked at and not kept, which should cost no logarithm.
-fn above(values: &EValues, least: f64) -> impl Iterator<Item = (Question, f64)> {
-    values.answers().filter(move |(question, e)| *e >= least && !question.is_invariant())
+/// The same as e-values: most events are looked at and not kept, which should cost no logarithm.
+fn notable_e(values: &EValues) -> impl Iterator<Item = (Question, f64)> {
+    values.answers().filter(|(question, e)| *e >= NOTABLE_E && !question.is_invariant())
 }
 
 impl Statistics {
     /// Whether nothing of an odd event finds room, which is then counted: nobody need ask what its answers are of. In a
     /// flood of callers that nobody knows that is nearly every event.
     pub(crate) fn leaves_out(&mut self, who: &str, values: &EValues) -> bool {
-        let floor = libm::exp2(self.floor);
-        let is_odder = |(_, e): (Question, f64)| e > floor;
-        if self.of.len() < IDENTITIES || above(values, NOTABLE_E).any(is_odder) || !self.is_full_for(who) {
+        if self.of.len() < IDENTITIES {
             return false;
         }
-        let all = above(values, NOTABLE_E).count() as u64;
+        let floor = libm::exp2(self.floor);
+        // Names are looked for last: that is what costs.
+        if notable_e(values).any(|(_, e)| e > floor) || self.of.contains_key(who) {
+            return false;
+        }
+        let all = notable_e(values).count() as u64;
         self.is_changed |= all > 0;
         self.left_out += all;
         true

@@ -11,6 +11,7 @@ use self::pass::Stop;
 pub(super) use self::{
     key::{Key, PLACES, Place, Places},
     mold::{Molds, line_end},
+    pass::ESCAPED_OBJECT,
     reading::Reading,
 };
 use super::{Wrapping, docker, memo::Memo, passed::Kind, path};

@@ -240,6 +240,13 @@ impl SourceBaseline {
     /// same, and the windows are let go of when they close.
     #[inline]
     pub fn count(&mut self, seen: &Observation) {
+        self.add_to_windows(seen);
+        self.failing.learn_one(seen);
+        self.refused.learn_one(seen);
+    }
+
+    #[inline]
+    fn add_to_windows(&mut self, seen: &Observation) {
         self.rate_1m.learn_open(seen);
         self.rate_10m.learn_open(seen);
         self.rate_1h.learn_open(seen);
@@ -247,21 +254,13 @@ impl SourceBaseline {
             self.spread_10m.learn_open(seen.more);
             self.spread_1h.learn_open(seen.more);
         }
-        self.failing.learn_one(seen);
-        self.refused.learn_one(seen);
     }
 
     /// Learns the event, after [`turn`](Self::turn); `sample` as there.
     #[inline]
     pub fn learn(&mut self, seen: &Observation, first: FirstTimes, sample: &mut impl FnMut(Question, f64)) {
         self.rarity.learn_open(seen.weight * seen.more);
-        self.rate_1m.learn_open(seen);
-        self.rate_10m.learn_open(seen);
-        self.rate_1h.learn_open(seen);
-        if seen.first_contact {
-            self.spread_10m.learn_open(seen.more);
-            self.spread_1h.learn_open(seen.more);
-        }
+        self.add_to_windows(seen);
         let mut take = |question, closed: Option<f64>| {
             if let Some(x) = closed {
                 sample(question, x);

@@ -5,7 +5,7 @@ use hashbrown::HashSet;
 use qualm_model::time::Timestamp;
 
 use super::{Attribute, EDGE_BYTES, KNOWN_BYTES, OPERATION_BYTES, SOURCE_BYTES, Shard};
-use crate::pending::Gone;
+use crate::{config::Pause, pending::Gone};
 
 /// Names of nothing that a shard may hold before it sweeps.
 const IDLE_NAMES: usize = 256;
@@ -101,12 +101,12 @@ impl Shard {
 
     /// Lets go of the edges that came up in a pause of learning, without a mark: whoever calls there afterwards does so for
     /// the first time. Returns the bytes freed.
-    pub(crate) fn unlearn(&mut self, (since, until): (Timestamp, Timestamp)) -> usize {
+    pub(crate) fn unlearn(&mut self, pause: &Pause) -> usize {
         self.collect_pending();
         let (saved, changed) = (self.changed.names_from, &mut self.changed);
         let mut gone = Vec::new();
         self.edges.retain(|&key, edge| {
-            let stays = !(since..until).contains(&edge.users.first());
+            let stays = !(pause.since..pause.until).contains(&edge.users.first());
             if !stays {
                 gone.push(key);
                 if key.0.max(key.1) < saved {

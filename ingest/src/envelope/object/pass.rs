@@ -16,7 +16,7 @@ pub(super) enum Stop {
 }
 
 /// What a text with an escaped object in it begins with.
-const ESCAPED_OBJECT: &str = "\"{\\\"";
+pub(in crate::envelope) const ESCAPED_OBJECT: &str = "\"{\\\"";
 
 impl Object {
     /// Reads the keys of the envelope itself.

@@ -6,14 +6,11 @@ use crate::{
     envelope::{
         Contents, Wrapping,
         memo::Memo,
-        object::{Object, line_end},
+        object::{ESCAPED_OBJECT, Object, line_end},
     },
     parse::json::{Lexer, Stretch, Value, unescape},
     source::Invalid,
 };
-
-/// What a text with an escaped object in it begins with.
-const ESCAPED_OBJECT: &str = "\"{\\\"";
 
 /// A request in the reading. What has another type than OTLP says is left out.
 #[derive(Debug, Clone)]
